@@ -1,0 +1,326 @@
+//! `config.json` of a model folder: the one description of an architecture that training and
+//! inference share.
+//!
+//! Field names are those of Hugging Face. What Hugging Face has no word for (a norm in front of
+//! every projection) goes under the key `tritburn`.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{QuantError, Result};
+
+/// Gate activation of the feed-forward block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum HiddenAct {
+    /// `x · σ(x)`, as in Llama.
+    #[serde(rename = "silu")]
+    Silu,
+    /// `max(x, 0)²`, as in BitNet b1.58 2B4T (ReLU²GLU).
+    #[serde(rename = "relu2")]
+    Relu2,
+}
+
+/// Where extra RMSNorms stand, beside the two pre-norms of every block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SubNorm {
+    /// No extra norm: stock Llama.
+    #[default]
+    None,
+    /// `attn_sub_norm` before `o_proj` and `ffn_sub_norm` before `down_proj` (BitDistill Eq. 4–5).
+    SubLn,
+    /// A norm in front of every projection, named `….q_proj.norm.weight` and so on: the layout of
+    /// the published BitDistill code.
+    All,
+}
+
+/// How ternary weights are stored (`quantization_config.quantization_mode`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum QuantizationMode {
+    /// Packed uint8 codes beside a `weight_scale`.
+    #[default]
+    Offline,
+    /// Full-precision master weights, quantised in the forward pass.
+    Online,
+}
+
+/// Which convention `weight_scale` follows (`quantization_config.linear_class`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LinearClass {
+    /// `weight_scale` = 1 / absmean; the output is divided by it.
+    #[default]
+    BitLinear,
+    /// `weight_scale` = absmean; the output is multiplied by it.
+    AutoBitLinear,
+}
+
+/// `quantization_config` of a BitNet checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QuantizationConfig {
+    /// Always `bitnet`.
+    pub quant_method: String,
+    /// Convention of `weight_scale`.
+    #[serde(default)]
+    pub linear_class: LinearClass,
+    /// Packed codes or master weights.
+    #[serde(default)]
+    pub quantization_mode: QuantizationMode,
+    /// Modules that stay in full precision.
+    #[serde(default)]
+    pub modules_to_not_convert: Option<Vec<String>>,
+}
+
+impl QuantizationConfig {
+    /// The configuration that tritburn writes: absmean scales, `lm_head` untouched.
+    #[must_use]
+    pub fn bitnet(mode: QuantizationMode) -> Self {
+        Self {
+            quant_method: "bitnet".into(),
+            linear_class: LinearClass::AutoBitLinear,
+            quantization_mode: mode,
+            modules_to_not_convert: Some(vec!["lm_head".into()]),
+        }
+    }
+}
+
+/// tritburn's own section of `config.json`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TritburnSection {
+    /// Overrides the norm layout that `model_type` implies.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sub_norm: Option<SubNorm>,
+}
+
+/// One decoder-only transformer, as `config.json` states it.
+///
+/// Unknown keys are ignored, as Hugging Face folders carry many that do not concern us.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ModelConfig {
+    /// Class names, for example `["LlamaForCausalLM"]`.
+    #[serde(default)]
+    pub architectures: Vec<String>,
+    /// `llama` or `bitnet`.
+    pub model_type: String,
+    /// Width of the residual stream.
+    pub hidden_size: usize,
+    /// Width of the feed-forward block.
+    pub intermediate_size: usize,
+    /// Number of transformer blocks.
+    pub num_hidden_layers: usize,
+    /// Number of query heads.
+    pub num_attention_heads: usize,
+    /// Number of key and value heads; each serves `num_attention_heads / num_key_value_heads`
+    /// query heads.
+    pub num_key_value_heads: usize,
+    /// Width of a head; `hidden_size / num_attention_heads` where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub head_dim: Option<usize>,
+    /// Rows of the embedding.
+    pub vocab_size: usize,
+    /// Longest sequence the model was made for.
+    pub max_position_embeddings: usize,
+    /// Base of the rotary embedding.
+    #[serde(default = "default_rope_theta")]
+    pub rope_theta: f64,
+    /// Epsilon of every RMSNorm.
+    #[serde(default = "default_rms_norm_eps")]
+    pub rms_norm_eps: f64,
+    /// Gate activation.
+    pub hidden_act: HiddenAct,
+    /// Whether the output head is the embedding.
+    #[serde(default)]
+    pub tie_word_embeddings: bool,
+    /// Whether the attention projections carry a bias. Only `false` is supported.
+    #[serde(default)]
+    pub attention_bias: bool,
+    /// Token that starts a sequence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bos_token_id: Option<u32>,
+    /// Token that ends a sequence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eos_token_id: Option<u32>,
+    /// Token that fills short rows of a batch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pad_token_id: Option<u32>,
+    /// Present where projections are ternary.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quantization_config: Option<QuantizationConfig>,
+    /// tritburn's own keys.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tritburn: Option<TritburnSection>,
+}
+
+fn default_rope_theta() -> f64 {
+    10_000.0
+}
+
+fn default_rms_norm_eps() -> f64 {
+    1e-6
+}
+
+/// No field may ask for more than this many weights in one tensor: a lying `config.json` must not
+/// make the loader allocate without bound.
+const MAX_TENSOR_WEIGHTS: usize = 1 << 36;
+
+impl ModelConfig {
+    /// Reads and validates `config.json`.
+    ///
+    /// # Errors
+    /// [`QuantError::Io`] where the file cannot be read, [`QuantError::Config`] where it is not
+    /// the configuration of a supported model; the message names file and field.
+    pub fn read(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(|source| QuantError::Io {
+            path: path.to_path_buf(),
+            source,
+        })?;
+        let config: Self =
+            serde_json::from_str(&text).map_err(|e| QuantError::config(path, e.to_string()))?;
+        let problems = config.problems();
+        if problems.is_empty() {
+            Ok(config)
+        } else {
+            Err(QuantError::config(path, problems.join("; ")))
+        }
+    }
+
+    /// Everything that is wrong with these values, one sentence each; empty where all is well.
+    #[must_use]
+    pub fn problems(&self) -> Vec<String> {
+        let mut out = Vec::new();
+        let sizes = [
+            ("hidden_size", self.hidden_size),
+            ("intermediate_size", self.intermediate_size),
+            ("num_hidden_layers", self.num_hidden_layers),
+            ("num_attention_heads", self.num_attention_heads),
+            ("num_key_value_heads", self.num_key_value_heads),
+            ("vocab_size", self.vocab_size),
+            ("max_position_embeddings", self.max_position_embeddings),
+        ];
+        for (name, value) in sizes {
+            if value == 0 {
+                out.push(format!("`{name}` is 0, it must be at least 1"));
+            }
+        }
+        if !out.is_empty() {
+            return out;
+        }
+        if !self
+            .num_attention_heads
+            .is_multiple_of(self.num_key_value_heads)
+        {
+            out.push(format!(
+                "`num_attention_heads` {} is no multiple of `num_key_value_heads` {}",
+                self.num_attention_heads, self.num_key_value_heads
+            ));
+        }
+        if self.head_dim.is_none() && !self.hidden_size.is_multiple_of(self.num_attention_heads) {
+            out.push(format!(
+                "`hidden_size` {} is no multiple of `num_attention_heads` {}: set `head_dim`",
+                self.hidden_size, self.num_attention_heads
+            ));
+        }
+        let head_dim = self.head_dim();
+        if head_dim == 0 || !head_dim.is_multiple_of(2) {
+            out.push(format!("`head_dim` {head_dim} must be even and at least 2"));
+        }
+        let widest = self
+            .intermediate_size
+            .max(self.vocab_size)
+            .max(self.hidden_size);
+        if self.num_hidden_layers > 4096
+            || widest
+                .checked_mul(self.hidden_size)
+                .is_none_or(|n| n > MAX_TENSOR_WEIGHTS)
+            || self
+                .num_attention_heads
+                .checked_mul(head_dim)
+                .and_then(|n| n.checked_mul(self.hidden_size))
+                .is_none_or(|n| n > MAX_TENSOR_WEIGHTS)
+        {
+            out.push("the sizes are larger than any supported model".into());
+        }
+        if !(self.rms_norm_eps.is_finite() && self.rms_norm_eps > 0.0) {
+            out.push(format!(
+                "`rms_norm_eps` {} must be positive",
+                self.rms_norm_eps
+            ));
+        }
+        if !(self.rope_theta.is_finite() && self.rope_theta > 0.0) {
+            out.push(format!("`rope_theta` {} must be positive", self.rope_theta));
+        }
+        if self.attention_bias {
+            out.push("`attention_bias` is true: biases are not supported".into());
+        }
+        if !matches!(self.model_type.as_str(), "llama" | "bitnet") {
+            out.push(format!(
+                "`model_type` \"{}\" is not supported; supported are llama, bitnet",
+                self.model_type
+            ));
+        }
+        if let Some(q) = &self.quantization_config
+            && q.quant_method != "bitnet"
+        {
+            out.push(format!(
+                "`quantization_config.quant_method` \"{}\" is not supported; supported is bitnet",
+                q.quant_method
+            ));
+        }
+        out
+    }
+
+    /// Width of one head.
+    #[must_use]
+    pub fn head_dim(&self) -> usize {
+        self.head_dim
+            .unwrap_or(self.hidden_size / self.num_attention_heads.max(1))
+    }
+
+    /// Width of all query heads together: the input of `o_proj`.
+    #[must_use]
+    pub fn q_dim(&self) -> usize {
+        self.num_attention_heads * self.head_dim()
+    }
+
+    /// Width of all key (or value) heads together.
+    #[must_use]
+    pub fn kv_dim(&self) -> usize {
+        self.num_key_value_heads * self.head_dim()
+    }
+
+    /// Where extra norms stand: the `tritburn` section, else what `model_type` implies.
+    #[must_use]
+    pub fn sub_norm(&self) -> SubNorm {
+        let implied = if self.model_type == "bitnet" {
+            SubNorm::SubLn
+        } else {
+            SubNorm::None
+        };
+        self.tritburn
+            .as_ref()
+            .and_then(|t| t.sub_norm)
+            .unwrap_or(implied)
+    }
+
+    /// Sets the norm layout and the class names that Hugging Face knows it by.
+    pub fn set_sub_norm(&mut self, sub_norm: SubNorm) {
+        let (model_type, class) = match sub_norm {
+            SubNorm::SubLn => ("bitnet", "BitNetForCausalLM"),
+            SubNorm::None | SubNorm::All => ("llama", "LlamaForCausalLM"),
+        };
+        self.model_type = model_type.into();
+        self.architectures = vec![class.into()];
+        self.tritburn = (sub_norm == SubNorm::All).then_some(TritburnSection {
+            sub_norm: Some(sub_norm),
+        });
+    }
+
+    /// Whether the projections inside the blocks are ternary.
+    #[must_use]
+    pub fn is_ternary(&self) -> bool {
+        self.quantization_config.is_some()
+    }
+}
