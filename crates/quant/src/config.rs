@@ -7,6 +7,7 @@
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::error::{QuantError, Result};
 
@@ -162,6 +163,36 @@ fn default_rms_norm_eps() -> f64 {
     1e-6
 }
 
+/// Brings what transformers versions write in different ways to the form of [`ModelConfig`], and
+/// reports what the model needs but no field of it can say.
+fn modernise(map: &mut Map<String, Value>) -> Vec<String> {
+    let mut problems = Vec::new();
+    // transformers 5 has `rope_parameters`, earlier versions `rope_theta` and `rope_scaling`.
+    for key in ["rope_parameters", "rope_scaling"] {
+        let Some(Value::Object(rope)) = map.get(key) else {
+            continue;
+        };
+        let kind = rope.get("rope_type").or_else(|| rope.get("type"));
+        if let Some(kind) = kind.filter(|&k| k != "default") {
+            problems.push(format!(
+                "`{key}.rope_type` {kind} is not supported; supported is \"default\""
+            ));
+        }
+        if let Some(theta) = rope.get("rope_theta").cloned() {
+            map.insert("rope_theta".into(), theta);
+        }
+    }
+    // Llama 3 lists several: the first is the token that ends a text.
+    if let Some(Value::Array(ids)) = map.get("eos_token_id") {
+        let first = ids.first().cloned().unwrap_or_default();
+        map.insert("eos_token_id".into(), first);
+    }
+    if map.get("mlp_bias") == Some(&Value::Bool(true)) {
+        problems.push("`mlp_bias` is true: biases are not supported".into());
+    }
+    problems
+}
+
 /// No field may ask for more than this many weights in one tensor: a lying `config.json` must not
 /// make the loader allocate without bound.
 const MAX_TENSOR_WEIGHTS: usize = 1 << 36;
@@ -177,13 +208,21 @@ impl ModelConfig {
             path: path.to_path_buf(),
             source,
         })?;
-        let config: Self =
-            serde_json::from_str(&text).map_err(|e| QuantError::config(path, e.to_string()))?;
-        let problems = config.problems();
+        Self::from_json(&text).map_err(|message| QuantError::config(path, message))
+    }
+
+    /// Parses and validates the text of a `config.json` of any transformers version.
+    fn from_json(text: &str) -> std::result::Result<Self, String> {
+        // Through a map, where the last of two equal keys wins: published BitNet folders repeat
+        // `quantization_config`.
+        let mut map: Map<String, Value> = serde_json::from_str(text).map_err(|e| e.to_string())?;
+        let mut problems = modernise(&mut map);
+        let config: Self = serde_json::from_value(Value::Object(map)).map_err(|e| e.to_string())?;
+        problems.extend(config.problems());
         if problems.is_empty() {
             Ok(config)
         } else {
-            Err(QuantError::config(path, problems.join("; ")))
+            Err(problems.join("; "))
         }
     }
 
@@ -324,3 +363,6 @@ impl ModelConfig {
         self.quantization_config.is_some()
     }
 }
+
+#[cfg(test)]
+mod tests;

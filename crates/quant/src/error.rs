@@ -45,4 +45,10 @@ impl QuantError {
             message: message.into(),
         }
     }
+    pub(crate) fn tensor(path: &Path, message: impl Into<String>) -> Self {
+        Self::Tensor {
+            path: path.to_path_buf(),
+            message: message.into(),
+        }
+    }
 }

@@ -1,0 +1,307 @@
+//! The tensors of a model folder: `model.safetensors`, or the shards that
+//! `model.safetensors.index.json` lists.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use safetensors::{Dtype, SafeTensors, tensor::Metadata};
+use serde_json::{Map, Value, json};
+
+use crate::error::{QuantError, Result};
+use crate::fs::write_atomic_with;
+use crate::mmap::Mapped;
+
+/// Name of the file of an unsharded model.
+pub const MODEL_FILE: &str = "model.safetensors";
+/// Name of the file that lists the shards of a sharded model.
+pub const INDEX_FILE: &str = "model.safetensors.index.json";
+/// Largest index that is read.
+const MAX_INDEX_BYTES: u64 = 1 << 28;
+
+/// One mapped safetensors file whose header has been checked against its length.
+#[derive(Debug)]
+struct Shard {
+    path: PathBuf,
+    map: Mapped,
+    data_start: usize,
+    metadata: Metadata,
+}
+
+impl Shard {
+    fn open(path: PathBuf) -> Result<Self> {
+        let map = Mapped::open(&path)?;
+        let (header, metadata) = SafeTensors::read_metadata(&map).map_err(|e| {
+            QuantError::tensor(
+                &path,
+                format!("not a whole safetensors file ({e}); write or download it again"),
+            )
+        })?;
+        Ok(Self {
+            path,
+            map,
+            data_start: 8 + header,
+            metadata,
+        })
+    }
+}
+
+/// Tensors of one file or one folder, mapped and not yet read.
+#[derive(Debug)]
+pub struct TensorFile {
+    shards: Vec<Shard>,
+    by_name: HashMap<String, usize>,
+}
+
+impl TensorFile {
+    /// Opens the weights of a model folder, sharded or not.
+    ///
+    /// # Errors
+    /// [`QuantError::Io`] where a file cannot be read; [`QuantError::Tensor`] where one is
+    /// malformed, two shards hold the same tensor, or a shard lacks what the index promises.
+    pub fn open_folder(folder: &Path) -> Result<Self> {
+        let index = folder.join(INDEX_FILE);
+        if !index.exists() {
+            return Self::open(&folder.join(MODEL_FILE));
+        }
+        let map = read_index(&index)?;
+        let mut files: Vec<&String> = map.values().collect();
+        files.sort_unstable();
+        files.dedup();
+        let shards = files
+            .into_iter()
+            .map(|file| Shard::open(folder.join(file)))
+            .collect::<Result<Vec<_>>>()?;
+        let found = Self::from_shards(shards)?;
+        for (name, file) in &map {
+            let holds = |&i: &usize| found.shards[i].path == folder.join(file);
+            if !found.by_name.get(name).is_some_and(holds) {
+                return Err(QuantError::tensor(
+                    &index,
+                    format!("`{name}` should be in {file}, but is not; download the model again"),
+                ));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Opens one safetensors file.
+    ///
+    /// # Errors
+    /// [`QuantError::Io`] where it cannot be read, [`QuantError::Tensor`] where it is malformed.
+    pub fn open(path: &Path) -> Result<Self> {
+        Self::from_shards(vec![Shard::open(path.to_path_buf())?])
+    }
+
+    fn from_shards(shards: Vec<Shard>) -> Result<Self> {
+        let mut by_name = HashMap::new();
+        for (i, shard) in shards.iter().enumerate() {
+            for name in shard.metadata.offset_keys() {
+                if let Some(other) = by_name.insert(name.clone(), i) {
+                    return Err(QuantError::tensor(
+                        &shard.path,
+                        format!("`{name}` is also in {}", shards[other].path.display()),
+                    ));
+                }
+            }
+        }
+        Ok(Self { shards, by_name })
+    }
+
+    /// Names of all tensors, sorted.
+    #[must_use]
+    pub fn names(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = self.by_name.keys().map(String::as_str).collect();
+        names.sort_unstable();
+        names
+    }
+
+    /// Whether there is a tensor of that name.
+    #[must_use]
+    pub fn contains(&self, name: &str) -> bool {
+        self.by_name.contains_key(name)
+    }
+
+    /// Type and shape of a tensor.
+    #[must_use]
+    pub fn info(&self, name: &str) -> Option<(Dtype, &[usize])> {
+        let shard = &self.shards[*self.by_name.get(name)?];
+        let info = shard.metadata.info(name)?;
+        Some((info.dtype, &info.shape))
+    }
+
+    /// The `__metadata__` of the first file.
+    #[must_use]
+    pub fn metadata(&self) -> BTreeMap<String, String> {
+        let first = self.shards.first();
+        let pairs = first.and_then(|s| s.metadata.metadata().clone());
+        pairs.unwrap_or_default().into_iter().collect()
+    }
+
+    /// The file that holds `name`, or the first where none does: for messages.
+    #[must_use]
+    pub fn path_of(&self, name: &str) -> &Path {
+        let i = self.by_name.get(name).copied().unwrap_or(0);
+        self.shards.get(i).map_or(Path::new(""), |s| &s.path)
+    }
+
+    /// The raw little-endian bytes of a tensor of exactly this type and shape.
+    ///
+    /// # Errors
+    /// [`QuantError::Tensor`] where it is missing or is of another type or shape.
+    pub fn bytes(&self, name: &str, dtype: Dtype, shape: &[usize]) -> Result<&[u8]> {
+        let (found, bytes) = self.data(name, shape)?;
+        if found == dtype {
+            Ok(bytes)
+        } else {
+            Err(self.wrong_dtype(name, found, &format!("{dtype:?}")))
+        }
+    }
+
+    /// A tensor of F32, F16 or BF16 values of exactly this shape, as f32.
+    ///
+    /// # Errors
+    /// [`QuantError::Tensor`] where it is missing or is of another type or shape.
+    pub fn tensor_f32(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        let (dtype, bytes) = self.data(name, shape)?;
+        let values = match dtype {
+            Dtype::F32 => words(bytes).map(f32::from_le_bytes).collect(),
+            Dtype::F16 => words(bytes)
+                .map(|b| half::f16::from_le_bytes(b).to_f32())
+                .collect(),
+            Dtype::BF16 => words(bytes)
+                .map(|b| half::bf16::from_le_bytes(b).to_f32())
+                .collect(),
+            other => return Err(self.wrong_dtype(name, other, "F32, F16 or BF16")),
+        };
+        Ok(values)
+    }
+
+    fn data(&self, name: &str, shape: &[usize]) -> Result<(Dtype, &[u8])> {
+        let missing = || {
+            QuantError::tensor(
+                self.path_of(name),
+                format!("`{name}` {shape:?} is missing; does config.json belong to these weights?"),
+            )
+        };
+        let shard = &self.shards[*self.by_name.get(name).ok_or_else(missing)?];
+        let info = shard.metadata.info(name).ok_or_else(missing)?;
+        if info.shape != shape {
+            return Err(QuantError::tensor(
+                &shard.path,
+                format!(
+                    "`{name}` has shape {:?}, but config.json asks for {shape:?}; the two files \
+                     are not of the same model",
+                    info.shape
+                ),
+            ));
+        }
+        // The offsets lie within the file and fit type and shape: `read_metadata` checked both.
+        let (start, end) = info.data_offsets;
+        Ok((
+            info.dtype,
+            &shard.map[shard.data_start + start..shard.data_start + end],
+        ))
+    }
+
+    fn wrong_dtype(&self, name: &str, found: Dtype, wanted: &str) -> QuantError {
+        QuantError::tensor(
+            self.path_of(name),
+            format!(
+                "`{name}` is of type {found:?}, but {wanted} is needed; check \
+                 `quantization_config` in config.json"
+            ),
+        )
+    }
+}
+
+fn words<const N: usize>(bytes: &[u8]) -> impl Iterator<Item = [u8; N]> {
+    bytes.as_chunks::<N>().0.iter().copied()
+}
+
+/// The `weight_map` of an index: tensor name to file name.
+fn read_index(path: &Path) -> Result<BTreeMap<String, String>> {
+    let io = |source| QuantError::Io {
+        path: path.to_path_buf(),
+        source,
+    };
+    if std::fs::metadata(path).map_err(io)?.len() > MAX_INDEX_BYTES {
+        return Err(QuantError::tensor(path, "larger than any index of shards"));
+    }
+    let text = std::fs::read_to_string(path).map_err(io)?;
+    let bad = |why: String| QuantError::tensor(path, why);
+    let index: Value = serde_json::from_str(&text).map_err(|e| bad(e.to_string()))?;
+    let map = index
+        .get("weight_map")
+        .and_then(Value::as_object)
+        .ok_or_else(|| bad("`weight_map` is missing or no object".into()))?;
+    if map.is_empty() {
+        return Err(bad("`weight_map` is empty".into()));
+    }
+    let entry = |(name, file): (&String, &Value)| match file.as_str() {
+        // A name with folders in it could reach any file of the machine.
+        Some(file) if Path::new(file).file_name() == Some(file.as_ref()) => {
+            Ok((name.clone(), file.to_owned()))
+        }
+        _ => Err(bad(format!(
+            "`weight_map.{name}` is {file}, it must be a file name"
+        ))),
+    };
+    map.iter().map(entry).collect()
+}
+
+/// A tensor to be written: name, type, shape, little-endian bytes.
+pub type NamedTensor<'a> = (&'a str, Dtype, &'a [usize], &'a [u8]);
+
+/// Writes a safetensors file aside and renames it into place ([`write_atomic_with`]).
+///
+/// The same input gives the same bytes: tensors are sorted by name within the order of alignment
+/// that the format asks for.
+///
+/// # Errors
+/// [`QuantError::Tensor`] where a tensor's bytes do not fit its type and shape or a name occurs
+/// twice; [`QuantError::Io`] where the system refuses.
+pub fn write_safetensors(
+    path: &Path,
+    tensors: &[NamedTensor<'_>],
+    metadata: &BTreeMap<String, String>,
+) -> Result<()> {
+    let mut sorted: Vec<&NamedTensor<'_>> = tensors.iter().collect();
+    sorted.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(b.0)));
+    let mut header = Map::new();
+    if !metadata.is_empty() {
+        header.insert("__metadata__".into(), json!(metadata));
+    }
+    let mut start = 0;
+    for &&(name, dtype, shape, bytes) in &sorted {
+        let count = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d));
+        let bits = count.and_then(|n| n.checked_mul(dtype.bitsize()));
+        if bits != Some(bytes.len() * 8) {
+            return Err(QuantError::tensor(
+                path,
+                format!("`{name}`: {} bytes for {dtype:?} {shape:?}", bytes.len()),
+            ));
+        }
+        let end = start + bytes.len();
+        let entry = json!({ "dtype": dtype, "shape": shape, "data_offsets": [start, end] });
+        if header.insert(name.into(), entry).is_some() {
+            return Err(QuantError::tensor(path, format!("`{name}` occurs twice")));
+        }
+        start = end;
+    }
+    let mut header = Value::Object(header).to_string().into_bytes();
+    // Tensors start at a multiple of eight.
+    header.resize(header.len().next_multiple_of(8), b' ');
+    write_atomic_with(path, |file| {
+        let mut out = BufWriter::with_capacity(1 << 20, file);
+        out.write_all(&(header.len() as u64).to_le_bytes())?;
+        out.write_all(&header)?;
+        for (.., bytes) in &sorted {
+            out.write_all(bytes)?;
+        }
+        out.flush()
+    })
+}
+
+#[cfg(test)]
+mod tests;
