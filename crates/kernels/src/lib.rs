@@ -1,1 +1,24 @@
-//! tritburn-kernels.
+//! Products of int8 activations with packed ternary weights, and of f32 with f32, on the best
+//! instruction set that the processor has.
+//!
+//! The integer products are exact: every kernel, thread count and tile shape gives the same bits
+//! as [`scalar`]. The f32 products are the same for every thread count and number of tokens, and
+//! differ between kernels by rounding.
+
+pub mod activations;
+pub mod dense;
+pub mod dispatch;
+pub mod error;
+mod gemm;
+pub mod kernel;
+pub mod scalar;
+pub mod ternary;
+#[cfg(target_arch = "x86_64")]
+pub mod x86_64;
+
+pub use activations::Activations;
+pub use dense::DenseMatrix;
+pub use dispatch::{available, default_kernel, select};
+pub use error::{KernelError, Result};
+pub use kernel::Kernel;
+pub use ternary::TernaryMatrix;
