@@ -2,10 +2,25 @@
 //! seeded loaders whose position can be saved and restored. Also the generator of the embedded
 //! data sets.
 
+mod atomic;
+mod corpus;
+mod dice;
 mod error;
+mod examples;
+pub mod loader;
 mod rows;
 mod split;
+pub mod synth;
+mod task;
+mod template;
+mod tokenizer;
 
+pub use atomic::write_atomic;
+pub use corpus::{encode_corpus, read_corpus};
 pub use error::{DataError, Result};
+pub use examples::{Example, Examples, TaskEncoder, TaskRow, read_task, render_texts};
+pub use loader::{Batch, BatchSource, CorpusLoader, LoaderState, SftLoader};
 pub use rows::{Label, Row, RowReader, column_names, count_rows};
 pub use split::SplitFiles;
+pub use task::{TaskConfig, TaskSpec};
+pub use tokenizer::{BOS, EOS, PAD, Tokenizer};

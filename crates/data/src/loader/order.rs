@@ -1,0 +1,89 @@
+//! The order of items: a new permutation in every epoch, made of seed and epoch alone.
+
+use super::LoaderState;
+use crate::dice::Dice;
+use crate::error::{DataError, Result};
+
+/// Walks through `0..items` in a shuffled order, epoch after epoch.
+#[derive(Debug, Clone)]
+pub(super) struct Order {
+    seed: u64,
+    epoch: u64,
+    position: usize,
+    permutation: Vec<u32>,
+}
+
+impl Order {
+    /// Starts at epoch 0. Fails if there are no items, or more than 2³² − 1.
+    pub(super) fn new(items: usize, seed: u64) -> Result<Self> {
+        let count = u32::try_from(items).ok().filter(|&count| count > 0);
+        let Some(count) = count else {
+            return Err(DataError::Loader {
+                message: format!("{items} items; need at least 1 and at most {}", u32::MAX),
+            });
+        };
+        let mut order = Self {
+            seed,
+            epoch: 0,
+            position: 0,
+            permutation: (0..count).collect(),
+        };
+        order.shuffle();
+        Ok(order)
+    }
+
+    fn shuffle(&mut self) {
+        // From the identity each time, so that an epoch's order does not depend on earlier ones.
+        for (index, item) in self.permutation.iter_mut().enumerate() {
+            *item = index as u32;
+        }
+        Dice::new(self.seed, self.epoch).shuffle(&mut self.permutation);
+    }
+
+    /// The next item; goes on with the next epoch behind the last one.
+    pub(super) fn next(&mut self) -> usize {
+        let item = self.permutation[self.position] as usize;
+        self.position += 1;
+        if self.position == self.permutation.len() {
+            self.epoch += 1;
+            self.position = 0;
+            self.shuffle();
+        }
+        item
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.permutation.len()
+    }
+
+    pub(super) fn state(&self) -> LoaderState {
+        LoaderState {
+            epoch: self.epoch,
+            position: self.position as u64,
+            seed: self.seed,
+            items: self.permutation.len() as u64,
+        }
+    }
+
+    pub(super) fn restore(&mut self, state: &LoaderState) -> Result<()> {
+        let fault = |what: &str, saved: u64, here: u64| DataError::Loader {
+            message: format!(
+                "the saved position has {what} {saved}, this run {here}; resume with the data and settings of the saved run"
+            ),
+        };
+        let items = self.permutation.len() as u64;
+        if state.items != items {
+            return Err(fault("item count", state.items, items));
+        }
+        if state.seed != self.seed {
+            return Err(fault("seed", state.seed, self.seed));
+        }
+        if state.position >= items {
+            return Err(fault("position", state.position, items));
+        }
+        self.epoch = state.epoch;
+        self.position = state.position as usize;
+        self.shuffle();
+        Ok(())
+    }
+}

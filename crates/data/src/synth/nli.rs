@@ -1,0 +1,144 @@
+//! The embedded inference task: pairs of sentences whose relation follows by rule.
+//!
+//! Every hypothesis occurs with all three labels, and premises are chosen so that their words and
+//! word pairs are spread evenly over the labels. So neither sentence alone tells the label.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::scene::{Claim, Relation, Scene};
+use crate::dice::Dice;
+
+/// Number of aspects that a premise states, and how often.
+const STATED: [usize; 3] = [3, 4, 5];
+const STATED_WEIGHTS: [usize; 3] = [40, 40, 20];
+/// Premises drawn per row, of which the one that balances the labels best is kept.
+const CANDIDATES: usize = 8;
+/// Draws before a hypothesis is given up as having no premise of some label.
+const MAX_DRAWS: usize = 4000;
+
+/// One row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NliRow {
+    /// What is known.
+    pub premise: String,
+    /// What is claimed.
+    pub hypothesis: String,
+    /// 0 entailment, 1 neutral, 2 contradiction.
+    pub label: i64,
+}
+
+/// The three splits.
+#[derive(Debug, Clone)]
+pub struct NliTask {
+    /// Training rows.
+    pub train: Vec<NliRow>,
+    /// Rows like those of `train`, none of which occurs there.
+    pub matched: Vec<NliRow>,
+    /// Rows whose premises combine a subject with a word that it never has in the other splits.
+    pub mismatched: Vec<NliRow>,
+}
+
+/// Generates the task; `train` and `validation` are rounded down to multiples of 3.
+pub fn generate(seed: u64, train: usize, validation: usize) -> NliTask {
+    let mut seen = BTreeSet::new();
+    NliTask {
+        train: split(seed, 1, train, false, &mut seen),
+        matched: split(seed, 2, validation, false, &mut seen),
+        mismatched: split(seed, 3, validation, true, &mut seen),
+    }
+}
+
+fn split(
+    seed: u64,
+    stream: u64,
+    rows: usize,
+    held_out: bool,
+    seen: &mut BTreeSet<(String, String)>,
+) -> Vec<NliRow> {
+    let mut dice = Dice::new(seed, stream);
+    let mut balance = Balance::default();
+    let mut out = Vec::with_capacity(rows);
+    while out.len() + 3 <= rows {
+        let claim = Claim::draw(&mut dice);
+        if !held_out && claim.has_held_out_pair() {
+            continue;
+        }
+        let hypothesis = claim.sentence();
+        // One count for the three rows: otherwise the length of the premise would tell entailment
+        // from neutral.
+        let stated = STATED[dice.weighted(&STATED_WEIGHTS)];
+        let mut premises = Vec::new();
+        for relation in Relation::ALL {
+            let best = (0..CANDIDATES)
+                .filter_map(|_| {
+                    draw_premise(&claim, relation, stated, held_out, &mut dice)
+                        .filter(|p| !seen.contains(&(p.clone(), hypothesis.clone())))
+                })
+                .min_by_key(|premise| balance.cost(premise, relation));
+            premises.extend(best);
+        }
+        if premises.len() < Relation::ALL.len() {
+            continue;
+        }
+        for (relation, premise) in Relation::ALL.into_iter().zip(premises) {
+            balance.add(&premise, relation);
+            seen.insert((premise.clone(), hypothesis.clone()));
+            out.push(NliRow {
+                premise,
+                hypothesis: hypothesis.clone(),
+                label: relation as i64,
+            });
+        }
+    }
+    dice.shuffle(&mut out);
+    out
+}
+
+fn draw_premise(
+    claim: &Claim,
+    relation: Relation,
+    stated: usize,
+    held_out: bool,
+    dice: &mut Dice,
+) -> Option<String> {
+    (0..MAX_DRAWS)
+        .map(|_| Scene::draw(stated, dice))
+        .find(|scene| claim.relation(scene) == relation && scene.has_held_out_pair() == held_out)
+        .map(|scene| scene.sentence())
+}
+
+/// Counts of words and word pairs of premises by label.
+#[derive(Default)]
+struct Balance(BTreeMap<String, [i64; 3]>);
+
+impl Balance {
+    /// How much more uneven the labels would get: the sum over the sentence's features of their
+    /// count under this label less the mean over the labels.
+    fn cost(&self, premise: &str, relation: Relation) -> i64 {
+        features(premise)
+            .iter()
+            .filter_map(|feature| self.0.get(feature))
+            .map(|counts| 3 * counts[relation as usize] - counts.iter().sum::<i64>())
+            .sum()
+    }
+
+    fn add(&mut self, premise: &str, relation: Relation) {
+        for feature in features(premise) {
+            self.0.entry(feature).or_default()[relation as usize] += 1;
+        }
+    }
+}
+
+fn features(sentence: &str) -> Vec<String> {
+    let words: Vec<&str> = sentence.split(' ').collect();
+    let pairs = words.windows(2).map(|pair| pair.join(" "));
+    words
+        .iter()
+        .map(|&word| word.to_owned())
+        .chain(pairs)
+        .collect()
+}
+
+#[cfg(test)]
+#[path = "nli_tests.rs"]
+mod tests;
