@@ -1,12 +1,11 @@
 //! Shared state, the route table and the layers around it.
 
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
-use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, FromRequest, Request, State};
-use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, Method, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -14,13 +13,10 @@ use axum::routing::{get, post};
 use crate::api_error::ApiError;
 use crate::metrics::Metrics;
 use crate::model::TextModel;
-use crate::request::{Fields, random_u64};
+use crate::request::random_u64;
 use crate::routes;
 use crate::scheduler::Scheduler;
 use crate::serve::ServerConfig;
-
-/// A body that takes longer than this to arrive is given up.
-const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What every route sees.
 pub(crate) struct App {
@@ -80,43 +76,6 @@ impl App {
             Err(ApiError::model_not_found(name, &loaded.names))
         }
     }
-
-    /// Reads a body within the limits of size (which [`router`] sets) and time.
-    pub(crate) async fn read_json(&self, request: Request) -> Result<Fields, ApiError> {
-        let limit = self.config.max_body_bytes;
-        let announced = request.headers().get(header::CONTENT_LENGTH).cloned();
-        let announced = announced.and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-        if announced.is_some_and(|length| length > limit as u64) {
-            return Err(ApiError::body_too_large(limit));
-        }
-        let content_type = request.headers().get(header::CONTENT_TYPE).cloned();
-        let body = Bytes::from_request(request, self);
-        let bytes = match tokio::time::timeout(BODY_TIMEOUT, body).await {
-            Err(_) => return Err(ApiError::slow_body(BODY_TIMEOUT.as_secs())),
-            Ok(Err(error)) if error.status() == StatusCode::PAYLOAD_TOO_LARGE => {
-                return Err(ApiError::body_too_large(limit));
-            }
-            Ok(Err(error)) => {
-                return Err(ApiError::bad_request(format!(
-                    "cannot read the body: {error}"
-                )));
-            }
-            Ok(Ok(bytes)) => bytes,
-        };
-        let fields = Fields::parse(&bytes)?;
-        // A page of another origin can post JSON only under another content type, unless the
-        // browser asks first, and this server gives no such permission.
-        let content_type = content_type.as_ref().and_then(|value| value.to_str().ok());
-        let essence = content_type
-            .unwrap_or_default()
-            .split(';')
-            .next()
-            .unwrap_or_default();
-        if !essence.trim().eq_ignore_ascii_case("application/json") {
-            return Err(ApiError::not_json());
-        }
-        Ok(fields)
-    }
 }
 
 /// Seconds since 1970.
@@ -139,7 +98,6 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/health", get(routes::health))
         .route("/metrics", get(routes::metrics))
         .merge(api)
-        .layer(DefaultBodyLimit::max(app.config.max_body_bytes))
         .fallback(no_route)
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn(trace))

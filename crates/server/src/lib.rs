@@ -13,13 +13,13 @@
 //! full. A client that leaves takes its request with it. A field that this server cannot honour
 //! is refused by name, never ignored.
 //!
-//! [`run`] blocks until SIGINT or SIGTERM; [`serve`] is the same for a caller with its own
+//! [`EngineModel`] is the engine as a [`TextModel`]. [`run`] blocks until SIGINT or SIGTERM; [`serve`] is the same for a caller with its own
 //! runtime and signal; [`spawn`] serves from a background thread.
 
 mod api_error;
 mod app;
+mod body;
 mod error;
-mod generation;
 mod metrics;
 mod model;
 mod request;
@@ -33,6 +33,5 @@ mod stream;
 mod tests;
 
 pub use error::{BoxError, Error};
-pub use generation::*;
-pub use model::{ChatMessage, TextModel};
+pub use model::{EngineModel, TextModel};
 pub use serve::{Handle, ServerConfig, run, serve, spawn};

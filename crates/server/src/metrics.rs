@@ -54,12 +54,12 @@ impl Metrics {
         self.time_to_first_token.render(
             &mut out,
             "tritburn_time_to_first_token_seconds",
-            "Seconds from the arrival of a request to its first text.",
+            "Seconds from the arrival of a request to its first token.",
         );
         self.inter_token_latency.render(
             &mut out,
             "tritburn_inter_token_latency_seconds",
-            "Seconds between two pieces of text of one request.",
+            "Seconds between two tokens of one request.",
         );
         let prompt = self.prompt_tokens.load(Ordering::Relaxed) as i64;
         let generated = self.generation_tokens.load(Ordering::Relaxed) as i64;
@@ -139,7 +139,7 @@ impl Drop for Gauge {
     }
 }
 
-/// Times the text of one request.
+/// Times the tokens of one request.
 #[derive(Debug)]
 pub(crate) struct Observer {
     metrics: Arc<Metrics>,
@@ -164,8 +164,8 @@ impl Observer {
         self.last = None;
     }
 
-    /// A piece of text came.
-    pub(crate) fn text(&mut self) {
+    /// A token came.
+    pub(crate) fn token(&mut self) {
         let now = Instant::now();
         if !self.first_seen {
             self.first_seen = true;

@@ -1,18 +1,10 @@
-//! What the server needs of a model.
+//! What the server needs of a model, and the engine as such a model.
 
 use std::ops::ControlFlow;
 
-use crate::error::Error;
-use crate::generation::{Event, Generation, GenerationParams};
+use tritburn_engine::{ChatMessage, Engine, EngineError, Event, Generation, GenerationParams};
 
-/// One turn of a conversation.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ChatMessage {
-    /// `system`, `user` or `assistant`.
-    pub role: String,
-    /// The text of the turn.
-    pub content: String,
-}
+use crate::error::Error;
 
 /// A loaded model that turns prompts into text.
 ///
@@ -36,10 +28,10 @@ pub trait TextModel: Send + Sync {
     /// Tokens of plain text, with the tokens that start a document.
     ///
     /// # Errors
-    /// [`Error::Model`] when the tokenizer fails.
+    /// [`Error::Prompt`] when the tokenizer refuses the text, [`Error::Model`] otherwise.
     fn encode_text(&self, text: &str) -> Result<Vec<u32>, Error>;
 
-    /// Continues `prompt`, telling `on_event` of each piece of text as it comes; `Break` ends it.
+    /// Continues `prompt`, telling `on_event` of every step; `Break` ends it.
     ///
     /// # Errors
     /// [`Error::Prompt`] when the prompt cannot be served, [`Error::Model`] when the model fails.
@@ -49,4 +41,72 @@ pub trait TextModel: Send + Sync {
         params: &GenerationParams,
         on_event: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
     ) -> Result<Generation, Error>;
+}
+
+/// The engine under a name.
+#[derive(Debug)]
+pub struct EngineModel {
+    id: String,
+    engine: Engine,
+}
+
+impl EngineModel {
+    /// Serves `engine` as `id`.
+    pub fn new(id: impl Into<String>, engine: Engine) -> Self {
+        Self {
+            id: id.into(),
+            engine,
+        }
+    }
+}
+
+impl TextModel for EngineModel {
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn max_context(&self) -> usize {
+        self.engine.config().max_position_embeddings
+    }
+
+    fn vocab_size(&self) -> usize {
+        self.engine.config().vocab_size
+    }
+
+    fn encode_chat(&self, messages: &[ChatMessage]) -> Result<Vec<u32>, Error> {
+        Ok(self.engine.encode_chat(messages)?)
+    }
+
+    fn encode_text(&self, text: &str) -> Result<Vec<u32>, Error> {
+        Ok(self.engine.encode(text, true)?)
+    }
+
+    fn generate(
+        &self,
+        prompt: &[u32],
+        params: &GenerationParams,
+        on_event: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
+    ) -> Result<Generation, Error> {
+        Ok(self.engine.generate(prompt, params, on_event)?)
+    }
+}
+
+impl From<EngineError> for Error {
+    fn from(error: EngineError) -> Self {
+        match error {
+            // What a client can cause.
+            EngineError::NoTokenizer
+            | EngineError::Encode(_)
+            | EngineError::ChatTemplate(_)
+            | EngineError::EmptyPrompt
+            | EngineError::TokenOutOfRange { .. }
+            | EngineError::ContextTooLong { .. }
+            | EngineError::Parameter { .. } => Self::Prompt {
+                message: error.to_string(),
+            },
+            other => Self::Model {
+                source: other.into(),
+            },
+        }
+    }
 }

@@ -12,9 +12,9 @@ use std::time::Instant;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::api_error::ApiError;
-use crate::generation::{Event, FinishReason, Generation, GenerationParams};
 use crate::metrics::{Gauge, Metrics, Observer};
 use crate::model::TextModel;
+use tritburn_engine::{Event, FinishReason, Generation, GenerationParams};
 
 /// What one request sends back while it is served.
 #[derive(Debug)]
@@ -186,13 +186,13 @@ impl Worker {
     ) -> Result<Generation, ApiError> {
         let mut on_event = |event: Event<'_>| {
             match event {
-                Event::Text(text) => {
-                    observer.text();
-                    self.send(Update::Text {
-                        index,
-                        text: text.to_owned(),
-                    });
-                }
+                Event::Token(_) => observer.token(),
+                Event::Text(text) => self.send(Update::Text {
+                    index,
+                    text: text.to_owned(),
+                }),
+                // Reading of the prompt: nothing to tell, but a chance to cancel.
+                _ => {}
             }
             if self.cancelled() {
                 ControlFlow::Break(())

@@ -15,8 +15,8 @@ use tokio::task::JoinSet;
 
 use crate::app::{App, router};
 use crate::error::{BoxError, Error};
-use crate::generation::SamplingParams;
 use crate::model::TextModel;
+use tritburn_engine::SamplingParams;
 
 /// After generations are told to end, connections get this long to say so to their clients.
 const LAST_WORDS: Duration = Duration::from_secs(2);
@@ -52,7 +52,11 @@ impl Default for ServerConfig {
             aliases: Vec::new(),
             queue: 64,
             max_body_bytes: 4 << 20,
-            sampling: SamplingParams::default(),
+            // The API's default, where the engine's is greedy.
+            sampling: SamplingParams {
+                temperature: 1.0,
+                ..SamplingParams::default()
+            },
             shutdown_grace: Duration::from_secs(10),
         }
     }

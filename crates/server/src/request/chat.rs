@@ -5,8 +5,8 @@ use serde_json::Value;
 use super::fields::Fields;
 use super::options::{Options, max_tokens};
 use crate::api_error::ApiError;
-use crate::generation::SamplingParams;
-use crate::model::ChatMessage;
+use tritburn_engine::ChatMessage;
+use tritburn_engine::SamplingParams;
 
 /// Fields of the API that are not supported, with the values that ask for nothing.
 const REFUSED: &[(&str, &[&str])] = &[

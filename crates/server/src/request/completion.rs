@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::fields::{Fields, integer};
 use super::options::{Options, max_tokens};
 use crate::api_error::ApiError;
-use crate::generation::SamplingParams;
+use tritburn_engine::SamplingParams;
 
 /// The API's default for this route.
 const DEFAULT_MAX_TOKENS: usize = 16;

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::fields::Fields;
 use crate::api_error::ApiError;
-use crate::generation::{GenerationParams, SamplingParams};
+use tritburn_engine::{GenerationParams, SamplingParams};
 
 const MAX_STOPS: usize = 4;
 
@@ -79,6 +79,8 @@ fn sampling(fields: &mut Fields, defaults: &SamplingParams) -> Result<SamplingPa
             *target = value;
         }
     }
+    // The API allows 0, which leaves the most likely token alone; so does the smallest share.
+    sampling.top_p = sampling.top_p.max(f32::MIN_POSITIVE);
     if let Some(top_k) = fields.integer("top_k")? {
         sampling.top_k = match top_k {
             // Both spellings of "off" are in use.

@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 
 use crate::api_error::ApiError;
 use crate::app::{App, unix_time};
+use crate::body::read_json;
 use crate::error::Error;
 use crate::model::TextModel;
 use crate::request::{ChatRequest, CompletionRequest, Options, Prompt, random_u64};
@@ -22,7 +23,7 @@ pub(crate) async fn chat(
     State(app): State<Arc<App>>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let fields = app.read_json(request).await?;
+    let fields = read_json(request, app.config.max_body_bytes).await?;
     app.loaded()?;
     let ChatRequest { options, messages } = ChatRequest::read(fields, &app.config.sampling)?;
     let encode = move |model: &dyn TextModel| Ok(vec![model.encode_chat(&messages)?]);
@@ -34,7 +35,7 @@ pub(crate) async fn completions(
     State(app): State<Arc<App>>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let fields = app.read_json(request).await?;
+    let fields = read_json(request, app.config.max_body_bytes).await?;
     app.loaded()?;
     let CompletionRequest { options, prompts } =
         CompletionRequest::read(fields, &app.config.sampling)?;

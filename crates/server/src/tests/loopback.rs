@@ -245,3 +245,14 @@ fn a_large_body_is_refused_before_it_is_read() {
         "{answer}"
     );
 }
+
+#[test]
+fn a_client_that_sends_too_much_reads_why() {
+    let server = spawn(config(), Arc::new(Mock::default())).unwrap();
+    let body = "x".repeat(3 * ServerConfig::default().max_body_bytes);
+    let answer = exchange(server.address(), "POST /v1/completions", &body);
+    assert!(
+        answer.starts_with("HTTP/1.1 413") && answer.contains("request_too_large"),
+        "{answer}"
+    );
+}

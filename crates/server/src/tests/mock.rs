@@ -4,7 +4,9 @@ use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 
-use crate::{ChatMessage, Error, Event, FinishReason, Generation, GenerationParams, TextModel};
+use tritburn_engine::{ChatMessage, Event, FinishReason, Generation, GenerationParams};
+
+use crate::{Error, TextModel};
 
 /// Holds generations at their first event until opened.
 #[derive(Default)]
@@ -89,6 +91,8 @@ impl TextModel for Mock {
             finish_reason: FinishReason::Stop,
             prompt_tokens: prompt.len(),
             completion_tokens: 0,
+            prompt_seconds: 0.0,
+            decode_seconds: 0.0,
         };
         let reversed = prompt.iter().rev().copied();
         let tokens: Box<dyn Iterator<Item = u32>> = if self.endless {
@@ -109,7 +113,8 @@ impl TextModel for Mock {
                 gate.wait();
             }
             generation.completion_tokens += 1;
-            if on_event(Event::Text(&text)).is_break() {
+            let told = [Event::Token(token), Event::Text(&text)].map(&mut *on_event);
+            if told.iter().any(ControlFlow::is_break) {
                 self.log.cancelled.fetch_add(1, Ordering::SeqCst);
                 generation.finish_reason = FinishReason::Cancelled;
                 break;

@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used)]
 
+mod bad_fields;
 mod bad_input;
 mod loopback;
 mod mock;

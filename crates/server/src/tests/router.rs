@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::ChatMessage;
+use tritburn_engine::ChatMessage;
 
 #[tokio::test]
 async fn chat_answers_with_usage() {
