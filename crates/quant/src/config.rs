@@ -187,6 +187,16 @@ fn modernise(map: &mut Map<String, Value>) -> Vec<String> {
         let first = ids.first().cloned().unwrap_or_default();
         map.insert("eos_token_id".into(), first);
     }
+    let rms_norm = map
+        .get("quantization_config")
+        .and_then(|q| q.get("use_rms_norm"));
+    if rms_norm == Some(&Value::Bool(true)) {
+        problems.push(
+            "`quantization_config.use_rms_norm` is true: say `tritburn.sub_norm` = \"all\" and name \
+             the norms `….q_proj.norm.weight`"
+                .into(),
+        );
+    }
     if map.get("mlp_bias") == Some(&Value::Bool(true)) {
         problems.push("`mlp_bias` is true: biases are not supported".into());
     }

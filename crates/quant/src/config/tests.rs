@@ -48,6 +48,8 @@ fn every_problem_is_named() {
     ] {
         assert!(error.contains(word), "{word}: {error}");
     }
+    let q = r#", "quantization_config": {"quant_method": "bitnet", "use_rms_norm": true}"#;
+    assert!(parse(q).unwrap_err().contains("use_rms_norm"));
     assert!(
         parse(r#", "hidden_act": "gelu""#)
             .unwrap_err()

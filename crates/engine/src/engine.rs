@@ -1,0 +1,222 @@
+//! A loaded model.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::Value;
+use tritburn_kernels::{Kernel, select};
+use tritburn_quant::config::ModelConfig;
+use tritburn_quant::tensor_file::TensorFile;
+
+use crate::chat::{ChatMessage, ChatTemplate};
+use crate::error::{EngineError, Result};
+use crate::model::{FileSource, Model, RandomSource, build};
+use crate::session::Session;
+use crate::tokenizer::{TextTokenizer, read_json};
+
+/// How to run a model.
+#[derive(Debug, Clone, Default)]
+pub struct EngineOptions {
+    /// Threads to compute with; `None` takes all that the machine has.
+    pub threads: Option<usize>,
+    /// Kernel by name ([`tritburn_kernels::available`]); `None` takes `TRITBURN_KERNEL`, else the
+    /// best.
+    pub kernel: Option<String>,
+}
+
+/// What an engine runs with, for logs and reports.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EngineInfo {
+    /// Bytes that all weight matrices take in memory.
+    pub weights_bytes: usize,
+    /// `ternary-2bit`, or `f32` where no projection is ternary.
+    pub format: &'static str,
+    /// Name of the kernel.
+    pub kernel: &'static str,
+    /// Threads that compute.
+    pub threads: usize,
+}
+
+/// What sessions and engine share.
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) model: Model,
+    pub(crate) kernel: &'static dyn Kernel,
+    pub(crate) pool: rayon::ThreadPool,
+}
+
+/// A model with its tokenizer, ready to answer. Shared by reference among threads.
+#[derive(Debug)]
+pub struct Engine {
+    pub(crate) core: Arc<Core>,
+    pub(crate) eos: BTreeSet<u32>,
+    tokenizer: Option<TextTokenizer>,
+    chat_template: ChatTemplate,
+}
+
+impl Engine {
+    /// Loads a Hugging Face folder: `config.json`, `model.safetensors` or shards, and where they
+    /// exist `tokenizer.json`, `tokenizer_config.json`, `chat_template.jinja` and
+    /// `generation_config.json`.
+    ///
+    /// Projections are dense where `config.json` has no `quantization_config`, unpacked from
+    /// uint8 where it says `offline`, and quantised from master weights where it says `online`.
+    ///
+    /// # Errors
+    /// [`EngineError`] that names file, field or tensor, and the remedy.
+    pub fn load(folder: &Path, options: EngineOptions) -> Result<Self> {
+        let config_path = folder.join("config.json");
+        let config = ModelConfig::read(&config_path)?;
+        let tokenizer = TextTokenizer::load(folder, config.vocab_size)?;
+        let chat_template = ChatTemplate::load(folder)?;
+        let file = TensorFile::open_folder(folder)?;
+        let mut source = FileSource::new(&file);
+        let (pool, kernel) = start(&options)?;
+        let model = pool.install(|| build(&config, &mut source))?;
+        source.check_all_used(config.tie_word_embeddings)?;
+        let mut eos: BTreeSet<u32> = config.eos_token_id.into_iter().collect();
+        for path in [config_path, folder.join("generation_config.json")] {
+            if path.exists() {
+                eos.extend(eos_ids(&read_json(&path)?));
+            }
+        }
+        let engine = Self {
+            core: Arc::new(Core {
+                model,
+                kernel,
+                pool,
+            }),
+            eos,
+            tokenizer,
+            chat_template,
+        };
+        let info = engine.info();
+        tracing::info!(
+            kernel = info.kernel,
+            threads = info.threads,
+            format = info.format,
+            weights_bytes = info.weights_bytes,
+            "loaded {}",
+            folder.display()
+        );
+        Ok(engine)
+    }
+
+    /// A model of the shape of `config` with weights drawn from `seed`, to measure speed with. It
+    /// has no tokenizer.
+    ///
+    /// # Errors
+    /// [`EngineError::Bench`] where the configuration is not valid, otherwise as [`Self::load`].
+    pub fn random(config: &ModelConfig, seed: u64, options: EngineOptions) -> Result<Self> {
+        let problems = config.problems();
+        if !problems.is_empty() {
+            return Err(EngineError::Bench(problems.join("; ")));
+        }
+        let (pool, kernel) = start(&options)?;
+        let mut source = RandomSource::new(seed);
+        let model = pool.install(|| build(config, &mut source))?;
+        Ok(Self {
+            core: Arc::new(Core {
+                model,
+                kernel,
+                pool,
+            }),
+            eos: config.eos_token_id.into_iter().collect(),
+            tokenizer: None,
+            chat_template: ChatTemplate::default(),
+        })
+    }
+
+    /// The model's configuration.
+    #[must_use]
+    pub fn config(&self) -> &ModelConfig {
+        &self.core.model.config
+    }
+
+    /// The tokenizer, where the folder has one.
+    #[must_use]
+    pub fn tokenizer(&self) -> Option<&TextTokenizer> {
+        self.tokenizer.as_ref()
+    }
+
+    /// Tokens that end a text.
+    #[must_use]
+    pub fn eos_token_ids(&self) -> Vec<u32> {
+        self.eos.iter().copied().collect()
+    }
+
+    /// What the engine runs with.
+    #[must_use]
+    pub fn info(&self) -> EngineInfo {
+        EngineInfo {
+            weights_bytes: self.core.model.weights_bytes(),
+            format: self.core.model.format(),
+            kernel: self.core.kernel.name(),
+            threads: self.core.pool.current_num_threads(),
+        }
+    }
+
+    /// An empty context for up to `max_len` tokens, at most `max_position_embeddings`. Memory
+    /// grows with the tokens that it holds.
+    #[must_use]
+    pub fn new_session(&self, max_len: usize) -> Session {
+        let max_len = max_len.min(self.config().max_position_embeddings);
+        Session::new(Arc::clone(&self.core), max_len)
+    }
+
+    /// Tokens of a text, with the tokens that start a document where `add_special_tokens`.
+    ///
+    /// # Errors
+    /// [`EngineError::NoTokenizer`] or [`EngineError::Encode`].
+    pub fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>> {
+        let tokenizer = self.tokenizer.as_ref().ok_or(EngineError::NoTokenizer)?;
+        tokenizer.encode(text, add_special_tokens)
+    }
+
+    /// The text of a conversation up to where the assistant's turn begins.
+    ///
+    /// # Errors
+    /// [`EngineError::ChatTemplate`] where the template refuses the messages.
+    pub fn render_chat(&self, messages: &[ChatMessage]) -> Result<String> {
+        self.chat_template.render(messages)
+    }
+
+    /// Tokens of [`Self::render_chat`].
+    ///
+    /// # Errors
+    /// As [`Self::render_chat`] and [`Self::encode`].
+    pub fn encode_chat(&self, messages: &[ChatMessage]) -> Result<Vec<u32>> {
+        let text = self.chat_template.render(messages)?;
+        // A template writes the special tokens itself.
+        self.encode(&text, !self.chat_template.is_given())
+    }
+}
+
+fn start(options: &EngineOptions) -> Result<(rayon::ThreadPool, &'static dyn Kernel)> {
+    let kernel = select(options.kernel.as_deref())?;
+    let threads = options.threads.unwrap_or(0);
+    if options.threads == Some(0) {
+        return Err(EngineError::Parameter {
+            field: "threads",
+            value: "0".into(),
+            expected: "at least one thread is needed",
+        });
+    }
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .thread_name(|i| format!("tritburn-{i}"))
+        .build()
+        .map_err(|source| EngineError::Threads { threads, source })?;
+    Ok((pool, kernel))
+}
+
+/// `eos_token_id`, a number or a list of them.
+fn eos_ids(json: &Value) -> Vec<u32> {
+    let id = |v: &Value| v.as_u64().and_then(|v| u32::try_from(v).ok());
+    match json.get("eos_token_id") {
+        Some(Value::Array(ids)) => ids.iter().filter_map(id).collect(),
+        Some(v) => id(v).into_iter().collect(),
+        None => Vec::new(),
+    }
+}

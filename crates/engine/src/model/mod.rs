@@ -1,0 +1,15 @@
+//! The transformer: its parts, how they are loaded and how tokens go through them.
+
+mod attention;
+mod build;
+mod cache;
+mod forward;
+mod linear;
+mod norm;
+mod rope;
+mod source;
+
+pub(crate) use build::{Model, build};
+pub(crate) use cache::KvCache;
+pub(crate) use forward::Scratch;
+pub(crate) use source::{FileSource, RandomSource};

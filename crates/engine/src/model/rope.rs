@@ -1,0 +1,69 @@
+//! Rotary position embedding in the half-split order of Hugging Face: value `i` of a head turns
+//! with value `i + d / 2`.
+
+/// Angles of some positions.
+#[derive(Debug)]
+pub(crate) struct Rope {
+    inv_freq: Vec<f32>,
+    cos: Vec<f32>,
+    sin: Vec<f32>,
+}
+
+impl Rope {
+    /// `inv_freq[i] = 1 / θ^(2i / d)` in f32, as transformers computes it.
+    pub(crate) fn new(theta: f64, head_dim: usize) -> Self {
+        let inv = |i: usize| 1.0 / (theta as f32).powf((2 * i) as f32 / head_dim as f32);
+        Self {
+            inv_freq: (0..head_dim / 2).map(inv).collect(),
+            cos: Vec::new(),
+            sin: Vec::new(),
+        }
+    }
+
+    /// Computes the angles of `tokens` positions from `first` on.
+    pub(crate) fn set_positions(&mut self, first: usize, tokens: usize) {
+        self.cos.clear();
+        self.sin.clear();
+        for position in first..first + tokens {
+            for inv_freq in &self.inv_freq {
+                let (sin, cos) = (position as f32 * inv_freq).sin_cos();
+                self.cos.push(cos);
+                self.sin.push(sin);
+            }
+        }
+    }
+
+    /// Turns every head of `x`, `[tokens, heads · head_dim]`, in place.
+    pub(crate) fn apply(&self, x: &mut [f32], width: usize) {
+        let half = self.inv_freq.len();
+        let angles = self.cos.chunks_exact(half).zip(self.sin.chunks_exact(half));
+        for (row, (cos, sin)) in x.chunks_exact_mut(width).zip(angles) {
+            for head in row.chunks_exact_mut(2 * half) {
+                let (low, high) = head.split_at_mut(half);
+                for (((a, b), cos), sin) in low.iter_mut().zip(high).zip(cos).zip(sin) {
+                    (*a, *b) = (*a * cos - *b * sin, *b * cos + *a * sin);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn position_zero_changes_nothing_and_turns_keep_the_length() {
+        let mut rope = Rope::new(10_000.0, 4);
+        let x = [1.0, 2.0, 3.0, 4.0];
+        let mut y = [x, x].concat();
+        rope.set_positions(0, 2);
+        rope.apply(&mut y, 4);
+        assert_eq!(y[..4], x);
+        let (sin, cos) = 1f32.sin_cos();
+        assert!((y[4] - (cos - 3.0 * sin)).abs() < 1e-6);
+        assert!((y[6] - (3.0 * cos + sin)).abs() < 1e-6);
+        let square: f32 = y[4..].iter().map(|v| v * v).sum();
+        assert!((square - 30.0).abs() < 1e-4);
+    }
+}

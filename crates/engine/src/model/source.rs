@@ -1,0 +1,199 @@
+//! Where weights come from: a model folder, or a seed.
+
+use std::collections::HashSet;
+
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use tritburn_kernels::{DenseMatrix, TernaryMatrix};
+use tritburn_quant::Dtype;
+use tritburn_quant::config::{LinearClass, QuantizationConfig, QuantizationMode};
+use tritburn_quant::hf_pack::packed_rows;
+use tritburn_quant::tensor_file::TensorFile;
+use tritburn_quant::ternary::{absmean, ternary_codes};
+
+use super::linear::Weight;
+use crate::error::{EngineError, Result};
+
+/// Gives the tensors of a model by name.
+pub(crate) trait Source: Send {
+    /// A vector of norm weights.
+    fn vector(&mut self, name: &str, len: usize) -> Result<Vec<f32>>;
+
+    /// A matrix in full precision.
+    fn dense(&mut self, name: &str, rows: usize, cols: usize) -> Result<DenseMatrix>;
+
+    /// The weight of projection `module`, in the form that `quantization` asks for.
+    fn projection(
+        &mut self,
+        module: &str,
+        rows: usize,
+        cols: usize,
+        quantization: Option<&QuantizationConfig>,
+    ) -> Result<Weight>;
+}
+
+/// The tensors of a folder; remembers which were asked for.
+#[derive(Debug)]
+pub(crate) struct FileSource<'a> {
+    file: &'a TensorFile,
+    used: HashSet<String>,
+}
+
+impl<'a> FileSource<'a> {
+    pub(crate) fn new(file: &'a TensorFile) -> Self {
+        Self {
+            file,
+            used: HashSet::new(),
+        }
+    }
+
+    /// Refuses a folder with tensors that this architecture has no place for: without them the
+    /// model would run and answer nonsense.
+    pub(crate) fn check_all_used(&self, tied: bool) -> Result<()> {
+        let ignorable = |name: &str| {
+            name.ends_with(".rotary_emb.inv_freq") || (tied && name == "lm_head.weight")
+        };
+        let mut names = self.file.names().into_iter();
+        match names.find(|&name| !self.used.contains(name) && !ignorable(name)) {
+            None => Ok(()),
+            Some(name) => Err(self.error(
+                name,
+                "config.json describes a model without this tensor; check `model_type` and \
+                 `tritburn.sub_norm` there",
+            )),
+        }
+    }
+
+    fn use_name(&mut self, name: &str) {
+        self.used.insert(name.to_owned());
+    }
+
+    fn values(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        self.use_name(name);
+        let values = self.file.tensor_f32(name, shape)?;
+        if values.iter().all(|v| v.is_finite()) {
+            Ok(values)
+        } else {
+            Err(self.error(name, "holds NaN or infinity; the weights are damaged"))
+        }
+    }
+
+    /// `weight_scale` as a factor of the output.
+    fn scale(&mut self, module: &str, class: LinearClass) -> Result<f32> {
+        let name = format!("{module}.weight_scale");
+        let scalar = matches!(self.file.info(&name), Some((_, [])));
+        let value = self.values(&name, if scalar { &[] } else { &[1] })?[0];
+        let scale = match class {
+            LinearClass::BitLinear => 1.0 / value,
+            LinearClass::AutoBitLinear => value,
+        };
+        if value > 0.0 && scale.is_finite() {
+            Ok(scale)
+        } else {
+            Err(self.error(&name, &format!("is {value}, but a scale must be positive")))
+        }
+    }
+
+    fn error(&self, name: &str, message: &str) -> EngineError {
+        EngineError::Tensor {
+            path: self.file.path_of(name).to_path_buf(),
+            name: name.to_owned(),
+            message: message.to_owned(),
+        }
+    }
+}
+
+impl Source for FileSource<'_> {
+    fn vector(&mut self, name: &str, len: usize) -> Result<Vec<f32>> {
+        self.values(name, &[len])
+    }
+
+    fn dense(&mut self, name: &str, rows: usize, cols: usize) -> Result<DenseMatrix> {
+        Ok(DenseMatrix::new(
+            self.values(name, &[rows, cols])?,
+            rows,
+            cols,
+        )?)
+    }
+
+    fn projection(
+        &mut self,
+        module: &str,
+        rows: usize,
+        cols: usize,
+        quantization: Option<&QuantizationConfig>,
+    ) -> Result<Weight> {
+        let name = format!("{module}.weight");
+        let Some(quantization) = quantization else {
+            return Ok(Weight::Dense(self.dense(&name, rows, cols)?));
+        };
+        let matrix = match quantization.quantization_mode {
+            QuantizationMode::Online => {
+                let master = self.values(&name, &[rows, cols])?;
+                let scale = absmean(&master);
+                TernaryMatrix::from_codes(&ternary_codes(&master, scale), rows, cols, scale)?
+            }
+            QuantizationMode::Offline => {
+                self.use_name(&name);
+                let packed = self
+                    .file
+                    .bytes(&name, Dtype::U8, &[packed_rows(rows), cols])?;
+                let scale = self.scale(module, quantization.linear_class)?;
+                TernaryMatrix::from_hf_packed(packed, rows, cols, scale)
+                    .map_err(|e| self.error(&name, &e.to_string()))?
+            }
+        };
+        Ok(Weight::Ternary(matrix))
+    }
+}
+
+/// Weights without meaning, to measure speed with.
+#[derive(Debug)]
+pub(crate) struct RandomSource {
+    rng: ChaCha8Rng,
+}
+
+impl RandomSource {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self {
+            rng: ChaCha8Rng::seed_from_u64(seed),
+        }
+    }
+}
+
+impl Source for RandomSource {
+    fn vector(&mut self, _: &str, len: usize) -> Result<Vec<f32>> {
+        Ok(vec![1.0; len])
+    }
+
+    fn dense(&mut self, _: &str, rows: usize, cols: usize) -> Result<DenseMatrix> {
+        let rng = &mut self.rng;
+        // Uniform with the variance that keeps activations as large as they came.
+        let bound = (3.0 / cols as f32).sqrt();
+        let unit = |bits: u32| bits as f32 / (1u32 << 31) as f32 - 1.0;
+        let values = (0..rows * cols).map(|_| unit(rng.next_u32()) * bound);
+        Ok(DenseMatrix::new(values.collect(), rows, cols)?)
+    }
+
+    fn projection(
+        &mut self,
+        module: &str,
+        rows: usize,
+        cols: usize,
+        quantization: Option<&QuantizationConfig>,
+    ) -> Result<Weight> {
+        if quantization.is_none() {
+            return Ok(Weight::Dense(self.dense(module, rows, cols)?));
+        }
+        // Every byte of four codes, none of them 3.
+        let bytes: Vec<u8> = (0..=u8::MAX).filter(|b| b & (b >> 1) & 0x55 == 0).collect();
+        let mut packed = vec![0u8; packed_rows(rows) * cols];
+        self.rng.fill_bytes(&mut packed);
+        for byte in &mut packed {
+            *byte = bytes[usize::from(*byte) % bytes.len()];
+        }
+        let scale = (1.5 / cols as f32).sqrt();
+        let matrix = TernaryMatrix::from_hf_packed(&packed, rows, cols, scale)?;
+        Ok(Weight::Ternary(matrix))
+    }
+}

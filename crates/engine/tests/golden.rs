@@ -1,0 +1,158 @@
+//! Logits against those that transformers computed.
+#![allow(clippy::unwrap_used)]
+
+use std::path::{Path, PathBuf};
+
+use tritburn_engine::{Engine, EngineOptions};
+use tritburn_quant::Dtype;
+use tritburn_quant::tensor_file::TensorFile;
+
+fn model(name: &str) -> Option<PathBuf> {
+    let dir = std::env::var_os("TRITBURN_GOLDEN_DIR").map_or_else(
+        || {
+            PathBuf::from(concat!(
+                env!("CARGO_MANIFEST_DIR"),
+                "/../../../shared/golden"
+            ))
+        },
+        PathBuf::from,
+    );
+    let dir = dir.join(name);
+    if !dir.join("golden.safetensors").exists() {
+        eprintln!("skipped: no golden vectors in {}", dir.display());
+        return None;
+    }
+    Some(dir)
+}
+
+fn ids(file: &TensorFile, name: &str) -> (Vec<u32>, [usize; 2]) {
+    let (_, shape) = file.info(name).unwrap();
+    let shape = [shape[0], shape[1]];
+    let bytes = file.bytes(name, Dtype::I32, &shape).unwrap();
+    let ids = bytes.as_chunks().0.iter().map(|&b| u32::from_le_bytes(b));
+    (ids.collect(), shape)
+}
+
+/// One row of the golden batch: its tokens up to the padding, and the logits after each.
+struct Row {
+    tokens: Vec<u32>,
+    logits: Vec<f32>,
+}
+
+fn rows(dir: &Path) -> Vec<Row> {
+    let file = TensorFile::open(&dir.join("golden.safetensors")).unwrap();
+    let (tokens, [batch, len]) = ids(&file, "input_ids");
+    let (mask, _) = ids(&file, "attention_mask");
+    let vocab = file.info("logits").unwrap().1[2];
+    let logits = file.tensor_f32("logits", &[batch, len, vocab]).unwrap();
+    let row = |b: usize| {
+        let valid = mask[b * len..][..len].iter().filter(|&&m| m == 1).count();
+        Row {
+            tokens: tokens[b * len..][..valid].to_vec(),
+            logits: logits[b * len * vocab..][..valid * vocab].to_vec(),
+        }
+    };
+    (0..batch).map(row).collect()
+}
+
+/// Largest difference, as a share of the largest logit.
+fn max_relative(got: &[f32], want: &[f32]) -> f32 {
+    assert_eq!(got.len(), want.len());
+    let scale = want.iter().fold(0f32, |m, v| m.max(v.abs()));
+    let diff = got.iter().zip(want).map(|(g, w)| (g - w).abs());
+    diff.fold(0f32, f32::max) / scale
+}
+
+fn options(kernel: &str) -> EngineOptions {
+    EngineOptions {
+        threads: Some(2),
+        kernel: Some(kernel.into()),
+    }
+}
+
+/// Every kernel's logits of folder `name` against the golden ones of folder `reference`.
+fn check(name: &str, reference: &str, tolerance: f32) {
+    let (Some(dir), Some(reference)) = (model(name), model(reference)) else {
+        return;
+    };
+    for kernel in tritburn_kernels::available() {
+        let engine = Engine::load(&dir, options(kernel.name())).unwrap();
+        for row in rows(&reference) {
+            let logits = engine.new_session(64).prefill_all(&row.tokens).unwrap();
+            let diff = max_relative(&logits, &row.logits);
+            eprintln!("{name} {}: relative difference {diff:e}", kernel.name());
+            assert!(diff < tolerance, "{name} {}: {diff}", kernel.name());
+        }
+    }
+}
+
+#[test]
+fn golden_llama() {
+    check("llama", "llama", 1e-5);
+}
+
+#[test]
+fn golden_bitnet_unquantised() {
+    check("bitnet_unquantised", "bitnet_unquantised", 1e-5);
+}
+
+/// An activation next to a rounding boundary may fall on its other side, which moves one product
+/// by a step of 1/127 of a token's maximum.
+#[test]
+fn golden_bitnet_online() {
+    check(
+        "bitnet_online_autobitlinear",
+        "bitnet_online_autobitlinear",
+        1e-4,
+    );
+}
+
+/// The packed weights are those of the online model; transformers computes their logits partly in
+/// bf16, so the sharper reference is the online one.
+#[test]
+fn golden_bitnet_offline() {
+    check(
+        "bitnet_offline_autobitlinear",
+        "bitnet_online_autobitlinear",
+        1e-4,
+    );
+}
+
+#[test]
+fn golden_bitnet_offline_is_near_its_own_bf16_logits() {
+    check(
+        "bitnet_offline_autobitlinear",
+        "bitnet_offline_autobitlinear",
+        0.2,
+    );
+}
+
+/// Greedy continuation token for token, with the cache and from scratch at every step.
+#[test]
+fn golden_greedy() {
+    for name in ["llama", "bitnet_unquantised"] {
+        let Some(dir) = model(name) else { return };
+        let file = TensorFile::open(&dir.join("golden.safetensors")).unwrap();
+        let (greedy, [_, len]) = ids(&file, "greedy");
+        let engine = Engine::load(&dir, EngineOptions::default()).unwrap();
+        let prompt = &greedy[..len - 12];
+        let argmax = |logits: &[f32]| {
+            let better = |b: usize, i: usize| if logits[i] > logits[b] { i } else { b };
+            (0..logits.len()).fold(0, better) as u32
+        };
+        let mut session = engine.new_session(len);
+        let mut tokens = prompt.to_vec();
+        tokens.push(argmax(session.prefill(prompt).unwrap()));
+        while tokens.len() < len {
+            let next = argmax(session.decode(*tokens.last().unwrap()).unwrap());
+            let scratch = engine
+                .new_session(len)
+                .prefill(&tokens)
+                .map(argmax)
+                .unwrap();
+            assert_eq!(next, scratch);
+            tokens.push(next);
+        }
+        assert_eq!(tokens, greedy, "{name}");
+    }
+}
