@@ -2,6 +2,7 @@
 
 mod bad_fields;
 mod bad_input;
+mod engine;
 mod loopback;
 mod mock;
 mod queue;
