@@ -26,7 +26,7 @@ pub struct ChatMessage {
 /// The Jinja template of a model, or a plain form where it has none.
 ///
 /// The plain form is a line `Role: content` for each turn and then `Assistant:`.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct ChatTemplate {
     environment: Option<Environment<'static>>,
     bos_token: String,

@@ -41,7 +41,7 @@ pub struct EngineInfo {
 /// What sessions and engine share.
 #[derive(Debug)]
 pub(crate) struct Core {
-    pub(crate) model: Model,
+    pub(crate) model: Arc<Model>,
     pub(crate) kernel: &'static dyn Kernel,
     pub(crate) pool: rayon::ThreadPool,
 }
@@ -83,7 +83,7 @@ impl Engine {
         }
         let engine = Self {
             core: Arc::new(Core {
-                model,
+                model: Arc::new(model),
                 kernel,
                 pool,
             }),
@@ -118,13 +118,31 @@ impl Engine {
         let model = pool.install(|| build(config, &mut source))?;
         Ok(Self {
             core: Arc::new(Core {
-                model,
+                model: Arc::new(model),
                 kernel,
                 pool,
             }),
             eos: config.eos_token_id.into_iter().collect(),
             tokenizer: None,
             chat_template: ChatTemplate::default(),
+        })
+    }
+
+    /// The same weights with other threads or another kernel.
+    ///
+    /// # Errors
+    /// [`EngineError::Kernel`], [`EngineError::Parameter`] or [`EngineError::Threads`].
+    pub fn with_options(&self, options: &EngineOptions) -> Result<Self> {
+        let (pool, kernel) = start(options)?;
+        Ok(Self {
+            core: Arc::new(Core {
+                model: Arc::clone(&self.core.model),
+                kernel,
+                pool,
+            }),
+            eos: self.eos.clone(),
+            tokenizer: self.tokenizer.clone(),
+            chat_template: self.chat_template.clone(),
         })
     }
 

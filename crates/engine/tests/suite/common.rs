@@ -12,7 +12,6 @@ use tritburn_quant::ternary::{absmean, ternary_codes};
 
 /// Tokens of the test tokenizer: the 256 bytes, then end of text.
 pub(crate) const VOCAB: usize = 260;
-#[allow(dead_code, reason = "not every test file needs it")]
 pub(crate) const EOS: u32 = 256;
 
 pub(crate) struct Tensor {
@@ -95,7 +94,7 @@ pub(crate) fn tensors(config: &Value, form: Form) -> Vec<Tensor> {
             &noise(VOCAB * hidden),
         ));
     }
-    let mut norm = |out: &mut Vec<Tensor>, name: String, width: usize, v: Vec<f32>| {
+    let norm = |out: &mut Vec<Tensor>, name: String, width: usize, v: Vec<f32>| {
         let v: Vec<f32> = v.iter().map(|v| 1.0 + 0.2 * v).collect();
         out.push(f32s(&format!("{name}.weight"), &[width], &v));
     };

@@ -1,11 +1,7 @@
 //! Loading, sessions, generation and scoring on small models.
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
 use std::ops::ControlFlow;
 
-use common::{EOS, Form, VOCAB, config, tensors, write, write_tokenizer};
+use crate::common::{EOS, Form, VOCAB, config, tensors, write, write_tokenizer};
 use tritburn_engine::{
     ChatMessage, Engine, EngineError, EngineOptions, Event, FinishReason, GenerationParams,
     SamplingParams,

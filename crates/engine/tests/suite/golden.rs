@@ -1,6 +1,4 @@
 //! Logits against those that transformers computed.
-#![allow(clippy::unwrap_used)]
-
 use std::path::{Path, PathBuf};
 
 use tritburn_engine::{Engine, EngineOptions};

@@ -1,11 +1,7 @@
 //! Folders that lie: each is a clear error.
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
 use std::path::Path;
 
-use common::{Form, Tensor, VOCAB, config, f32s, tensors, write, write_tokenizer};
+use crate::common::{Form, Tensor, VOCAB, config, f32s, tensors, write, write_tokenizer};
 use tritburn_engine::{Engine, EngineOptions};
 use tritburn_quant::Dtype;
 use tritburn_quant::config::SubNorm;

@@ -1,0 +1,156 @@
+//! Speed of prefill and decode beside what the machine could do at most.
+
+mod limits;
+mod shapes;
+
+pub use limits::Limits;
+pub use shapes::{SHAPES, shape};
+
+use std::time::Instant;
+
+use serde::Serialize;
+
+use crate::engine::Engine;
+use crate::error::{EngineError, Result};
+use crate::session::PREFILL_CHUNK;
+
+/// Tokens in the context before decoding is measured.
+const CONTEXT: usize = 16;
+
+/// Which part of the work was measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// Reading a prompt, many tokens at once.
+    Prefill,
+    /// Writing, one token at a time.
+    Decode,
+}
+
+/// One measurement.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct BenchRow {
+    /// Name of the model or shape.
+    pub shape: String,
+    /// How the projections are stored.
+    pub format: &'static str,
+    /// Name of the kernel.
+    pub isa: &'static str,
+    /// Threads that computed.
+    pub threads: usize,
+    /// What was measured.
+    pub phase: Phase,
+    /// Tokens of one run.
+    pub tokens: usize,
+    /// Tokens a second, median of the runs.
+    pub tok_s: f64,
+    /// Weights read, in 10⁹ bytes a second. The KV cache does not count.
+    pub gb_s: f64,
+    /// Share of the speed that the machine's memory and the kernel's arithmetic allow.
+    pub roofline_share: f64,
+    /// Memory of the process after the runs; `None` where the system does not tell.
+    pub rss_bytes: Option<u64>,
+}
+
+/// What to measure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BenchOptions {
+    /// Tokens of the prompt.
+    pub prefill_tokens: usize,
+    /// Tokens to write.
+    pub decode_tokens: usize,
+    /// Runs, of which the median counts.
+    pub runs: usize,
+}
+
+impl Default for BenchOptions {
+    fn default() -> Self {
+        Self {
+            prefill_tokens: 128,
+            decode_tokens: 32,
+            runs: 3,
+        }
+    }
+}
+
+/// Measures prefill and decode. `name` stands in the rows; `limits` must have been
+/// [measured](Limits::measure) with the same engine options.
+///
+/// # Errors
+/// [`EngineError::Bench`] where there is nothing to measure; [`EngineError::ContextTooLong`] where
+/// the model has no room for the tokens.
+pub fn run(
+    engine: &Engine,
+    name: &str,
+    options: &BenchOptions,
+    limits: &Limits,
+) -> Result<Vec<BenchRow>> {
+    if options.prefill_tokens == 0 || options.decode_tokens == 0 || options.runs == 0 {
+        return Err(EngineError::Bench(
+            "prefill tokens, decode tokens and runs must be at least 1".into(),
+        ));
+    }
+    let model = &engine.core.model;
+    let vocab = engine.config().vocab_size as u64;
+    let id = |i: usize| (i as u64 * 2_654_435_761 % vocab) as u32;
+    let prompt: Vec<u32> = (0..options.prefill_tokens).map(id).collect();
+    let mut session =
+        engine.new_session(options.prefill_tokens.max(CONTEXT + options.decode_tokens));
+
+    let prefill = median(options.runs, || {
+        session.truncate(0);
+        let start = Instant::now();
+        session.prefill(&prompt)?;
+        Ok(start.elapsed().as_secs_f64())
+    })?;
+    let start: Vec<u32> = (0..CONTEXT).map(id).collect();
+    let decode = median(options.runs, || {
+        session.truncate(0);
+        session.prefill(&start)?;
+        let start = Instant::now();
+        for i in 0..options.decode_tokens {
+            session.decode(id(CONTEXT + i))?;
+        }
+        Ok(start.elapsed().as_secs_f64())
+    })?;
+
+    let bytes = model.bytes_per_token() as f64;
+    let row = |phase, tokens: usize, passes: usize, seconds: f64| {
+        let bytes = bytes * passes as f64;
+        let products = model.products_per_token() as f64 * tokens as f64;
+        let floor = (bytes / limits.bytes_per_second).max(products / limits.products_per_second);
+        let info = engine.info();
+        BenchRow {
+            shape: name.to_owned(),
+            format: info.format,
+            isa: info.kernel,
+            threads: info.threads,
+            phase,
+            tokens,
+            tok_s: tokens as f64 / seconds,
+            gb_s: bytes / seconds / 1e9,
+            roofline_share: floor / seconds,
+            rss_bytes: rss_bytes(),
+        }
+    };
+    let (p, d) = (options.prefill_tokens, options.decode_tokens);
+    Ok(vec![
+        row(Phase::Prefill, p, p.div_ceil(PREFILL_CHUNK), prefill),
+        row(Phase::Decode, d, d, decode),
+    ])
+}
+
+fn median(runs: usize, mut seconds: impl FnMut() -> Result<f64>) -> Result<f64> {
+    let mut all = (0..runs).map(|_| seconds()).collect::<Result<Vec<_>>>()?;
+    all.sort_unstable_by(f64::total_cmp);
+    Ok(all[runs / 2])
+}
+
+/// Resident memory of this process.
+#[must_use]
+pub fn rss_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}

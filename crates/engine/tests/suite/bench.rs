@@ -1,0 +1,66 @@
+//! Benchmarks run and say what they measured; how fast is not tested.
+use tritburn_engine::bench::{BenchOptions, Limits, Phase, SHAPES, run, shape};
+use tritburn_engine::{Engine, EngineOptions};
+
+#[test]
+fn every_shape_is_a_valid_configuration() {
+    for name in SHAPES {
+        let config = shape(name).unwrap();
+        assert!(config.problems().is_empty(), "{name}");
+        assert!(config.is_ternary());
+    }
+    assert!(
+        shape("qwen3-0.6b")
+            .unwrap_err()
+            .to_string()
+            .contains("qwen3-0.6b")
+    );
+    assert!(
+        shape("gpt")
+            .unwrap_err()
+            .to_string()
+            .contains("bitnet-2b4t")
+    );
+}
+
+#[test]
+fn rows_of_a_small_random_model() {
+    let mut config = shape("smollm2-135m").unwrap();
+    (config.num_hidden_layers, config.vocab_size) = (2, 300);
+    for ternary in [true, false] {
+        if !ternary {
+            config.quantization_config = None;
+        }
+        let engine = Engine::random(&config, 1, EngineOptions::default()).unwrap();
+        let options = EngineOptions {
+            threads: Some(1),
+            kernel: None,
+        };
+        let engine = engine.with_options(&options).unwrap();
+        let limits = Limits::measure(&engine).unwrap();
+        let small = BenchOptions {
+            prefill_tokens: 20,
+            decode_tokens: 4,
+            runs: 1,
+        };
+        let rows = run(&engine, "small", &small, &limits).unwrap();
+        assert_eq!(rows.len(), 2);
+        for row in &rows {
+            assert_eq!((row.shape.as_str(), row.threads), ("small", 1));
+            assert_eq!(row.format, if ternary { "ternary-2bit" } else { "f32" });
+            assert!(row.tok_s > 0.0 && row.gb_s > 0.0 && row.roofline_share > 0.0);
+        }
+        assert_eq!((rows[0].phase, rows[0].tokens), (Phase::Prefill, 20));
+        assert_eq!((rows[1].phase, rows[1].tokens), (Phase::Decode, 4));
+        let none = BenchOptions { runs: 0, ..small };
+        assert!(run(&engine, "small", &none, &limits).is_err());
+        // A seed is a model.
+        let logits = |seed| {
+            let engine = Engine::random(&config, seed, options.clone()).unwrap();
+            engine.new_session(9).prefill(&[1, 2, 3]).unwrap().to_vec()
+        };
+        assert_eq!(logits(5), logits(5));
+        assert_ne!(logits(5), logits(6));
+        assert!(logits(5).iter().all(|v| v.is_finite()));
+    }
+}

@@ -1,0 +1,8 @@
+//! Tests of the engine through its public interface.
+#![allow(clippy::unwrap_used)]
+
+mod bad_folders;
+mod bench;
+mod common;
+mod engine;
+mod golden;
