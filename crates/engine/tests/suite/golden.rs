@@ -121,7 +121,7 @@ fn golden_bitnet_offline_is_near_its_own_bf16_logits() {
     check(
         "bitnet_offline_autobitlinear",
         "bitnet_offline_autobitlinear",
-        0.2,
+        5e-3,
     );
 }
 
