@@ -21,6 +21,10 @@ pub enum DataError {
         source: std::io::Error,
     },
 
+    /// A file could not be replaced.
+    #[error(transparent)]
+    Write(#[from] tritburn_quant::QuantError),
+
     /// The data path does not exist.
     #[error("{}: no such file or folder; pass the folder that holds the parquet files, such as data/mnli", path.display())]
     MissingPath {

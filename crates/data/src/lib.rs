@@ -2,7 +2,6 @@
 //! seeded loaders whose position can be saved and restored. Also the generator of the embedded
 //! data sets.
 
-mod atomic;
 mod corpus;
 mod dice;
 mod error;
@@ -15,7 +14,6 @@ mod task;
 mod template;
 mod tokenizer;
 
-pub use atomic::write_atomic;
 pub use corpus::{encode_corpus, read_corpus};
 pub use error::{DataError, Result};
 pub use examples::{Example, Examples, TaskEncoder, TaskRow, read_task, render_texts};

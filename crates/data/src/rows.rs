@@ -281,9 +281,10 @@ fn unpack(
         .iter()
         .map(|name| array(name))
         .collect::<Result<Vec<_>>>()?;
-    let labels = label_column
-        .map(|name| Ok((name, array(name)?)))
-        .transpose()?;
+    let labels = match label_column {
+        Some(name) => Some((name, array(name)?)),
+        None => None,
+    };
     let integers = match &labels {
         Some((_, array)) if array.data_type().is_integer() => {
             let cast = arrow::compute::cast(array, &DataType::Int64).map_err(|error| {

@@ -4,7 +4,7 @@ use crate::error::{DataError, Result};
 
 /// A parsed template.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Template {
+pub(crate) struct Template {
     source: String,
     parts: Vec<Part>,
 }
@@ -17,7 +17,7 @@ enum Part {
 
 /// A template whose placeholders are matched with columns.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BoundTemplate {
+pub(crate) struct BoundTemplate {
     source: String,
     parts: Vec<BoundPart>,
     columns: usize,
@@ -34,7 +34,7 @@ impl Template {
     ///
     /// # Errors
     /// If a brace has no partner or a placeholder is empty.
-    pub fn parse(source: &str) -> Result<Self> {
+    pub(crate) fn parse(source: &str) -> Result<Self> {
         let fault = |message: String| DataError::Template {
             template: source.to_owned(),
             message,
@@ -92,7 +92,7 @@ impl Template {
     ///
     /// # Errors
     /// If a placeholder names no column, or if there is no placeholder at all.
-    pub fn bind(&self, columns: &[String]) -> Result<BoundTemplate> {
+    pub(crate) fn bind(&self, columns: &[String]) -> Result<BoundTemplate> {
         let fault = |message: String| DataError::Template {
             template: self.source.clone(),
             message,
@@ -133,7 +133,7 @@ impl BoundTemplate {
     ///
     /// # Errors
     /// If the number of texts is not that of the columns.
-    pub fn render(&self, texts: &[String]) -> Result<String> {
+    pub(crate) fn render(&self, texts: &[String]) -> Result<String> {
         if texts.len() != self.columns {
             return Err(DataError::Template {
                 template: self.source.clone(),

@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 use tokenizers::models::bpe::{BPE, BpeTrainerBuilder};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{AddedToken, models::TrainerWrapper};
+use tritburn_quant::fs::write_atomic;
 
-use crate::atomic::write_atomic;
 use crate::error::{DataError, Result};
 
 /// Start of text in tokenizers trained here.
@@ -255,6 +255,7 @@ impl Tokenizer {
                 action: "save",
                 message: error.to_string(),
             })?;
+        std::fs::create_dir_all(dir).map_err(DataError::io(dir, "make the folder"))?;
         write_atomic(&dir.join("tokenizer.json"), text.as_bytes())?;
         let config = json!({
             "tokenizer_class": "PreTrainedTokenizerFast",
@@ -264,10 +265,10 @@ impl Tokenizer {
             "model_max_length": model_max_length,
             "clean_up_tokenization_spaces": false,
         });
-        write_atomic(
+        Ok(write_atomic(
             &dir.join("tokenizer_config.json"),
             format!("{config:#}\n").as_bytes(),
-        )
+        )?)
     }
 }
 

@@ -14,12 +14,12 @@ use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
 use serde_json::json;
+use tritburn_quant::fs::write_atomic;
 
 use super::{
     CORPUS_TRAIN_DOCUMENTS, CORPUS_VALIDATION_DOCUMENTS, NLI_TRAIN_ROWS, NLI_VALIDATION_ROWS,
     REVIEW_TRAIN_ROWS, REVIEW_VALIDATION_ROWS, nli, reviews, stories,
 };
-use crate::atomic::write_atomic;
 use crate::dice::Dice;
 use crate::error::{DataError, Result};
 
@@ -206,7 +206,9 @@ fn save(path: &Path, batch: &Batch, compression: Compression) -> Result<()> {
         action: "encode",
         source: std::io::Error::other(error),
     })?;
-    write_atomic(path, &bytes)
+    let folder = path.parent().unwrap_or(path);
+    std::fs::create_dir_all(folder).map_err(DataError::io(folder, "make the folder"))?;
+    Ok(write_atomic(path, &bytes)?)
 }
 
 #[cfg(test)]

@@ -1,0 +1,187 @@
+//! Result files in the form of the lm-evaluation-harness.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use tritburn_quant::fs::write_atomic;
+
+use crate::error::{EvalError, Result};
+use crate::task::{Share, TaskEvaluation};
+
+/// Version of the task definitions; raised when a change makes scores incomparable.
+const TASK_VERSION: f64 = 1.0;
+
+/// What was evaluated, and how.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct RunInfo {
+    /// Path or name of the model.
+    pub model: String,
+    /// SHA-256 of the weights, see [`model_sha256`].
+    pub model_sha256: Option<String>,
+    /// Where it ran: `cpu`, `cuda` and so on.
+    pub device: String,
+    /// Folder or file of the data.
+    pub data: String,
+    /// Row limit, if one was set.
+    pub limit: Option<usize>,
+    /// Rows that the split has.
+    pub rows_in_split: usize,
+    /// Commit of the program.
+    pub git_hash: Option<String>,
+    /// Seconds that the evaluation took.
+    pub seconds: f64,
+}
+
+/// The results of a task as lm-eval's JSON, with the confusion counts under `tritburn`.
+pub fn results_json(evaluation: &TaskEvaluation, info: &RunInfo) -> Value {
+    let spec = &evaluation.spec;
+    let task = spec.name.as_str();
+    let mut scores = serde_json::Map::from_iter([("alias".to_owned(), json!(task))]);
+    let shares: [(&str, Share); 3] = [
+        ("acc", evaluation.acc),
+        ("acc_norm", evaluation.acc_norm),
+        ("exact_match", evaluation.exact_match),
+    ];
+    for (name, share) in shares {
+        scores.insert(format!("{name},none"), json!(share.value));
+        scores.insert(format!("{name}_stderr,none"), json!(share.stderr));
+    }
+    let metrics: Vec<Value> = shares
+        .iter()
+        .map(|(name, _)| json!({"metric": name, "aggregation": "mean", "higher_is_better": true}))
+        .collect();
+    json!({
+        "results": {task: scores},
+        "group_subtasks": {task: []},
+        "configs": {task: {
+            "task": task,
+            "dataset_path": info.data,
+            "validation_split": spec.eval_split,
+            "doc_to_text": spec.template,
+            "doc_to_target": spec.label_column,
+            "doc_to_choice": spec.labels,
+            "target_delimiter": " ",
+            "output_type": "multiple_choice",
+            "num_fewshot": 0,
+            "metric_list": metrics,
+            "metadata": {"version": TASK_VERSION},
+        }},
+        "versions": {task: TASK_VERSION},
+        "n-shot": {task: 0},
+        "higher_is_better": {task: {"acc": true, "acc_norm": true, "exact_match": true}},
+        "n-samples": {task: {
+            "original": info.rows_in_split,
+            "effective": evaluation.samples.len(),
+        }},
+        "config": {
+            "model": "tritburn",
+            "model_args": {"pretrained": info.model},
+            "model_sha256": info.model_sha256,
+            "device": info.device,
+            "limit": info.limit,
+        },
+        "git_hash": info.git_hash,
+        "date": seconds_since_epoch(),
+        "model_source": "tritburn",
+        "model_name": info.model,
+        "total_evaluation_time_seconds": info.seconds.to_string(),
+        "tritburn": {
+            "version": env!("CARGO_PKG_VERSION"),
+            "confusion": evaluation.confusion,
+            "truncated": evaluation.truncated,
+        },
+    })
+}
+
+/// Where the per-sample file of a result file goes: `samples_<task>.jsonl` beside it.
+pub fn samples_path(results: &Path, task: &str) -> PathBuf {
+    results.with_file_name(format!("samples_{task}.jsonl"))
+}
+
+/// Writes `path` and the per-sample file beside it, each in one step; returns the latter's path.
+///
+/// # Errors
+/// If a file cannot be written.
+pub fn write_results(path: &Path, evaluation: &TaskEvaluation, info: &RunInfo) -> Result<PathBuf> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).map_err(|source| EvalError::Io {
+            path: folder.to_owned(),
+            action: "make the folder",
+            source,
+        })?;
+    }
+    let mut lines = String::new();
+    for sample in &evaluation.samples {
+        lines.push_str(&json!(sample).to_string());
+        lines.push('\n');
+    }
+    let samples = samples_path(path, &evaluation.spec.name);
+    write_atomic(&samples, lines.as_bytes())?;
+    write_atomic(
+        path,
+        format!("{:#}\n", results_json(evaluation, info)).as_bytes(),
+    )?;
+    Ok(samples)
+}
+
+/// SHA-256 over the `.safetensors` files of a model folder in the order of their names, or of a
+/// single file, in hex.
+///
+/// # Errors
+/// If a file cannot be read, or if the folder holds no weights.
+pub fn model_sha256(model: &Path) -> Result<String> {
+    let io = |path: &Path, action| {
+        let path = path.to_owned();
+        move |source| EvalError::Io {
+            path,
+            action,
+            source,
+        }
+    };
+    let mut files = Vec::new();
+    if model.is_dir() {
+        for entry in std::fs::read_dir(model).map_err(io(model, "list the folder"))? {
+            let path = entry.map_err(io(model, "list the folder"))?.path();
+            if path
+                .extension()
+                .is_some_and(|extension| extension == "safetensors")
+            {
+                files.push(path);
+            }
+        }
+        files.sort();
+    } else {
+        files.push(model.to_owned());
+    }
+    if files.is_empty() {
+        return Err(EvalError::Nothing {
+            message: format!("{} holds no .safetensors file", model.display()),
+        });
+    }
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; 1 << 16];
+    for path in files {
+        let mut file = std::fs::File::open(&path).map_err(io(&path, "open"))?;
+        loop {
+            let read = file.read(&mut buffer).map_err(io(&path, "read"))?;
+            if read == 0 {
+                break;
+            }
+            hash.update(&buffer[..read]);
+        }
+    }
+    Ok(hash
+        .finalize()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect())
+}
+
+fn seconds_since_epoch() -> f64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0.0, |elapsed| elapsed.as_secs_f64())
+}
