@@ -1,1 +1,19 @@
-//! tritburn-nn.
+//! BitNet modules on burn: one source for every backend.
+//!
+//! A model is described by [`ModelConfig`](tritburn_quant::config::ModelConfig) and takes its
+//! weights from a [`WeightSource`](weights::WeightSource), so that random initialisation, loading
+//! and surgery are one code path.
+
+pub mod attention;
+pub mod device;
+pub mod error;
+pub mod linear;
+pub mod mlp;
+pub mod model;
+pub mod norm;
+pub mod ops;
+pub mod rope;
+pub mod weights;
+
+pub use error::{NnError, Result};
+pub use model::CausalLm;

@@ -25,12 +25,15 @@ fn sum_abs(w: &[f32]) -> f32 {
     sum_abs(left) + sum_abs(right)
 }
 
-/// One ternary code: `round(w / scale)`, half to even, clamped to −1…1. NaN gives 0.
+/// One ternary code: `round(w · (1 / scale))`, half to even, clamped to −1…1. NaN gives 0.
+///
+/// The reciprocal is what PyTorch's implementations multiply by; dividing would round a few codes
+/// the other way.
 #[must_use]
 #[inline]
 pub fn ternary_code(w: f32, scale: f32) -> i8 {
     // `as` maps NaN to 0.
-    (w / scale).round_ties_even().clamp(-1.0, 1.0) as i8
+    (w * (1.0 / scale)).round_ties_even().clamp(-1.0, 1.0) as i8
 }
 
 /// The codes of a tensor under `scale` (see [`absmean`]), in the order of `w`.

@@ -1,0 +1,121 @@
+//! Grouped-query self-attention.
+
+use burn::module::Module;
+use burn::tensor::{Tensor, backend::Backend};
+use tritburn_quant::config::{ModelConfig, SubNorm};
+
+use crate::linear::{BitLinear, LinearSpec};
+use crate::norm::RmsNorm;
+use crate::ops::{AttentionShape, Ops};
+use crate::rope::Rope;
+use crate::weights::WeightSource;
+use crate::{NnError, Result};
+
+/// Query, key and value states of one layer as relation distillation wants them: after the rotary
+/// embedding, key and value heads not repeated.
+#[derive(Debug, Clone)]
+pub struct QkvStates<B: Backend> {
+    /// `[batch · seq, heads · head_dim]`.
+    pub q: Tensor<B, 2>,
+    /// `[batch · seq, kv_heads · head_dim]`.
+    pub k: Tensor<B, 2>,
+    /// `[batch · seq, kv_heads · head_dim]`.
+    pub v: Tensor<B, 2>,
+}
+
+/// `o_proj(attn_sub_norm(softmax(Q·Kᵀ/√d)·V))`, causal (BitDistill Eq. 4 where the sub-norm is
+/// present).
+#[derive(Module, Debug)]
+pub struct Attention<B: Backend> {
+    /// Query projection.
+    pub q_proj: BitLinear<B>,
+    /// Key projection.
+    pub k_proj: BitLinear<B>,
+    /// Value projection.
+    pub v_proj: BitLinear<B>,
+    /// Output projection.
+    pub o_proj: BitLinear<B>,
+    /// SubLN on the joined heads.
+    pub attn_sub_norm: Option<RmsNorm<B>>,
+    heads: usize,
+    kv_heads: usize,
+    head_dim: usize,
+}
+
+impl<B: Backend> Attention<B> {
+    /// Takes `{name}.{q,k,v,o}_proj` and `{name}.attn_sub_norm` from `source`.
+    ///
+    /// # Errors
+    /// What the source reports.
+    pub fn new(
+        source: &mut dyn WeightSource,
+        name: &str,
+        config: &ModelConfig,
+        device: &B::Device,
+    ) -> Result<Self, NnError> {
+        let sub_norm = config.sub_norm();
+        let norm_eps = (sub_norm == SubNorm::All).then_some(config.rms_norm_eps);
+        let ternary = config.is_ternary();
+        let (d, q, kv) = (config.hidden_size, config.q_dim(), config.kv_dim());
+        let mut linear = |part: &str, d_in, d_out| {
+            let spec = LinearSpec {
+                d_in,
+                d_out,
+                ternary,
+                norm_eps,
+            };
+            BitLinear::new(source, &format!("{name}.{part}"), spec, device)
+        };
+        let q_proj = linear("q_proj", d, q)?;
+        let k_proj = linear("k_proj", d, kv)?;
+        let v_proj = linear("v_proj", d, kv)?;
+        let o_proj = linear("o_proj", q, d)?;
+        let attn_sub_norm = (sub_norm == SubNorm::SubLn)
+            .then(|| {
+                let name = format!("{name}.attn_sub_norm");
+                RmsNorm::new(source, &name, q, config.rms_norm_eps, device)
+            })
+            .transpose()?;
+        Ok(Self {
+            q_proj,
+            k_proj,
+            v_proj,
+            o_proj,
+            attn_sub_norm,
+            heads: config.num_attention_heads,
+            kv_heads: config.num_key_value_heads,
+            head_dim: config.head_dim(),
+        })
+    }
+
+    /// # Shapes
+    /// `[batch · seq, hidden]` → `[batch · seq, hidden]`, and the states for distillation.
+    #[must_use]
+    pub fn forward(
+        &self,
+        x: Tensor<B, 2>,
+        rope: &Rope<B>,
+        batch: usize,
+        seq: usize,
+    ) -> (Tensor<B, 2>, QkvStates<B>)
+    where
+        B: Ops,
+    {
+        let q = rope.forward(self.q_proj.forward(x.clone()), seq);
+        let k = rope.forward(self.k_proj.forward(x.clone()), seq);
+        let v = self.v_proj.forward(x);
+        let shape = AttentionShape {
+            batch,
+            seq,
+            heads: self.heads,
+            kv_heads: self.kv_heads,
+            head_dim: self.head_dim,
+        };
+        let heads = B::causal_attention(q.clone(), k.clone(), v.clone(), shape);
+        let heads = match &self.attn_sub_norm {
+            Some(norm) => norm.forward(heads),
+            None => heads,
+        };
+        (self.o_proj.forward(heads), QkvStates { q, k, v })
+    }
+}

@@ -1,0 +1,125 @@
+//! The one place where a backend is chosen at run time.
+
+use crate::ops::{Kernels, Ops};
+use crate::{NnError, Result};
+
+/// A device that training and evaluation can run on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeviceKind {
+    /// The fast CPU backend (burn-flex).
+    Cpu,
+    /// The plain CPU backend (burn-ndarray): every operation in its reference form.
+    NdArray,
+    /// Vulkan, Metal or DirectX (burn-wgpu).
+    Wgpu,
+    /// NVIDIA (burn-cuda).
+    Cuda,
+}
+
+/// Names that [`DeviceKind`] parses.
+pub const DEVICE_NAMES: &str = "cpu, ndarray, wgpu, cuda";
+
+impl std::str::FromStr for DeviceKind {
+    type Err = NnError;
+
+    fn from_str(name: &str) -> Result<Self> {
+        match name {
+            "cpu" => Ok(Self::Cpu),
+            "ndarray" => Ok(Self::NdArray),
+            "wgpu" => Ok(Self::Wgpu),
+            "cuda" => Ok(Self::Cuda),
+            _ => Err(NnError::UnknownDevice {
+                name: name.into(),
+                known: DEVICE_NAMES,
+            }),
+        }
+    }
+}
+
+impl DeviceKind {
+    /// Name on the command line.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cpu => "cpu",
+            Self::NdArray => "ndarray",
+            Self::Wgpu => "wgpu",
+            Self::Cuda => "cuda",
+        }
+    }
+
+    /// Whether this binary was built with the backend.
+    #[must_use]
+    pub fn is_compiled(self) -> bool {
+        match self {
+            Self::Cpu | Self::NdArray => true,
+            Self::Wgpu => cfg!(feature = "wgpu"),
+            Self::Cuda => cfg!(feature = "cuda"),
+        }
+    }
+}
+
+/// Work that runs on whichever backend was chosen.
+pub trait OnDevice {
+    /// What it returns.
+    type Out;
+
+    /// Does the work.
+    fn run<B: Kernels + Ops>(self, device: &B::Device) -> Self::Out;
+}
+
+impl DeviceKind {
+    /// Runs `work` on this device.
+    ///
+    /// # Errors
+    /// [`NnError::NotCompiled`] where the binary lacks the backend, [`NnError::Unavailable`] where
+    /// the machine lacks the device.
+    pub fn run<W: OnDevice>(self, work: W) -> Result<W::Out> {
+        match self {
+            Self::Cpu => Ok(work.run::<burn::backend::Flex>(&Default::default())),
+            Self::NdArray => Ok(work.run::<burn::backend::NdArray>(&Default::default())),
+            #[cfg(feature = "wgpu")]
+            Self::Wgpu => guarded(self, || {
+                work.run::<burn::backend::Wgpu>(&Default::default())
+            }),
+            #[cfg(feature = "cuda")]
+            Self::Cuda => guarded(self, || {
+                work.run::<burn::backend::Cuda>(&Default::default())
+            }),
+            #[allow(unreachable_patterns)]
+            _ => Err(NnError::NotCompiled { name: self.name() }),
+        }
+    }
+}
+
+/// GPU runtimes panic where there is no driver: ask for a first tensor before the work starts.
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+fn guarded<T>(kind: DeviceKind, work: impl FnOnce() -> T) -> Result<T> {
+    let probe = std::panic::catch_unwind(|| match kind {
+        #[cfg(feature = "cuda")]
+        DeviceKind::Cuda => probe::<burn::backend::Cuda>(),
+        #[cfg(feature = "wgpu")]
+        DeviceKind::Wgpu => probe::<burn::backend::Wgpu>(),
+        _ => true,
+    });
+    if probe.is_ok_and(|works| works) {
+        return Ok(work());
+    }
+    let reason = match kind {
+        DeviceKind::Cuda => "no NVIDIA driver answered; check `nvidia-smi`",
+        _ => {
+            "no Vulkan, Metal or DirectX 12 device answered; install a driver \
+              (on Debian without a GPU: mesa-vulkan-drivers)"
+        }
+    };
+    Err(NnError::Unavailable {
+        name: kind.name(),
+        reason: reason.into(),
+    })
+}
+
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+fn probe<B: Kernels>() -> bool {
+    let one = burn::tensor::Tensor::<B, 1>::ones([1], &B::Device::default());
+    one.into_data().iter::<f32>().eq([1.0])
+}

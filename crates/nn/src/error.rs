@@ -1,0 +1,40 @@
+//! The crate's error type.
+
+use tritburn_quant::QuantError;
+
+/// Result of this crate.
+pub type Result<T, E = NnError> = std::result::Result<T, E>;
+
+/// What can go wrong when a model is built or a device chosen.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NnError {
+    /// A model folder is missing, malformed or lies.
+    #[error(transparent)]
+    Folder(#[from] QuantError),
+    /// No backend of this name.
+    #[error("unknown device \"{name}\"; known devices are {known}")]
+    UnknownDevice {
+        /// What was asked for.
+        name: String,
+        /// What there is.
+        known: &'static str,
+    },
+    /// The backend exists but is not in this binary.
+    #[error(
+        "device \"{name}\" is not in this binary; build it with \
+         `cargo build --release --features {name}`"
+    )]
+    NotCompiled {
+        /// What was asked for.
+        name: &'static str,
+    },
+    /// The backend is compiled in but this machine has no such device.
+    #[error("device \"{name}\" cannot be used on this machine: {reason}")]
+    Unavailable {
+        /// What was asked for.
+        name: &'static str,
+        /// Why, and what to install.
+        reason: String,
+    },
+}

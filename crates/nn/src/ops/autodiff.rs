@@ -1,0 +1,235 @@
+//! The operations as nodes of the autodiff tape.
+
+use burn::backend::Autodiff;
+use burn::backend::autodiff::{
+    NodeId,
+    checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
+    grads::Gradients,
+    ops::{Backward, Ops as Node, OpsKind},
+};
+use burn::tensor::{Tensor, TensorPrimitive, backend::BackendTypes};
+use tritburn_quant::config::HiddenAct;
+
+use super::{AttentionShape, Int8Tokens, Kernels, Ops, TernaryWeight};
+
+type Primitive<B> = <B as BackendTypes>::FloatTensorPrimitive;
+
+fn raw<B: burn::tensor::backend::Backend, const D: usize>(x: Tensor<B, D>) -> Primitive<B> {
+    x.into_primitive().tensor()
+}
+
+fn wrap<B: burn::tensor::backend::Backend, const D: usize>(x: Primitive<B>) -> Tensor<B, D> {
+    Tensor::from_primitive(TensorPrimitive::Float(x))
+}
+
+/// Hands each parent that wants one its gradient.
+fn register<B: burn::tensor::backend::Backend, const N: usize>(
+    grads: &mut Gradients,
+    parents: [Option<NodeId>; N],
+    values: [Primitive<B>; N],
+) {
+    for (parent, value) in parents.into_iter().zip(values) {
+        if let Some(parent) = parent {
+            grads.register::<B>(parent, value);
+        }
+    }
+}
+
+/// Output of BitLinear and the operands that its backward pass needs.
+pub(super) fn bit_linear_forward<B: Kernels>(
+    x: Tensor<B, 2>,
+    weight: Tensor<B, 2>,
+) -> (Tensor<B, 2>, Int8Tokens<B>, TernaryWeight<B>) {
+    let x = B::int8_tokens(x);
+    let w = B::ternary(weight);
+    (B::code_matmul(&x, &w), x, w)
+}
+
+#[derive(Debug)]
+struct BitLinear;
+
+impl<B: Kernels> Backward<B, 2> for BitLinear {
+    type State = (Int8Tokens<B>, TernaryWeight<B>);
+
+    fn backward(
+        self,
+        node: Node<Self::State, 2>,
+        grads: &mut Gradients,
+        _checkpointer: &mut Checkpointer,
+    ) {
+        let (x, w) = node.state;
+        let grad = wrap::<B, 2>(grads.consume::<B>(&node.node));
+        let (grad_x, grad_w) = B::code_matmul_grad(x, w, grad);
+        register::<B, _>(
+            grads,
+            node.parents.map(|p| p.map(|p| p.id)),
+            [raw(grad_x), raw(grad_w)],
+        );
+    }
+}
+
+#[derive(Debug)]
+struct RmsNorm;
+
+impl<B: Kernels> Backward<B, 2> for RmsNorm {
+    type State = (Tensor<B, 2>, Tensor<B, 1>, f64);
+
+    fn backward(
+        self,
+        node: Node<Self::State, 2>,
+        grads: &mut Gradients,
+        _checkpointer: &mut Checkpointer,
+    ) {
+        let (x, weight, eps) = node.state;
+        let grad = wrap::<B, 2>(grads.consume::<B>(&node.node));
+        let (grad_x, grad_w) = B::rms_norm_grad(x, weight, eps, grad);
+        register::<B, _>(
+            grads,
+            node.parents.map(|p| p.map(|p| p.id)),
+            [raw(grad_x), raw(grad_w)],
+        );
+    }
+}
+
+#[derive(Debug)]
+struct GatedAct;
+
+impl<B: Kernels> Backward<B, 2> for GatedAct {
+    type State = (Tensor<B, 2>, Tensor<B, 2>, HiddenAct);
+
+    fn backward(
+        self,
+        node: Node<Self::State, 2>,
+        grads: &mut Gradients,
+        _checkpointer: &mut Checkpointer,
+    ) {
+        let (gate, up, act) = node.state;
+        let grad = wrap::<B, 2>(grads.consume::<B>(&node.node));
+        let (grad_gate, grad_up) = B::gated_act_grad(gate, up, act, grad);
+        register::<B, _>(
+            grads,
+            node.parents.map(|p| p.map(|p| p.id)),
+            [raw(grad_gate), raw(grad_up)],
+        );
+    }
+}
+
+#[derive(Debug)]
+struct Rope;
+
+impl<B: Kernels> Backward<B, 1> for Rope {
+    type State = (Tensor<B, 2>, Tensor<B, 2>, usize);
+
+    fn backward(
+        self,
+        node: Node<Self::State, 1>,
+        grads: &mut Gradients,
+        _checkpointer: &mut Checkpointer,
+    ) {
+        let (cos, sin, seq) = node.state;
+        let grad = wrap::<B, 2>(grads.consume::<B>(&node.node));
+        let grad_x = <B as Kernels>::rope(grad, cos, sin.neg(), seq);
+        register::<B, _>(grads, node.parents.map(|p| p.map(|p| p.id)), [raw(grad_x)]);
+    }
+}
+
+#[derive(Debug)]
+struct Attention;
+
+impl<B: Kernels> Backward<B, 3> for Attention {
+    type State = (Tensor<B, 2>, Tensor<B, 2>, Tensor<B, 2>, AttentionShape);
+
+    fn backward(
+        self,
+        node: Node<Self::State, 3>,
+        grads: &mut Gradients,
+        _checkpointer: &mut Checkpointer,
+    ) {
+        let (q, k, v, shape) = node.state;
+        let grad = wrap::<B, 2>(grads.consume::<B>(&node.node));
+        let (grad_q, grad_k, grad_v) = B::causal_attention_grad(q, k, v, shape, grad);
+        register::<B, _>(
+            grads,
+            node.parents.map(|p| p.map(|p| p.id)),
+            [grad_q, grad_k, grad_v].map(raw),
+        );
+    }
+}
+
+impl<B: Kernels, C: CheckpointStrategy> Ops for Autodiff<B, C> {
+    fn bit_linear(x: Tensor<Self, 2>, weight: Tensor<Self, 2>) -> Tensor<Self, 2> {
+        let (x, weight) = (raw(x), raw(weight));
+        let (y, xq, wq) =
+            bit_linear_forward::<B>(wrap(x.primitive.clone()), wrap(weight.primitive.clone()));
+        let prep = Backward::<B, 2>::prepare::<C>(BitLinear, [x.node, weight.node]);
+        wrap(match prep.compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish((xq, wq), raw(y)),
+            OpsKind::UnTracked(prep) => prep.finish(raw(y)),
+        })
+    }
+
+    fn rms_norm(x: Tensor<Self, 2>, weight: Tensor<Self, 1>, eps: f64) -> Tensor<Self, 2> {
+        let (x, weight) = (raw(x), raw(weight));
+        let xi = wrap::<B, 2>(x.primitive.clone());
+        let wi = wrap::<B, 1>(weight.primitive.clone());
+        let y = raw(<B as Kernels>::rms_norm(xi.clone(), wi.clone(), eps));
+        let prep = Backward::<B, 2>::prepare::<C>(RmsNorm, [x.node, weight.node]);
+        wrap(match prep.compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish((xi, wi, eps), y),
+            OpsKind::UnTracked(prep) => prep.finish(y),
+        })
+    }
+
+    fn gated_act(gate: Tensor<Self, 2>, up: Tensor<Self, 2>, act: HiddenAct) -> Tensor<Self, 2> {
+        let (gate, up) = (raw(gate), raw(up));
+        let gi = wrap::<B, 2>(gate.primitive.clone());
+        let ui = wrap::<B, 2>(up.primitive.clone());
+        let y = raw(<B as Kernels>::gated_act(gi.clone(), ui.clone(), act));
+        let prep = Backward::<B, 2>::prepare::<C>(GatedAct, [gate.node, up.node]);
+        wrap(match prep.compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish((gi, ui, act), y),
+            OpsKind::UnTracked(prep) => prep.finish(y),
+        })
+    }
+
+    fn rope(
+        x: Tensor<Self, 2>,
+        cos: Tensor<Self, 2>,
+        sin: Tensor<Self, 2>,
+        seq: usize,
+    ) -> Tensor<Self, 2> {
+        let x = raw(x);
+        let cos = wrap::<B, 2>(raw(cos).primitive);
+        let sin = wrap::<B, 2>(raw(sin).primitive);
+        let xi = wrap::<B, 2>(x.primitive);
+        let y = raw(<B as Kernels>::rope(xi, cos.clone(), sin.clone(), seq));
+        let prep = Backward::<B, 1>::prepare::<C>(Rope, [x.node]);
+        wrap(match prep.compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish((cos, sin, seq), y),
+            OpsKind::UnTracked(prep) => prep.finish(y),
+        })
+    }
+
+    fn causal_attention(
+        q: Tensor<Self, 2>,
+        k: Tensor<Self, 2>,
+        v: Tensor<Self, 2>,
+        shape: AttentionShape,
+    ) -> Tensor<Self, 2> {
+        let (q, k, v) = (raw(q), raw(k), raw(v));
+        let qi = wrap::<B, 2>(q.primitive.clone());
+        let ki = wrap::<B, 2>(k.primitive.clone());
+        let vi = wrap::<B, 2>(v.primitive.clone());
+        let y = raw(<B as Kernels>::causal_attention(
+            qi.clone(),
+            ki.clone(),
+            vi.clone(),
+            shape,
+        ));
+        let prep = Backward::<B, 3>::prepare::<C>(Attention, [q.node, k.node, v.node]);
+        wrap(match prep.compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish((qi, ki, vi, shape), y),
+            OpsKind::UnTracked(prep) => prep.finish(y),
+        })
+    }
+}

@@ -1,0 +1,194 @@
+//! Fused loops for the CPU backend: one pass over memory where the reference makes eight.
+//!
+//! Loops are compiled for the widest vectors the machine has (`pulp`), and split over threads in
+//! chunks of a fixed number of rows, so results do not depend on the number of threads.
+
+mod attention;
+mod rows;
+
+use burn::backend::Flex;
+use burn::backend::flex::FlexTensor;
+use burn::tensor::{Shape, Tensor, TensorData};
+use tritburn_quant::config::HiddenAct;
+
+use super::{
+    AdamWStep, AttentionGrads, AttentionShape, Int8Tokens, Kernels, TernaryWeight, reference,
+};
+
+/// The tensor in row-major order, so that [`values`] can see it as a slice.
+fn contiguous<const D: usize>(x: Tensor<Flex, D>) -> FlexTensor {
+    let x = x.into_primitive().tensor();
+    if x.is_contiguous() {
+        x
+    } else {
+        x.to_contiguous()
+    }
+}
+
+fn values(x: &FlexTensor) -> &[f32] {
+    x.as_slice()
+        .unwrap_or_else(|| unreachable!("made contiguous, and floats here are f32"))
+}
+
+fn tensor<const D: usize>(data: Vec<f32>, shape: [usize; D]) -> Tensor<Flex, D> {
+    let data = FlexTensor::from_data(TensorData::new(data, Shape::from(shape)));
+    Tensor::from_primitive(burn::tensor::TensorPrimitive::Float(data))
+}
+
+/// Multiplies row `r` by `step[r] · scale`, in place where nobody else holds the tensor.
+fn scale_rows(y: Tensor<Flex, 2>, step: &Tensor<Flex, 2>, scale: f32) -> Tensor<Flex, 2> {
+    let features = y.dims()[1];
+    let (mut y, step) = (contiguous(y), contiguous(step.clone()));
+    if features > 0 {
+        rows::scale_rows(y.storage_mut(), features, values(&step), scale);
+    }
+    Tensor::from_primitive(burn::tensor::TensorPrimitive::Float(y))
+}
+
+impl Kernels for Flex {
+    fn ternary(weight: Tensor<Self, 2>) -> TernaryWeight<Self> {
+        let shape = weight.dims();
+        let weight = contiguous(weight);
+        let scale = tritburn_quant::ternary::absmean(values(&weight));
+        let codes = rows::ternary(values(&weight), scale);
+        TernaryWeight {
+            codes: tensor(codes, shape),
+            scale: tensor(vec![scale], [1, 1]),
+        }
+    }
+
+    fn int8_tokens(x: Tensor<Self, 2>) -> Int8Tokens<Self> {
+        let [tokens, features] = x.dims();
+        if tokens * features == 0 {
+            return reference::token_absmax_int8(x);
+        }
+        let x = contiguous(x);
+        let (codes, step) = rows::int8_tokens(values(&x), features);
+        Int8Tokens {
+            codes: tensor(codes, [tokens, features]),
+            step: tensor(step, [tokens, 1]),
+        }
+    }
+
+    fn code_matmul(x: &Int8Tokens<Self>, weight: &TernaryWeight<Self>) -> Tensor<Self, 2> {
+        let y = x.codes.clone().matmul(weight.codes.clone().transpose());
+        scale_rows(y, &x.step, values(&contiguous(weight.scale.clone()))[0])
+    }
+
+    fn code_matmul_grad(
+        x: Int8Tokens<Self>,
+        weight: TernaryWeight<Self>,
+        grad: Tensor<Self, 2>,
+    ) -> (Tensor<Self, 2>, Tensor<Self, 2>) {
+        let grad_x = grad.clone().matmul(weight.codes * weight.scale);
+        let grad_w = scale_rows(grad, &x.step, 1.0).transpose().matmul(x.codes);
+        (grad_x, grad_w)
+    }
+
+    fn rms_norm(x: Tensor<Self, 2>, weight: Tensor<Self, 1>, eps: f64) -> Tensor<Self, 2> {
+        let shape = x.dims();
+        let (x, weight) = (contiguous(x), contiguous(weight));
+        tensor(rows::rms_norm(values(&x), values(&weight), eps), shape)
+    }
+
+    fn rms_norm_grad(
+        x: Tensor<Self, 2>,
+        weight: Tensor<Self, 1>,
+        eps: f64,
+        grad: Tensor<Self, 2>,
+    ) -> (Tensor<Self, 2>, Tensor<Self, 1>) {
+        let shape = x.dims();
+        let (x, weight, grad) = (contiguous(x), contiguous(weight), contiguous(grad));
+        let (grad_x, grad_w) = rows::rms_norm_grad(values(&x), values(&weight), eps, values(&grad));
+        (tensor(grad_x, shape), tensor(grad_w, [shape[1]]))
+    }
+
+    fn gated_act(gate: Tensor<Self, 2>, up: Tensor<Self, 2>, act: HiddenAct) -> Tensor<Self, 2> {
+        let shape = gate.dims();
+        let (gate, up) = (contiguous(gate), contiguous(up));
+        tensor(rows::gated_act(values(&gate), values(&up), act), shape)
+    }
+
+    fn gated_act_grad(
+        gate: Tensor<Self, 2>,
+        up: Tensor<Self, 2>,
+        act: HiddenAct,
+        grad: Tensor<Self, 2>,
+    ) -> (Tensor<Self, 2>, Tensor<Self, 2>) {
+        let shape = gate.dims();
+        let (gate, up, grad) = (contiguous(gate), contiguous(up), contiguous(grad));
+        let (grad_gate, grad_up) =
+            rows::gated_act_grad(values(&gate), values(&up), act, values(&grad));
+        (tensor(grad_gate, shape), tensor(grad_up, shape))
+    }
+
+    fn rope(
+        x: Tensor<Self, 2>,
+        cos: Tensor<Self, 2>,
+        sin: Tensor<Self, 2>,
+        seq: usize,
+    ) -> Tensor<Self, 2> {
+        let shape = x.dims();
+        let head_dim = cos.dims()[1];
+        let (x, cos, sin) = (contiguous(x), contiguous(cos), contiguous(sin));
+        let y = rows::rope(
+            values(&x),
+            shape[1],
+            values(&cos),
+            values(&sin),
+            head_dim,
+            seq,
+        );
+        tensor(y, shape)
+    }
+
+    fn causal_attention(
+        q: Tensor<Self, 2>,
+        k: Tensor<Self, 2>,
+        v: Tensor<Self, 2>,
+        shape: AttentionShape,
+    ) -> Tensor<Self, 2> {
+        let dims = q.dims();
+        let (q, k, v) = (contiguous(q), contiguous(k), contiguous(v));
+        tensor(
+            attention::forward(values(&q), values(&k), values(&v), shape),
+            dims,
+        )
+    }
+
+    fn causal_attention_grad(
+        q: Tensor<Self, 2>,
+        k: Tensor<Self, 2>,
+        v: Tensor<Self, 2>,
+        shape: AttentionShape,
+        grad: Tensor<Self, 2>,
+    ) -> AttentionGrads<Self> {
+        let (q_dims, kv_dims) = (q.dims(), k.dims());
+        let (q, k, v, grad) = (
+            contiguous(q),
+            contiguous(k),
+            contiguous(v),
+            contiguous(grad),
+        );
+        let (grad_q, grad_k, grad_v) =
+            attention::grad(values(&q), values(&k), values(&v), values(&grad), shape);
+        (
+            tensor(grad_q, q_dims),
+            tensor(grad_k, kv_dims),
+            tensor(grad_v, kv_dims),
+        )
+    }
+
+    fn adamw(
+        param: Tensor<Self, 1>,
+        grad: Tensor<Self, 1>,
+        m: Tensor<Self, 1>,
+        v: Tensor<Self, 1>,
+        step: &AdamWStep,
+    ) -> [Tensor<Self, 1>; 3] {
+        let n = param.dims();
+        let [param, grad, m, v] = [param, grad, m, v].map(contiguous);
+        let new = rows::adamw(values(&param), values(&grad), values(&m), values(&v), step);
+        new.map(|x| tensor(x, n))
+    }
+}

@@ -1,0 +1,229 @@
+//! The coarse differentiable operations that the modules are made of.
+//!
+//! Each operation is one node on the autodiff tape with a backward pass of its own, so a step
+//! queues tens of operations instead of thousands and keeps only what its backward pass needs.
+//!
+//! * [`Kernels`]: forward and gradient of each operation on a plain backend. The provided methods
+//!   are built from burn's tensor operations and run on every backend; they are the reference. A
+//!   backend with something faster overrides a method.
+//! * [`Ops`]: what modules call. Plain backends pass it to [`Kernels`]; [`Autodiff`] records the
+//!   gradient.
+//!
+//! [`Autodiff`]: burn::backend::Autodiff
+
+mod autodiff;
+mod backends;
+mod flex;
+mod reference;
+
+use burn::tensor::{Tensor, backend::Backend};
+pub use reference::{ternary_absmean, token_absmax_int8};
+use tritburn_quant::config::HiddenAct;
+
+/// A ternary weight: `codes · scale` approximates the master weight.
+#[derive(Debug, Clone)]
+pub struct TernaryWeight<B: Backend> {
+    /// `[out, in]`, each −1, 0 or +1.
+    pub codes: Tensor<B, 2>,
+    /// `[1, 1]`, the absmean.
+    pub scale: Tensor<B, 2>,
+}
+
+/// Activations on the INT8 grid: `codes · step` approximates the input.
+#[derive(Debug, Clone)]
+pub struct Int8Tokens<B: Backend> {
+    /// `[tokens, in]`, whole numbers from −128 to 127.
+    pub codes: Tensor<B, 2>,
+    /// `[tokens, 1]`, absmax / 127 of each token.
+    pub step: Tensor<B, 2>,
+}
+
+/// Shape of a multi-head attention over `batch` sequences of `seq` tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AttentionShape {
+    /// Sequences.
+    pub batch: usize,
+    /// Tokens of each sequence.
+    pub seq: usize,
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads.
+    pub kv_heads: usize,
+    /// Width of a head.
+    pub head_dim: usize,
+}
+
+/// Gradients of [`Kernels::causal_attention`] for query, key and value.
+pub type AttentionGrads<B> = (Tensor<B, 2>, Tensor<B, 2>, Tensor<B, 2>);
+
+/// Forward and gradient of each operation on a backend without a tape.
+///
+/// Tensors are `[tokens, features]`; batch and sequence are one dimension wherever an operation
+/// does not mix tokens.
+pub trait Kernels: Backend {
+    /// Ternary codes and absmean of a weight `[out, in]` (BitNet b1.58 §2).
+    #[must_use]
+    fn ternary(weight: Tensor<Self, 2>) -> TernaryWeight<Self> {
+        reference::ternary_absmean(weight)
+    }
+
+    /// INT8 codes of each token (BitNet b1.58, absmax per token).
+    #[must_use]
+    fn int8_tokens(x: Tensor<Self, 2>) -> Int8Tokens<Self> {
+        reference::token_absmax_int8(x)
+    }
+
+    /// `Σ codes·codes` of every token and output, times `step · scale`: `[tokens, out]`.
+    #[must_use]
+    fn code_matmul(x: &Int8Tokens<Self>, weight: &TernaryWeight<Self>) -> Tensor<Self, 2> {
+        reference::code_matmul(x, weight)
+    }
+
+    /// Gradients of [`Kernels::code_matmul`] for the unquantised input and weight (STE).
+    #[must_use]
+    fn code_matmul_grad(
+        x: Int8Tokens<Self>,
+        weight: TernaryWeight<Self>,
+        grad: Tensor<Self, 2>,
+    ) -> (Tensor<Self, 2>, Tensor<Self, 2>) {
+        reference::code_matmul_grad(x, weight, grad)
+    }
+
+    /// `x · rsqrt(mean(x²) + eps) · weight` over the last dimension; `weight` is `[features]`.
+    #[must_use]
+    fn rms_norm(x: Tensor<Self, 2>, weight: Tensor<Self, 1>, eps: f64) -> Tensor<Self, 2> {
+        reference::rms_norm(x, weight, eps)
+    }
+
+    /// Gradients of [`Kernels::rms_norm`] for `x` and `weight`.
+    #[must_use]
+    fn rms_norm_grad(
+        x: Tensor<Self, 2>,
+        weight: Tensor<Self, 1>,
+        eps: f64,
+        grad: Tensor<Self, 2>,
+    ) -> (Tensor<Self, 2>, Tensor<Self, 1>) {
+        reference::rms_norm_grad(x, weight, eps, grad)
+    }
+
+    /// `act(gate) · up`, elementwise.
+    #[must_use]
+    fn gated_act(gate: Tensor<Self, 2>, up: Tensor<Self, 2>, act: HiddenAct) -> Tensor<Self, 2> {
+        reference::gated_act(gate, up, act)
+    }
+
+    /// Gradients of [`Kernels::gated_act`] for `gate` and `up`.
+    #[must_use]
+    fn gated_act_grad(
+        gate: Tensor<Self, 2>,
+        up: Tensor<Self, 2>,
+        act: HiddenAct,
+        grad: Tensor<Self, 2>,
+    ) -> (Tensor<Self, 2>, Tensor<Self, 2>) {
+        reference::gated_act_grad(gate, up, act, grad)
+    }
+
+    /// Rotary embedding of `x` `[batch · seq, heads · head_dim]`, halves convention; `cos` and
+    /// `sin` are `[seq, head_dim]`. Its gradient is the rotation by `-sin`.
+    #[must_use]
+    fn rope(
+        x: Tensor<Self, 2>,
+        cos: Tensor<Self, 2>,
+        sin: Tensor<Self, 2>,
+        seq: usize,
+    ) -> Tensor<Self, 2> {
+        reference::rope(x, cos, sin, seq)
+    }
+
+    /// Causal softmax attention of `q` `[batch · seq, heads · head_dim]` over `k` and `v`
+    /// `[batch · seq, kv_heads · head_dim]`, scaled by `1/√head_dim`.
+    #[must_use]
+    fn causal_attention(
+        q: Tensor<Self, 2>,
+        k: Tensor<Self, 2>,
+        v: Tensor<Self, 2>,
+        shape: AttentionShape,
+    ) -> Tensor<Self, 2> {
+        reference::causal_attention(q, k, v, shape)
+    }
+
+    /// Gradients of [`Kernels::causal_attention`]; the probabilities are computed again, not stored.
+    #[must_use]
+    fn causal_attention_grad(
+        q: Tensor<Self, 2>,
+        k: Tensor<Self, 2>,
+        v: Tensor<Self, 2>,
+        shape: AttentionShape,
+        grad: Tensor<Self, 2>,
+    ) -> AttentionGrads<Self> {
+        reference::causal_attention_grad(q, k, v, shape, grad)
+    }
+
+    /// One AdamW step on one parameter, all tensors of the same shape.
+    ///
+    /// Returns the new parameter and the new first and second moments.
+    #[must_use]
+    fn adamw(
+        param: Tensor<Self, 1>,
+        grad: Tensor<Self, 1>,
+        m: Tensor<Self, 1>,
+        v: Tensor<Self, 1>,
+        step: &AdamWStep,
+    ) -> [Tensor<Self, 1>; 3] {
+        reference::adamw(param, grad, m, v, step)
+    }
+}
+
+/// Scalars of one AdamW step (decoupled weight decay, bias-corrected moments).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AdamWStep {
+    /// Learning rate.
+    pub lr: f32,
+    /// Decay of the first moment.
+    pub beta1: f32,
+    /// Decay of the second moment.
+    pub beta2: f32,
+    /// Added to the root of the second moment.
+    pub eps: f32,
+    /// Decoupled weight decay.
+    pub weight_decay: f32,
+    /// Factor on the gradient, from clipping the global norm.
+    pub grad_scale: f32,
+    /// `1 − beta1^t`.
+    pub bias1: f32,
+    /// `1 − beta2^t`.
+    pub bias2: f32,
+}
+
+/// The operations that modules call: differentiable where the backend is.
+pub trait Ops: Backend {
+    /// BitLinear without a norm: `Q_int8(x) · Q_ternary(weight)ᵀ`, `x` `[tokens, in]`, `weight`
+    /// `[out, in]` (BitNet b1.58 §2).
+    ///
+    /// The product runs over whole-number codes, so it is exact in f32 up to 131,072 inputs, and
+    /// is scaled once at the end: the packed integer kernels give the same bits. Gradients pass
+    /// both quantisers unchanged (STE) and see the quantised operands.
+    fn bit_linear(x: Tensor<Self, 2>, weight: Tensor<Self, 2>) -> Tensor<Self, 2>;
+
+    /// See [`Kernels::rms_norm`].
+    fn rms_norm(x: Tensor<Self, 2>, weight: Tensor<Self, 1>, eps: f64) -> Tensor<Self, 2>;
+
+    /// See [`Kernels::gated_act`].
+    fn gated_act(gate: Tensor<Self, 2>, up: Tensor<Self, 2>, act: HiddenAct) -> Tensor<Self, 2>;
+
+    /// See [`Kernels::rope`]. No gradient flows to `cos` and `sin`.
+    fn rope(
+        x: Tensor<Self, 2>,
+        cos: Tensor<Self, 2>,
+        sin: Tensor<Self, 2>,
+        seq: usize,
+    ) -> Tensor<Self, 2>;
+
+    /// See [`Kernels::causal_attention`].
+    fn causal_attention(
+        q: Tensor<Self, 2>,
+        k: Tensor<Self, 2>,
+        v: Tensor<Self, 2>,
+        shape: AttentionShape,
+    ) -> Tensor<Self, 2>;
+}

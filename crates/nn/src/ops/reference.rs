@@ -1,0 +1,217 @@
+//! Every operation in burn's plain tensor operations: runs on all backends, and is what faster
+//! versions are compared with.
+
+use burn::tensor::{Tensor, activation, backend::Backend};
+use tritburn_quant::{config::HiddenAct, ternary::EPS};
+
+use super::{AdamWStep, AttentionGrads, AttentionShape, Int8Tokens, TernaryWeight};
+
+/// `clamp(round(W · 1/γ), −1, 1)` with `γ = max(mean|W|, 1e-5)` over the whole matrix (BitNet
+/// b1.58 §2; rounding half to even, γ in f32).
+#[must_use]
+pub fn ternary_absmean<B: Backend>(weight: Tensor<B, 2>) -> TernaryWeight<B> {
+    let scale = weight.clone().abs().mean().clamp_min(EPS).reshape([1, 1]);
+    let codes = (weight * scale.clone().recip()).round().clamp(-1.0, 1.0);
+    TernaryWeight { codes, scale }
+}
+
+/// `clamp(round(x · 127/γ), −128, 127)` with `γ = max(max|x|, 1e-5)` of each token (BitNet b1.58,
+/// training code listing; rounding half to even).
+#[must_use]
+pub fn token_absmax_int8<B: Backend>(x: Tensor<B, 2>) -> Int8Tokens<B> {
+    let absmax = x.clone().abs().max_dim(1).clamp_min(EPS);
+    let codes = (x * (absmax.clone().recip() * 127.0))
+        .round()
+        .clamp(-128.0, 127.0);
+    Int8Tokens {
+        codes,
+        step: absmax / 127.0,
+    }
+}
+
+pub(super) fn code_matmul<B: Backend>(x: &Int8Tokens<B>, w: &TernaryWeight<B>) -> Tensor<B, 2> {
+    let y = x.codes.clone().matmul(w.codes.clone().transpose());
+    y * (x.step.clone() * w.scale.clone())
+}
+
+pub(super) fn code_matmul_grad<B: Backend>(
+    x: Int8Tokens<B>,
+    w: TernaryWeight<B>,
+    grad: Tensor<B, 2>,
+) -> (Tensor<B, 2>, Tensor<B, 2>) {
+    let grad_x = grad.clone().matmul(w.codes * w.scale);
+    let grad_w = (grad * x.step).transpose().matmul(x.codes);
+    (grad_x, grad_w)
+}
+
+pub(super) fn rms_norm<B: Backend>(
+    x: Tensor<B, 2>,
+    weight: Tensor<B, 1>,
+    eps: f64,
+) -> Tensor<B, 2> {
+    let inv = inv_rms(&x, eps);
+    x * inv * weight.unsqueeze()
+}
+
+fn inv_rms<B: Backend>(x: &Tensor<B, 2>, eps: f64) -> Tensor<B, 2> {
+    (x.clone() * x.clone())
+        .mean_dim(1)
+        .add_scalar(eps)
+        .sqrt()
+        .recip()
+}
+
+pub(super) fn rms_norm_grad<B: Backend>(
+    x: Tensor<B, 2>,
+    weight: Tensor<B, 1>,
+    eps: f64,
+    grad: Tensor<B, 2>,
+) -> (Tensor<B, 2>, Tensor<B, 1>) {
+    let inv = inv_rms(&x, eps);
+    let normed = x * inv.clone();
+    let grad_weight = (grad.clone() * normed.clone()).sum_dim(0).squeeze::<1>();
+    let scaled = grad * weight.unsqueeze();
+    let along = (scaled.clone() * normed.clone()).mean_dim(1);
+    ((scaled - normed * along) * inv, grad_weight)
+}
+
+pub(super) fn gated_act<B: Backend>(
+    gate: Tensor<B, 2>,
+    up: Tensor<B, 2>,
+    act: HiddenAct,
+) -> Tensor<B, 2> {
+    match act {
+        HiddenAct::Silu => gate.clone() * activation::sigmoid(gate) * up,
+        HiddenAct::Relu2 => {
+            let r = activation::relu(gate);
+            r.clone() * r * up
+        }
+    }
+}
+
+pub(super) fn gated_act_grad<B: Backend>(
+    gate: Tensor<B, 2>,
+    up: Tensor<B, 2>,
+    act: HiddenAct,
+    grad: Tensor<B, 2>,
+) -> (Tensor<B, 2>, Tensor<B, 2>) {
+    match act {
+        HiddenAct::Silu => {
+            let s = activation::sigmoid(gate.clone());
+            let slope = s.clone() * (gate.clone() * (s.clone().neg() + 1.0) + 1.0);
+            (grad.clone() * up * slope, grad * gate * s)
+        }
+        HiddenAct::Relu2 => {
+            let r = activation::relu(gate);
+            (grad.clone() * up * r.clone() * 2.0, grad * r.clone() * r)
+        }
+    }
+}
+
+pub(super) fn rope<B: Backend>(
+    x: Tensor<B, 2>,
+    cos: Tensor<B, 2>,
+    sin: Tensor<B, 2>,
+    seq: usize,
+) -> Tensor<B, 2> {
+    let [rows, width] = x.dims();
+    let head_dim = cos.dims()[1];
+    let half = head_dim / 2;
+    let x = x.reshape([rows / seq, seq, width / head_dim, head_dim]);
+    let low = x.clone().narrow(3, 0, half);
+    let high = x.clone().narrow(3, half, half);
+    let turned = Tensor::cat(vec![high.neg(), low], 3);
+    let table = |t: Tensor<B, 2>| t.reshape([1, seq, 1, head_dim]);
+    (x * table(cos) + turned * table(sin)).reshape([rows, width])
+}
+
+/// `[batch · seq, heads · head_dim]` → `[batch, heads, seq, head_dim]`.
+fn split_heads<B: Backend>(x: Tensor<B, 2>, s: AttentionShape, heads: usize) -> Tensor<B, 4> {
+    x.reshape([s.batch, s.seq, heads, s.head_dim])
+        .swap_dims(1, 2)
+}
+
+/// `[batch, heads, seq, head_dim]` → `[batch · seq, heads · head_dim]`.
+fn join_heads<B: Backend>(x: Tensor<B, 4>) -> Tensor<B, 2> {
+    let [batch, heads, seq, head_dim] = x.dims();
+    x.swap_dims(1, 2).reshape([batch * seq, heads * head_dim])
+}
+
+/// Key and value heads repeated for the query heads they serve: `[batch, heads, seq, head_dim]`.
+fn repeat_kv<B: Backend>(x: Tensor<B, 2>, s: AttentionShape) -> Tensor<B, 4> {
+    let groups = s.heads / s.kv_heads;
+    split_heads(x, s, s.kv_heads)
+        .unsqueeze_dim::<5>(2)
+        .expand([s.batch, s.kv_heads, groups, s.seq, s.head_dim])
+        .reshape([s.batch, s.heads, s.seq, s.head_dim])
+}
+
+/// Sums the gradients of the query heads that shared a key or value head.
+fn sum_kv<B: Backend>(grad: Tensor<B, 4>, s: AttentionShape) -> Tensor<B, 2> {
+    let groups = s.heads / s.kv_heads;
+    let grad = grad
+        .reshape([s.batch, s.kv_heads, groups, s.seq, s.head_dim])
+        .sum_dim(2)
+        .reshape([s.batch, s.kv_heads, s.seq, s.head_dim]);
+    join_heads(grad)
+}
+
+/// Causal attention probabilities `[batch, heads, seq, seq]`.
+fn probabilities<B: Backend>(
+    q: &Tensor<B, 4>,
+    k: &Tensor<B, 4>,
+    s: AttentionShape,
+) -> Tensor<B, 4> {
+    let scores = q.clone().matmul(k.clone().swap_dims(2, 3)) * scale(s);
+    let future = Tensor::<B, 2, burn::tensor::Bool>::tril_mask([s.seq, s.seq], 0, &q.device());
+    activation::softmax(scores.mask_fill(future.unsqueeze(), f32::NEG_INFINITY), 3)
+}
+
+fn scale(s: AttentionShape) -> f64 {
+    1.0 / (s.head_dim as f64).sqrt()
+}
+
+pub(super) fn causal_attention<B: Backend>(
+    q: Tensor<B, 2>,
+    k: Tensor<B, 2>,
+    v: Tensor<B, 2>,
+    s: AttentionShape,
+) -> Tensor<B, 2> {
+    let p = probabilities(&split_heads(q, s, s.heads), &repeat_kv(k, s), s);
+    join_heads(p.matmul(repeat_kv(v, s)))
+}
+
+pub(super) fn causal_attention_grad<B: Backend>(
+    q: Tensor<B, 2>,
+    k: Tensor<B, 2>,
+    v: Tensor<B, 2>,
+    s: AttentionShape,
+    grad: Tensor<B, 2>,
+) -> AttentionGrads<B> {
+    let (q, k, v) = (split_heads(q, s, s.heads), repeat_kv(k, s), repeat_kv(v, s));
+    let grad = split_heads(grad, s, s.heads);
+    let p = probabilities(&q, &k, s);
+    let grad_v = p.clone().swap_dims(2, 3).matmul(grad.clone());
+    let grad_p = grad.matmul(v.swap_dims(2, 3));
+    let along = (grad_p.clone() * p.clone()).sum_dim(3);
+    let grad_scores = (grad_p - along) * p * scale(s);
+    let grad_q = grad_scores.clone().matmul(k);
+    let grad_k = grad_scores.swap_dims(2, 3).matmul(q);
+    (join_heads(grad_q), sum_kv(grad_k, s), sum_kv(grad_v, s))
+}
+
+pub(super) fn adamw<B: Backend>(
+    param: Tensor<B, 1>,
+    grad: Tensor<B, 1>,
+    m: Tensor<B, 1>,
+    v: Tensor<B, 1>,
+    s: &AdamWStep,
+) -> [Tensor<B, 1>; 3] {
+    let grad = grad * s.grad_scale;
+    let m = m * s.beta1 + grad.clone() * (1.0 - s.beta1);
+    let v = v * s.beta2 + grad.clone() * grad * (1.0 - s.beta2);
+    let denom = (v.clone() / s.bias2).sqrt() + s.eps;
+    let update = m.clone() / denom * (s.lr / s.bias1);
+    let param = param * (1.0 - s.lr * s.weight_decay) - update;
+    [param, m, v]
+}

@@ -1,0 +1,156 @@
+//! Export: packed ternary weights in a Hugging Face folder.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde_json::json;
+use tritburn_data::Tokenizer;
+use tritburn_nn::CausalLm;
+use tritburn_nn::linear::BitLinear;
+use tritburn_nn::ops::Kernels;
+use tritburn_nn::weights::{host_weights, to_host};
+use tritburn_quant::Dtype;
+use tritburn_quant::config::{ModelConfig, QuantizationMode};
+use tritburn_quant::fs::write_atomic;
+use tritburn_quant::hf_pack;
+use tritburn_quant::tensor_file::write_safetensors;
+
+use crate::error::{Result, TrainError};
+use crate::run::replace_dir;
+use crate::source::FolderSource;
+
+struct Packed {
+    shape: Vec<usize>,
+    dtype: Dtype,
+    bytes: Vec<u8>,
+}
+
+fn f32_tensor(shape: &[usize], data: &[f32]) -> Packed {
+    let bytes = data.iter().flat_map(|x| x.to_le_bytes()).collect();
+    Packed {
+        shape: shape.to_vec(),
+        dtype: Dtype::F32,
+        bytes,
+    }
+}
+
+/// Reads the master weights of `folder` and writes `out`: ternary projections as uint8 codes with
+/// `weight_scale` = absmean (`linear_class: autobitlinear`), the rest in f32. A full-precision
+/// model is written as it is.
+///
+/// Codes and scales are those of the training forward pass on `device`.
+///
+/// # Errors
+/// Where the folder is malformed, already packed, or `out` cannot be written.
+pub fn export_hf<B: Kernels>(folder: &Path, out: &Path, device: &B::Device) -> Result<()> {
+    let mut config = ModelConfig::read(&folder.join("config.json"))?;
+    if let Some(q) = &mut config.quantization_config {
+        if q.quantization_mode == QuantizationMode::Offline {
+            return Err(TrainError::Resume {
+                path: folder.to_path_buf(),
+                message: "is packed already; export the run it came from".into(),
+            });
+        }
+        q.quantization_mode = QuantizationMode::Offline;
+    }
+    let tokenizer = Tokenizer::load(folder)?;
+    let model = CausalLm::<B>::new(&config, &mut FolderSource::open(folder)?, device)?;
+    let tensors = packed_tensors(&model)?;
+    if let Some(parent) = out.parent().filter(|p| !p.as_os_str().is_empty()) {
+        std::fs::create_dir_all(parent).map_err(|source| TrainError::Io {
+            path: parent.to_path_buf(),
+            source,
+        })?;
+    }
+    if out.exists() && !out.join("config.json").exists() && !is_empty_dir(out) {
+        return Err(TrainError::Resume {
+            path: out.to_path_buf(),
+            message: "holds other files than a model; choose another folder".into(),
+        });
+    }
+    replace_dir(out, |aside| {
+        let named: Vec<_> = tensors
+            .iter()
+            .map(|(name, t)| {
+                (
+                    name.as_str(),
+                    t.dtype,
+                    t.shape.as_slice(),
+                    t.bytes.as_slice(),
+                )
+            })
+            .collect();
+        let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
+        write_safetensors(&aside.join("model.safetensors"), &named, &metadata)?;
+        write_configs(aside, &config)?;
+        tokenizer.save(aside, config.max_position_embeddings)?;
+        Ok(())
+    })
+}
+
+fn is_empty_dir(path: &Path) -> bool {
+    std::fs::read_dir(path).is_ok_and(|mut d| d.next().is_none())
+}
+
+fn packed_tensors<B: Kernels>(model: &CausalLm<B>) -> Result<BTreeMap<String, Packed>> {
+    let mut out: BTreeMap<String, Packed> = host_weights(model)
+        .iter()
+        .map(|(name, t)| (name.clone(), f32_tensor(&t.shape, &t.data)))
+        .collect();
+    for (i, layer) in model.model.layers.iter().enumerate() {
+        let (a, m) = (&layer.self_attn, &layer.mlp);
+        for (name, linear) in [
+            ("self_attn.q_proj", &a.q_proj),
+            ("self_attn.k_proj", &a.k_proj),
+            ("self_attn.v_proj", &a.v_proj),
+            ("self_attn.o_proj", &a.o_proj),
+            ("mlp.gate_proj", &m.gate_proj),
+            ("mlp.up_proj", &m.up_proj),
+            ("mlp.down_proj", &m.down_proj),
+        ] {
+            if let Some((codes, scale)) = pack(linear)? {
+                out.insert(format!("model.layers.{i}.{name}.weight"), codes);
+                out.insert(format!("model.layers.{i}.{name}.weight_scale"), scale);
+            }
+        }
+    }
+    Ok(out)
+}
+
+fn pack<B: Kernels>(linear: &BitLinear<B>) -> Result<Option<(Packed, Packed)>> {
+    let Some(weight) = linear.ternary_weight() else {
+        return Ok(None);
+    };
+    let [rows, cols] = weight.codes.dims();
+    #[allow(clippy::cast_possible_truncation)]
+    let codes: Vec<i8> = to_host(weight.codes).iter().map(|&c| c as i8).collect();
+    let bytes = hf_pack::pack(&codes, rows, cols)?;
+    let shape = vec![hf_pack::packed_rows(rows), cols];
+    let packed = Packed {
+        shape,
+        dtype: Dtype::U8,
+        bytes,
+    };
+    Ok(Some((packed, f32_tensor(&[1], &to_host(weight.scale)))))
+}
+
+/// `config.json` and `generation_config.json`.
+pub(crate) fn write_configs(folder: &Path, config: &ModelConfig) -> Result<()> {
+    let write = |name: &str, value: &serde_json::Value| -> Result<()> {
+        let mut text = serde_json::to_vec_pretty(value).unwrap_or_default();
+        text.push(b'\n');
+        Ok(write_atomic(&folder.join(name), &text)?)
+    };
+    let mut value = serde_json::to_value(config).map_err(|e| TrainError::Resume {
+        path: folder.to_path_buf(),
+        message: e.to_string(),
+    })?;
+    value["torch_dtype"] = json!("float32");
+    write("config.json", &value)?;
+    let generation = json!({
+        "bos_token_id": config.bos_token_id,
+        "eos_token_id": config.eos_token_id,
+        "pad_token_id": config.pad_token_id,
+    });
+    write("generation_config.json", &generation)
+}

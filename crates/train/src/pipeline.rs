@@ -1,0 +1,267 @@
+//! All stages of a recipe, in order, resumable between and inside them.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+
+use burn::backend::Autodiff;
+use tritburn_data::{
+    BatchSource, CorpusLoader, SftLoader, TaskEncoder, Tokenizer, encode_corpus, read_corpus,
+    read_task, render_texts,
+};
+use tritburn_nn::CausalLm;
+use tritburn_nn::ops::{Kernels, Ops};
+use tritburn_nn::weights::{RandomInit, WeightSource};
+use tritburn_quant::config::ModelConfig;
+
+use crate::error::{Result, TrainError};
+use crate::objective::Distillation;
+use crate::observer::Observer;
+use crate::recipe::{Recipe, StageKind, StageSection, scratch_config, stage_config};
+use crate::run::{Checkpoint, RunDir, save_model};
+use crate::source::FolderSource;
+use crate::stage::{Context, Progress, Stage};
+use crate::task_eval::TaskEval;
+
+/// What a finished run amounts to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outcome {
+    /// Folder of the last stage's weights.
+    pub last: PathBuf,
+    /// Steps of all stages.
+    pub steps: usize,
+    /// Tokens seen in all stages.
+    pub tokens: u64,
+    /// Seconds spent in steps, over all processes that worked on the run.
+    pub elapsed_s: f64,
+}
+
+/// Runs every stage of `recipe` that `run` has not finished, from the newest checkpoint if there is
+/// one.
+///
+/// # Errors
+/// See [`TrainError`]. After [`TrainError::Interrupted`] the run can be resumed.
+pub fn train<B: Kernels + Ops>(
+    recipe: &Recipe,
+    run: &RunDir,
+    device: &B::Device,
+    observer: &mut dyn Observer,
+    stop: &AtomicBool,
+) -> Result<Outcome> {
+    let tokenizer = tokenizer(recipe, run)?;
+    let base = base_config(recipe, &tokenizer)?;
+    let uses_task = recipe.file.stage.iter().any(|s| s.kind != StageKind::Lm);
+    let eval = uses_task
+        .then(|| TaskEval::new(recipe, &recipe.task, &tokenizer))
+        .transpose()?;
+    let ctx = Context::<B> {
+        recipe,
+        run,
+        tokenizer: &tokenizer,
+        device,
+        stop,
+        eval: eval.as_ref(),
+    };
+    let checkpoint = run.newest_checkpoint()?;
+    let mut progress = Progress::default();
+    if let Some(c) = &checkpoint {
+        progress = Progress {
+            step: c.state.step,
+            tokens: c.state.tokens,
+            elapsed_s: c.state.elapsed_s,
+        };
+    }
+    let mut before = 0;
+    for section in &recipe.file.stage {
+        let done_here = run.stage(&section.name).join("config.json").is_file();
+        if done_here {
+            before += section.steps;
+            progress.step = progress.step.max(before);
+            continue;
+        }
+        let resume = checkpoint
+            .as_ref()
+            .filter(|c| c.state.stage == section.name);
+        if resume.is_none() {
+            progress.step = before;
+        }
+        let stage = prepare::<B>(&ctx, section, &base, resume)?;
+        stage.run(&ctx, &mut progress, resume, observer)?;
+        before += section.steps;
+    }
+    let last = run.last();
+    if let Some(section) = recipe.file.stage.last() {
+        copy_model(&run.stage(&section.name), &last, &tokenizer)?;
+    }
+    Ok(Outcome {
+        last,
+        steps: progress.step,
+        tokens: progress.tokens,
+        elapsed_s: progress.elapsed_s,
+    })
+}
+
+fn copy_model(from: &Path, to: &Path, tokenizer: &Tokenizer) -> Result<()> {
+    let config = ModelConfig::read(&from.join("config.json"))?;
+    let weights = crate::run::read_host_tensors(&from.join("model.safetensors"))?;
+    save_model(to, &config, &weights, tokenizer)
+}
+
+/// The run's own tokenizer, made or copied at its first start.
+fn tokenizer(recipe: &Recipe, run: &RunDir) -> Result<Tokenizer> {
+    let kept = run.tokenizer();
+    if kept.join("tokenizer.json").is_file() {
+        return Ok(Tokenizer::load(&kept)?);
+    }
+    let file = &recipe.file;
+    let tokenizer = if !file.tokenizer.path.is_empty() {
+        Tokenizer::load(Path::new(&file.tokenizer.path))?
+    } else if !file.model.path.is_empty() {
+        Tokenizer::load(Path::new(&file.model.path))?
+    } else {
+        let mut texts = Vec::new();
+        if !file.data.corpus.is_empty() {
+            texts.extend(corpus(recipe)?);
+        }
+        if !file.data.dir.is_empty() {
+            let rows = read_task(
+                Path::new(&file.data.dir),
+                &recipe.task.train_split,
+                &recipe.task,
+                limit(file.data.train_rows),
+            )?;
+            texts.extend(render_texts(&recipe.task, &rows)?);
+        }
+        Tokenizer::train_bpe(texts.iter().map(String::as_str), file.tokenizer.vocab_size)?
+    };
+    std::fs::create_dir_all(&kept).map_err(|source| TrainError::Io {
+        path: kept.clone(),
+        source,
+    })?;
+    tokenizer.save(&kept, file.model.max_position_embeddings)?;
+    Ok(tokenizer)
+}
+
+fn limit(rows: usize) -> Option<usize> {
+    (rows > 0).then_some(rows)
+}
+
+fn corpus(recipe: &Recipe) -> Result<Vec<String>> {
+    let data = &recipe.file.data;
+    let column = (!data.corpus_column.is_empty()).then_some(data.corpus_column.as_str());
+    Ok(read_corpus(
+        Path::new(&data.corpus),
+        "train",
+        column,
+        Some(data.corpus_bytes),
+    )?)
+}
+
+fn base_config(recipe: &Recipe, tokenizer: &Tokenizer) -> Result<ModelConfig> {
+    let model = &recipe.file.model;
+    if model.path.is_empty() {
+        return Ok(scratch_config(model, tokenizer));
+    }
+    let config = ModelConfig::read(&Path::new(&model.path).join("config.json"))?;
+    if tokenizer.vocab_size() > config.vocab_size {
+        return Err(TrainError::Recipe {
+            origin: recipe.file.name.clone(),
+            problems: vec![format!(
+                "tokenizer.path: {} tokens, but model.path has rows for {}",
+                tokenizer.vocab_size(),
+                config.vocab_size
+            )],
+        });
+    }
+    Ok(config)
+}
+
+fn prepare<'a, B: Kernels + Ops>(
+    ctx: &Context<'_, B>,
+    section: &'a StageSection,
+    base: &ModelConfig,
+    resume: Option<&Checkpoint>,
+) -> Result<Stage<'a, B>> {
+    let config = stage_config(base, section.ternary, section.sub_norm);
+    let mut source: Box<dyn WeightSource> = match resume {
+        Some(checkpoint) => Box::new(FolderSource::open(&checkpoint.path)?),
+        None if section.from != "init" => {
+            Box::new(FolderSource::open(&ctx.run.stage(&section.from))?)
+        }
+        None if !ctx.recipe.file.model.path.is_empty() => {
+            Box::new(FolderSource::open(Path::new(&ctx.recipe.file.model.path))?)
+        }
+        None => Box::new(RandomInit::new(
+            ctx.recipe.file.seed,
+            ctx.recipe.file.model.init_std,
+            config.num_hidden_layers,
+        )),
+    };
+    let model = CausalLm::<Autodiff<B>>::new(&config, source.as_mut(), ctx.device)?;
+    let distill = (section.kind == StageKind::Distill)
+        .then(|| distillation(ctx, section, config.num_hidden_layers))
+        .transpose()?;
+    Ok(Stage {
+        section,
+        config,
+        model,
+        loader: loader(ctx, section)?,
+        distill,
+    })
+}
+
+fn distillation<B: Kernels + Ops>(
+    ctx: &Context<'_, B>,
+    section: &StageSection,
+    student_layers: usize,
+) -> Result<Distillation<B>> {
+    let folder = ctx.run.stage(&section.distill.teacher);
+    let config = ModelConfig::read(&folder.join("config.json"))?;
+    let teacher = CausalLm::new(&config, &mut FolderSource::open(&folder)?, ctx.device)?;
+    let resolve = |layers: usize| -> Vec<usize> {
+        let count = i64::try_from(layers).unwrap_or(i64::MAX);
+        let wanted = section
+            .distill
+            .layers
+            .iter()
+            .map(|&l| if l < 0 { l + count } else { l });
+        wanted.filter_map(|l| usize::try_from(l).ok()).collect()
+    };
+    Ok(Distillation {
+        teacher,
+        section: section.distill.clone(),
+        teacher_layers: resolve(config.num_hidden_layers),
+        student_layers: resolve(student_layers),
+    })
+}
+
+fn loader<B: Kernels>(
+    ctx: &Context<'_, B>,
+    section: &StageSection,
+) -> Result<Box<dyn BatchSource>> {
+    let (file, tokenizer) = (&ctx.recipe.file, ctx.tokenizer);
+    if section.kind == StageKind::Lm {
+        let documents = encode_corpus(tokenizer, &corpus(ctx.recipe)?)?;
+        let loader = CorpusLoader::new(
+            documents,
+            section.seq_len,
+            section.batch_size,
+            file.seed,
+            tokenizer.eos(),
+        )?;
+        return Ok(Box::new(loader));
+    }
+    let task = &ctx.recipe.task;
+    let dir = Path::new(&file.data.dir);
+    let rows = read_task(dir, &task.train_split, task, limit(file.data.train_rows))?;
+    let examples = TaskEncoder::new(task, tokenizer, file.data.max_length)?
+        .examples(&rows)?
+        .examples;
+    let loader = SftLoader::new(
+        examples,
+        section.batch_size,
+        file.seed,
+        tokenizer.pad(),
+        file.data.pad_multiple,
+    )?;
+    Ok(Box::new(loader))
+}

@@ -1,0 +1,202 @@
+//! What types cannot say: ranges, and references between sections.
+
+use super::{RecipeFile, StageKind, StageSection};
+
+/// Every problem, each starting with the path of its field.
+pub(super) fn problems(file: &RecipeFile) -> Vec<String> {
+    let mut out = Vec::new();
+    let mut say = |ok: bool, path: &str, message: &str| {
+        if !ok {
+            out.push(format!("{path}: {message}"));
+        }
+    };
+    say(
+        is_name(&file.name),
+        "name",
+        "must be letters, digits, `-` or `_`, and not empty",
+    );
+    let model = &file.model;
+    if model.path.is_empty() {
+        for (key, value) in [
+            ("hidden_size", model.hidden_size),
+            ("intermediate_size", model.intermediate_size),
+            ("num_hidden_layers", model.num_hidden_layers),
+            ("num_attention_heads", model.num_attention_heads),
+            ("num_key_value_heads", model.num_key_value_heads),
+            ("max_position_embeddings", model.max_position_embeddings),
+        ] {
+            say(value > 0, &format!("model.{key}"), "must be at least 1");
+        }
+        let heads = model.num_attention_heads.max(1);
+        say(
+            model.hidden_size.is_multiple_of(2 * heads),
+            "model.num_attention_heads",
+            "must divide hidden_size into heads of even width",
+        );
+        say(
+            heads.is_multiple_of(model.num_key_value_heads.max(1)),
+            "model.num_key_value_heads",
+            "must divide num_attention_heads",
+        );
+        say(model.init_std > 0.0, "model.init_std", "must be positive");
+        say(
+            model.rms_norm_eps > 0.0,
+            "model.rms_norm_eps",
+            "must be positive",
+        );
+        say(
+            model.rope_theta > 0.0,
+            "model.rope_theta",
+            "must be positive",
+        );
+        say(
+            file.data.max_length <= model.max_position_embeddings,
+            "data.max_length",
+            "is longer than model.max_position_embeddings",
+        );
+    }
+    say(
+        !file.tokenizer.path.is_empty() || file.tokenizer.vocab_size >= 259,
+        "tokenizer.vocab_size",
+        "must be at least 259 (256 bytes and 3 special tokens)",
+    );
+    say(
+        file.data.pad_multiple > 0,
+        "data.pad_multiple",
+        "must be at least 1",
+    );
+    say(
+        file.data.max_length > 0,
+        "data.max_length",
+        "must be at least 1",
+    );
+    say(
+        file.train.log_every > 0,
+        "train.log_every",
+        "must be at least 1",
+    );
+    say(file.train.keep > 0, "train.keep", "must be at least 1");
+    say(
+        !file.stage.is_empty(),
+        "stage",
+        "a recipe needs at least one [[stage]]",
+    );
+    let uses = |kinds: &[StageKind]| file.stage.iter().any(|s| kinds.contains(&s.kind));
+    say(
+        !file.data.dir.is_empty() || !uses(&[StageKind::Sft, StageKind::Distill]),
+        "data.dir",
+        "names no folder, but a stage trains on the task",
+    );
+    say(
+        !file.data.corpus.is_empty() || !uses(&[StageKind::Lm]),
+        "data.corpus",
+        "names no folder, but a stage trains on a corpus",
+    );
+    for (i, stage) in file.stage.iter().enumerate() {
+        let earlier: Vec<&str> = file.stage[..i].iter().map(|s| s.name.as_str()).collect();
+        stage_problems(stage, &format!("stage[{i}]"), &earlier, file, &mut out);
+    }
+    out
+}
+
+fn stage_problems(
+    stage: &StageSection,
+    at: &str,
+    earlier: &[&str],
+    file: &RecipeFile,
+    out: &mut Vec<String>,
+) {
+    let mut say = |ok: bool, key: &str, message: &str| {
+        if !ok {
+            out.push(format!("{at}.{key}: {message}"));
+        }
+    };
+    say(
+        is_name(&stage.name),
+        "name",
+        "must be letters, digits, `-` or `_`, and not empty",
+    );
+    say(
+        !earlier.contains(&stage.name.as_str()),
+        "name",
+        "is the name of an earlier stage",
+    );
+    say(
+        stage.from == "init" || earlier.contains(&stage.from.as_str()),
+        "from",
+        "must be \"init\" or the name of an earlier stage",
+    );
+    say(stage.steps > 0, "steps", "must be at least 1");
+    say(stage.batch_size > 0, "batch_size", "must be at least 1");
+    say(stage.grad_accum > 0, "grad_accum", "must be at least 1");
+    say(
+        stage.lr > 0.0 && stage.lr.is_finite(),
+        "lr",
+        "must be positive",
+    );
+    say(
+        stage.warmup < stage.steps.max(1),
+        "warmup",
+        "must be shorter than steps",
+    );
+    say(
+        stage.weight_decay >= 0.0,
+        "weight_decay",
+        "must not be negative",
+    );
+    say(
+        stage.betas.iter().all(|b| (0.0..1.0).contains(b)),
+        "betas",
+        "must lie in [0, 1)",
+    );
+    say(stage.eps > 0.0, "eps", "must be positive");
+    say(stage.clip >= 0.0, "clip", "must not be negative");
+    if stage.kind == StageKind::Lm {
+        say(stage.seq_len > 1, "seq_len", "must be at least 2");
+        say(
+            !file.model.path.is_empty() || stage.seq_len <= file.model.max_position_embeddings,
+            "seq_len",
+            "is longer than model.max_position_embeddings",
+        );
+    }
+    if stage.kind == StageKind::Distill {
+        let d = &stage.distill;
+        say(
+            earlier.contains(&d.teacher.as_str()),
+            "distill.teacher",
+            "must be the name of an earlier stage",
+        );
+        say(
+            d.temperature > 0.0,
+            "distill.temperature",
+            "must be positive",
+        );
+        say(d.logits >= 0.0, "distill.logits", "must not be negative");
+        say(
+            d.relation >= 0.0,
+            "distill.relation",
+            "must not be negative",
+        );
+        let width = file.model.hidden_size / file.model.num_attention_heads.max(1)
+            * file.model.num_key_value_heads;
+        say(
+            d.split_heads > 0
+                && (!file.model.path.is_empty() || width.is_multiple_of(d.split_heads)),
+            "distill.split_heads",
+            "must divide the width of all key heads",
+        );
+        let layers = i64::try_from(file.model.num_hidden_layers).unwrap_or(i64::MAX);
+        say(
+            !file.model.path.is_empty() || d.layers.iter().all(|&l| l < layers && l >= -layers),
+            "distill.layers",
+            "names a layer that the model does not have",
+        );
+    }
+}
+
+fn is_name(name: &str) -> bool {
+    !name.is_empty()
+        && name
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || "-_".contains(c))
+}

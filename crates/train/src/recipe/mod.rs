@@ -1,0 +1,123 @@
+//! Recipes: TOML → strict file types → checked recipe.
+
+mod check;
+mod file;
+mod parse;
+
+use std::path::Path;
+
+pub use file::{
+    DataSection, DistillSection, ModelSection, RecipeFile, RelationForm, StageKind, StageSection,
+    TokenizerSection, TrainSection,
+};
+use tritburn_data::TaskSpec;
+use tritburn_quant::config::{ModelConfig, QuantizationConfig, QuantizationMode, SubNorm};
+
+use crate::error::{Result, TrainError};
+
+/// A recipe without errors.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Recipe {
+    /// The values, defaults filled in.
+    pub file: RecipeFile,
+    /// The resolved task.
+    pub task: TaskSpec,
+}
+
+impl Recipe {
+    /// Reads a recipe and applies `--set key=value` overrides.
+    ///
+    /// # Errors
+    /// [`TrainError::Recipe`] with every problem found, each with the path of its field.
+    pub fn read(path: &Path, overrides: &[String]) -> Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(|source| TrainError::Io {
+            path: path.to_path_buf(),
+            source,
+        })?;
+        Self::parse(&text, &path.display().to_string(), overrides)
+    }
+
+    /// Like [`Recipe::read`], from a string; `origin` names it in errors.
+    ///
+    /// # Errors
+    /// See [`Recipe::read`].
+    pub fn parse(text: &str, origin: &str, overrides: &[String]) -> Result<Self> {
+        let (file, mut problems) = parse::parse(text, overrides);
+        let task = match &file {
+            Some(file) => {
+                problems.extend(check::problems(file));
+                match file.task.resolve() {
+                    Ok(task) => Some(task),
+                    Err(errors) => {
+                        problems.extend(errors.iter().map(|e| format!("task: {e}")));
+                        None
+                    }
+                }
+            }
+            None => None,
+        };
+        match (file, task) {
+            (Some(file), Some(task)) if problems.is_empty() => Ok(Self { file, task }),
+            _ => Err(TrainError::Recipe {
+                origin: origin.into(),
+                problems,
+            }),
+        }
+    }
+
+    /// The resolved recipe as TOML: what a run directory keeps.
+    ///
+    /// # Errors
+    /// Never for a recipe that was read; the signature is the serialiser's.
+    pub fn to_toml(&self) -> Result<String> {
+        toml::to_string(&self.file).map_err(|e| TrainError::Recipe {
+            origin: self.file.name.clone(),
+            problems: vec![e.to_string()],
+        })
+    }
+
+    /// Steps of all stages together.
+    #[must_use]
+    pub fn total_steps(&self) -> usize {
+        self.file.stage.iter().map(|s| s.steps).sum()
+    }
+}
+
+/// Architecture of the `[model]` section for a vocabulary.
+#[must_use]
+pub fn scratch_config(model: &ModelSection, tokenizer: &tritburn_data::Tokenizer) -> ModelConfig {
+    ModelConfig {
+        architectures: vec!["LlamaForCausalLM".into()],
+        model_type: "llama".into(),
+        hidden_size: model.hidden_size,
+        intermediate_size: model.intermediate_size,
+        num_hidden_layers: model.num_hidden_layers,
+        num_attention_heads: model.num_attention_heads,
+        num_key_value_heads: model.num_key_value_heads,
+        head_dim: None,
+        vocab_size: tokenizer.vocab_size(),
+        max_position_embeddings: model.max_position_embeddings,
+        rope_theta: model.rope_theta,
+        rms_norm_eps: model.rms_norm_eps,
+        hidden_act: model.hidden_act,
+        tie_word_embeddings: model.tie_word_embeddings,
+        attention_bias: false,
+        bos_token_id: tokenizer.bos(),
+        eos_token_id: Some(tokenizer.eos()),
+        pad_token_id: Some(tokenizer.pad()),
+        quantization_config: None,
+        tritburn: None,
+    }
+}
+
+/// `base` with the norm layout and quantisation of a stage.
+#[must_use]
+pub fn stage_config(base: &ModelConfig, ternary: bool, sub_norm: SubNorm) -> ModelConfig {
+    let mut config = base.clone();
+    if config.sub_norm() != sub_norm {
+        config.set_sub_norm(sub_norm);
+    }
+    config.quantization_config =
+        ternary.then(|| QuantizationConfig::bitnet(QuantizationMode::Online));
+    config
+}

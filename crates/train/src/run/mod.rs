@@ -1,0 +1,10 @@
+//! What a run leaves on disk: its directory, metrics and checkpoints.
+
+mod checkpoint;
+mod dir;
+mod metrics;
+
+pub(crate) use checkpoint::replace_dir;
+pub use checkpoint::{Checkpoint, CheckpointState, read_host_tensors, save_model};
+pub use dir::{RunDir, latest_run};
+pub use metrics::MetricsLog;
