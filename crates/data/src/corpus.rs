@@ -115,7 +115,7 @@ mod tests {
         );
         let dir = root.join("refinedweb_standin");
         if !dir.exists() {
-            println!("skipped: {} is absent", dir.display());
+            eprintln!("skipped: {} is absent", dir.display());
             return;
         }
         let documents = read_corpus(&dir, "train", None, Some(500_000)).unwrap();

@@ -121,7 +121,7 @@ fn real_glue_files_golden() {
     );
     let glue = root.join("glue");
     if !glue.exists() {
-        println!("skipped: {} is absent", glue.display());
+        eprintln!("skipped: {} is absent", glue.display());
         return;
     }
     for (name, rows) in [

@@ -1,5 +1,6 @@
 //! Streaming rows of text and label out of parquet files, with bounded memory.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -42,7 +43,7 @@ pub struct Row {
 /// Streams rows of one or more parquet files, row group by row group.
 #[derive(Debug)]
 pub struct RowReader {
-    files: std::vec::IntoIter<PathBuf>,
+    files: VecDeque<PathBuf>,
     columns: Vec<String>,
     label_column: Option<String>,
     open: Option<OpenFile>,
@@ -84,7 +85,7 @@ impl RowReader {
             });
         }
         Ok(Self {
-            files: files.to_vec().into_iter(),
+            files: files.iter().cloned().collect(),
             columns: columns.iter().map(|&column| column.to_owned()).collect(),
             label_column: label_column.map(str::to_owned),
             open: None,
@@ -99,7 +100,7 @@ impl RowReader {
                 return Ok(Some(row));
             }
             let Some(open) = &mut self.open else {
-                let Some(path) = self.files.next() else {
+                let Some(path) = self.files.pop_front() else {
                     return Ok(None);
                 };
                 let names = self.columns.iter().chain(&self.label_column);

@@ -117,7 +117,7 @@ fn smollm2_tokenizer_golden() {
     );
     let dir = root.join("tokenizers/smollm2-135m-instruct");
     if !dir.exists() {
-        println!("skipped: {} is absent", dir.display());
+        eprintln!("skipped: {} is absent", dir.display());
         return;
     }
     let tokenizer = Tokenizer::load(&dir).unwrap();

@@ -1,138 +1,107 @@
-//! Words of the made-up world: what can be said about a scene, and which words imply which.
+//! Words of the made-up world, and how hard its sentences are.
+
+/// How often, in percent, a premise states two facts instead of one. The main dial of difficulty:
+/// with two facts a reader must find the right one first.
+pub(super) const TWO_FACTS: usize = 0;
+/// How often, in percent, a fact is negated; half leaves `not` without meaning of its own.
+pub(super) const NEGATED: usize = 50;
+/// How often, in percent, a synonym takes the place of a concept's usual word.
+pub(super) const SYNONYM: usize = 50;
+/// Shares of premises that have no detail, or one of each kind of [`DETAILS`].
+pub(super) const DETAIL_WEIGHTS: [usize; 5] = [20, 20, 20, 20, 20];
 
 /// Words that say the same thing, the first being the usual one.
 pub(super) type Concept = &'static [&'static str];
 
-/// Concepts that share a more general word.
-pub(super) struct Group {
-    /// The general word (`animal`), if there is one.
-    pub(super) general: Option<&'static str>,
-    /// The concepts; they exclude one another.
-    pub(super) concepts: &'static [Concept],
-}
-
-/// One aspect of a scene. Its groups exclude one another, too.
-pub(super) struct Category {
-    /// The groups.
-    pub(super) groups: &'static [Group],
-}
-
-/// Number of aspects.
-pub(super) const CATEGORY_COUNT: usize = 7;
-/// Index of the subject in [`CATEGORIES`]; the aspects before it are adjectives, those behind it
-/// follow the verb.
-pub(super) const NOUN: usize = 3;
-/// Stands for the subject when a premise leaves it open.
-pub(super) const OPEN_NOUN: &str = "thing";
-
-/// Aspects in the order in which a sentence states them: size, state, colour, subject, action,
-/// place, time.
-pub(super) const CATEGORIES: [Category; CATEGORY_COUNT] = [
-    Category {
-        groups: &[Group {
-            general: None,
-            concepts: &[&["big", "large"], &["small", "little"]],
-        }],
-    },
-    Category {
-        groups: &[Group {
-            general: None,
-            concepts: &[&["clean", "neat"], &["dirty", "muddy"]],
-        }],
-    },
-    Category {
-        groups: &[Group {
-            general: None,
-            concepts: &[
-                &["black"],
-                &["white"],
-                &["red"],
-                &["green"],
-                &["blue"],
-                &["brown"],
-            ],
-        }],
-    },
-    Category {
-        groups: &[
-            Group {
-                general: Some("animal"),
-                concepts: &[&["dog", "hound"], &["cat"], &["horse"], &["cow"], &["bird"]],
-            },
-            Group {
-                general: Some("person"),
-                concepts: &[
-                    &["boy", "lad"],
-                    &["girl"],
-                    &["man"],
-                    &["woman", "lady"],
-                    &["baby"],
-                ],
-            },
-            Group {
-                general: Some("vehicle"),
-                concepts: &[
-                    &["car"],
-                    &["bus"],
-                    &["truck", "lorry"],
-                    &["train"],
-                    &["boat", "ship"],
-                ],
-            },
-        ],
-    },
-    Category {
-        groups: &[
-            Group {
-                general: Some("resting"),
-                concepts: &[&["sleeping", "napping"], &["sitting"], &["waiting"]],
-            },
-            Group {
-                general: Some("moving"),
-                concepts: &[&["running", "racing"], &["jumping"], &["turning"]],
-            },
-        ],
-    },
-    Category {
-        groups: &[
-            Group {
-                general: Some("outside"),
-                concepts: &[
-                    &["in the park"],
-                    &["by the river"],
-                    &["in the forest", "in the woods"],
-                    &["on the hill"],
-                ],
-            },
-            Group {
-                general: Some("inside"),
-                concepts: &[
-                    &["in the kitchen"],
-                    &["in the barn"],
-                    &["in the shop", "in the store"],
-                    &["in the hall"],
-                ],
-            },
-        ],
-    },
-    Category {
-        groups: &[Group {
-            general: None,
-            concepts: &[
-                &["at night"],
-                &["at noon"],
-                &["at dawn", "at sunrise"],
-                &["at dusk", "at sunset"],
-            ],
-        }],
-    },
+/// What a subject may do or be; none implies or excludes another.
+pub(super) const PREDICATES: [Concept; 14] = [
+    &["sleeping", "napping"],
+    &["running", "racing"],
+    &["eating", "dining"],
+    &["talking", "chatting"],
+    &["working", "toiling"],
+    &["singing", "humming"],
+    &["waiting", "lingering"],
+    &["playing", "gaming"],
+    &["hungry", "starving"],
+    &["tired", "weary"],
+    &["happy", "glad"],
+    &["wet", "soaked"],
+    &["sick", "ill"],
+    &["dirty", "muddy"],
 ];
 
-/// True if the pair of a subject and another concept is kept out of training: one pair in five.
-///
-/// Both are numbered through all groups of their category.
-pub(super) fn is_held_out(noun: usize, category: usize, concept: usize) -> bool {
-    (noun + 2 * concept + category) % 5 == 0
+/// A subject, and the general word for its kind.
+pub(super) struct Subject {
+    /// Names of the subject.
+    pub(super) names: Concept,
+    /// What it is in general.
+    pub(super) kind: &'static str,
+}
+
+const fn animal(names: Concept) -> Subject {
+    Subject {
+        names,
+        kind: "animal",
+    }
+}
+
+const fn person(names: Concept) -> Subject {
+    Subject {
+        names,
+        kind: "person",
+    }
+}
+
+/// Who the sentences are about.
+pub(super) const SUBJECTS: [Subject; 16] = [
+    animal(&["dog", "hound"]),
+    animal(&["cat"]),
+    animal(&["horse", "pony"]),
+    animal(&["cow"]),
+    animal(&["bird"]),
+    animal(&["pig"]),
+    animal(&["goat"]),
+    animal(&["duck"]),
+    person(&["boy", "lad"]),
+    person(&["girl"]),
+    person(&["man"]),
+    person(&["woman", "lady"]),
+    person(&["baby"]),
+    person(&["farmer"]),
+    person(&["doctor"]),
+    person(&["teacher"]),
+];
+
+/// Details that no claim asks for: two kinds of adjectives, then places and times.
+pub(super) const DETAILS: [&[&str]; 4] = [
+    &["big", "small", "tall"],
+    &["black", "white", "red", "brown", "blue", "green"],
+    &[
+        "in the park",
+        "by the river",
+        "in the forest",
+        "on the hill",
+        "in the kitchen",
+        "in the barn",
+        "in the shop",
+        "in the hall",
+        "by the road",
+        "in the field",
+    ],
+    &["at night", "at noon", "at dawn", "at dusk"],
+];
+/// Kinds of [`DETAILS`] below this stand before the subject, the others at the end.
+pub(super) const ADJECTIVE_KINDS: usize = 2;
+
+/// True if a subject and a predicate are kept apart in training: one pair in five.
+pub(super) fn is_held_out(subject: usize, predicate: usize) -> bool {
+    (subject + 2 * predicate).is_multiple_of(5)
+}
+
+/// The same for a subject and a detail.
+pub(super) fn is_held_out_detail(subject: usize, kind: usize, detail: usize) -> bool {
+    (subject + 2 * detail + kind + 1).is_multiple_of(5)
 }
 
 /// `a` or `an`.
@@ -151,29 +120,35 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_phrase_has_one_meaning() {
+    fn every_word_has_one_meaning() {
         let mut seen = BTreeSet::new();
-        for group in CATEGORIES.iter().flat_map(|category| category.groups) {
-            for phrase in group
-                .general
-                .iter()
-                .chain(group.concepts.iter().copied().flatten())
-            {
-                assert!(seen.insert(*phrase), "{phrase}");
-            }
+        let subjects = SUBJECTS.iter().flat_map(|subject| subject.names);
+        let predicates = PREDICATES.iter().copied().flatten();
+        for word in subjects
+            .chain(predicates)
+            .chain(DETAILS.iter().copied().flatten())
+        {
+            assert!(seen.insert(*word), "{word}");
         }
-        assert!((60..90).contains(&seen.len()), "{}", seen.len());
+        assert!((65..100).contains(&seen.len()), "{}", seen.len());
     }
 
     #[test]
-    fn every_concept_keeps_most_of_its_subjects() {
-        for (category, entry) in CATEGORIES.iter().enumerate().filter(|&(c, _)| c != NOUN) {
-            let concepts: usize = entry.groups.iter().map(|group| group.concepts.len()).sum();
-            for concept in 0..concepts {
-                let held = (0..15)
-                    .filter(|&n| is_held_out(n, category, concept))
-                    .count();
-                assert_eq!(held, 3);
+    fn every_word_keeps_four_of_five_subjects() {
+        let subjects = 0..SUBJECTS.len();
+        for predicate in 0..PREDICATES.len() {
+            let held = subjects
+                .clone()
+                .filter(|&s| is_held_out(s, predicate))
+                .count();
+            assert!((3..=4).contains(&held));
+        }
+        for (kind, words) in DETAILS.iter().enumerate() {
+            for detail in 0..words.len() {
+                let held = subjects
+                    .clone()
+                    .filter(|&s| is_held_out_detail(s, kind, detail));
+                assert!((3..=4).contains(&held.count()));
             }
         }
     }

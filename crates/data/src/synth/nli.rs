@@ -8,9 +8,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::scene::{Claim, Relation, Scene};
 use crate::dice::Dice;
 
-/// Number of aspects that a premise states, and how often.
-const STATED: [usize; 3] = [3, 4, 5];
-const STATED_WEIGHTS: [usize; 3] = [40, 40, 20];
 /// Premises drawn per row, of which the one that balances the labels best is kept.
 const CANDIDATES: usize = 8;
 /// Draws before a hypothesis is given up as having no premise of some label.
@@ -40,11 +37,15 @@ pub struct NliTask {
 
 /// Generates the task; `train` and `validation` are rounded down to multiples of 3.
 pub fn generate(seed: u64, train: usize, validation: usize) -> NliTask {
-    let mut seen = BTreeSet::new();
+    let train = split(seed, 1, train, false, &BTreeSet::new());
+    // No premise of a validation split occurs in training, not even with another hypothesis.
+    let known = train.iter().map(|row| row.premise.clone()).collect();
+    let matched = split(seed, 2, validation, false, &known);
+    let mismatched = split(seed, 3, validation, true, &known);
     NliTask {
-        train: split(seed, 1, train, false, &mut seen),
-        matched: split(seed, 2, validation, false, &mut seen),
-        mismatched: split(seed, 3, validation, true, &mut seen),
+        train,
+        matched,
+        mismatched,
     }
 }
 
@@ -53,9 +54,10 @@ fn split(
     stream: u64,
     rows: usize,
     held_out: bool,
-    seen: &mut BTreeSet<(String, String)>,
+    known: &BTreeSet<String>,
 ) -> Vec<NliRow> {
     let mut dice = Dice::new(seed, stream);
+    let mut seen = BTreeSet::new();
     let mut balance = Balance::default();
     let mut out = Vec::with_capacity(rows);
     while out.len() + 3 <= rows {
@@ -64,14 +66,15 @@ fn split(
             continue;
         }
         let hypothesis = claim.sentence();
-        // One count for the three rows: otherwise the length of the premise would tell entailment
-        // from neutral.
-        let stated = STATED[dice.weighted(&STATED_WEIGHTS)];
+        // One count for the three rows: more facts leave less open, so the number of facts would
+        // tell neutral from the rest.
+        let facts = Scene::draw(&mut dice).fact_count();
         let mut premises = Vec::new();
         for relation in Relation::ALL {
             let best = (0..CANDIDATES)
                 .filter_map(|_| {
-                    draw_premise(&claim, relation, stated, held_out, &mut dice)
+                    draw_premise(&claim, relation, facts, held_out, &mut dice)
+                        .filter(|p| !known.contains(p))
                         .filter(|p| !seen.contains(&(p.clone(), hypothesis.clone())))
                 })
                 .min_by_key(|premise| balance.cost(premise, relation));
@@ -97,13 +100,17 @@ fn split(
 fn draw_premise(
     claim: &Claim,
     relation: Relation,
-    stated: usize,
+    facts: usize,
     held_out: bool,
     dice: &mut Dice,
 ) -> Option<String> {
     (0..MAX_DRAWS)
-        .map(|_| Scene::draw(stated, dice))
-        .find(|scene| claim.relation(scene) == relation && scene.has_held_out_pair() == held_out)
+        .map(|_| Scene::about(claim.subject, dice))
+        .find(|scene| {
+            claim.relation(scene) == relation
+                && scene.has_held_out_pair() == held_out
+                && scene.fact_count() == facts
+        })
         .map(|scene| scene.sentence())
 }
 

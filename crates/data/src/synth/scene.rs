@@ -1,17 +1,13 @@
 //! Scenes, what is said about them, and whether it follows.
 
-use super::lexicon::{CATEGORIES, CATEGORY_COUNT, NOUN, OPEN_NOUN, article, is_held_out};
+use super::lexicon::{
+    ADJECTIVE_KINDS, DETAIL_WEIGHTS, DETAILS, NEGATED, PREDICATES, SUBJECTS, SYNONYM, TWO_FACTS,
+    article, is_held_out, is_held_out_detail,
+};
 use crate::dice::Dice;
 
-/// How often, in percent, a premise uses the general word of a group (`animal`).
-const GENERAL_IN_SCENE: usize = 20;
-/// How often, in percent, a claim uses the general word of a group.
-const GENERAL_IN_CLAIM: usize = 30;
-/// How often, in percent, a word with synonyms is replaced by one of them.
-const SYNONYM: usize = 40;
-
 /// Relation of a claim to a scene, numbered as MNLI's labels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Relation {
     /// The claim follows.
     Entailment = 0,
@@ -23,228 +19,178 @@ pub(super) enum Relation {
 
 impl Relation {
     pub(super) const ALL: [Self; 3] = [Self::Entailment, Self::Neutral, Self::Contradiction];
+}
 
-    fn negated(self) -> Self {
-        match self {
-            Self::Entailment => Self::Contradiction,
-            Self::Neutral => Self::Neutral,
-            Self::Contradiction => Self::Entailment,
-        }
+/// One of a concept's words.
+fn word(concept: &[&'static str], dice: &mut Dice) -> &'static str {
+    if concept.len() > 1 && dice.chance(SYNONYM) {
+        concept[1 + dice.below(concept.len() - 1)]
+    } else {
+        concept[0]
     }
 }
 
-/// A value of one aspect: a concept, or a group if only the general word is said.
+/// A predicate that holds or does not hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Value {
-    group: usize,
-    concept: Option<usize>,
-    /// The word or phrase chosen among synonyms.
-    pub(super) text: &'static str,
+pub(super) struct Fact {
+    predicate: usize,
+    negated: bool,
+    word: &'static str,
 }
 
-impl Value {
-    /// Draws a value of `category`, the general word in `general` percent of the cases.
-    pub(super) fn draw(category: usize, general: usize, dice: &mut Dice) -> Self {
-        let groups = CATEGORIES[category].groups;
-        let group = dice.below(groups.len());
-        if let Some(text) = groups[group].general
-            && dice.chance(general)
-        {
-            return Self {
-                group,
-                concept: None,
-                text,
-            };
-        }
-        let concept = dice.below(groups[group].concepts.len());
-        let words = groups[group].concepts[concept];
-        let text = if words.len() > 1 && dice.chance(SYNONYM) {
-            words[1 + dice.below(words.len() - 1)]
-        } else {
-            words[0]
-        };
+impl Fact {
+    /// Draws a fact about any predicate.
+    pub(super) fn draw(dice: &mut Dice) -> Self {
+        Self::about(dice.below(PREDICATES.len()), dice)
+    }
+
+    fn about(predicate: usize, dice: &mut Dice) -> Self {
+        let negated = dice.chance(NEGATED);
         Self {
-            group,
-            concept: Some(concept),
-            text,
+            predicate,
+            negated,
+            word: word(PREDICATES[predicate], dice),
         }
     }
 
-    /// Number of the concept through all groups of its category.
-    fn number(self, category: usize) -> Option<usize> {
-        let before: usize = CATEGORIES[category].groups[..self.group]
+    /// Whether this follows from the facts of a scene.
+    pub(super) fn relation(self, scene: &Scene) -> Relation {
+        match scene
+            .facts
             .iter()
-            .map(|g| g.concepts.len())
-            .sum();
-        self.concept.map(|concept| before + concept)
+            .find(|fact| fact.predicate == self.predicate)
+        {
+            None => Relation::Neutral,
+            Some(fact) if fact.negated == self.negated => Relation::Entailment,
+            Some(_) => Relation::Contradiction,
+        }
+    }
+
+    /// The phrase behind `is`: `not sleeping`.
+    pub(super) fn phrase(self) -> String {
+        format!("{}{}", if self.negated { "not " } else { "" }, self.word)
     }
 }
 
-/// A scene: a value, or nothing said, for each aspect.
+/// A subject and what is known about it.
 #[derive(Debug, Clone)]
 pub(super) struct Scene {
-    /// One entry per category.
-    pub(super) values: [Option<Value>; CATEGORY_COUNT],
+    subject: usize,
+    name: &'static str,
+    facts: Vec<Fact>,
+    /// Kind and number of the detail.
+    detail: Option<(usize, usize)>,
 }
 
 impl Scene {
-    /// Draws a scene that states `stated` of the aspects.
-    pub(super) fn draw(stated: usize, dice: &mut Dice) -> Self {
-        let mut order: Vec<usize> = (0..CATEGORY_COUNT).collect();
-        dice.shuffle(&mut order);
-        let mut values = [None; CATEGORY_COUNT];
-        for &category in &order[..stated] {
-            values[category] = Some(Value::draw(category, GENERAL_IN_SCENE, dice));
+    /// Draws a scene about `subject`.
+    pub(super) fn about(subject: usize, dice: &mut Dice) -> Self {
+        let mut facts = vec![Fact::draw(dice)];
+        if dice.chance(TWO_FACTS) {
+            let step = 1 + dice.below(PREDICATES.len() - 1);
+            facts.push(Fact::about(
+                (facts[0].predicate + step) % PREDICATES.len(),
+                dice,
+            ));
         }
-        Self { values }
-    }
-
-    /// Whether a subject and another value form a pair that is kept out of training.
-    pub(super) fn has_held_out_pair(&self) -> bool {
-        let Some(noun) = self.values[NOUN].and_then(|value| value.number(NOUN)) else {
-            return false;
-        };
-        (0..CATEGORY_COUNT)
-            .filter(|&category| category != NOUN)
-            .any(|category| {
-                self.values[category]
-                    .and_then(|value| value.number(category))
-                    .is_some_and(|concept| is_held_out(noun, category, concept))
-            })
-    }
-
-    /// The sentence, as in `a small black dog is sleeping in the park at night .`
-    pub(super) fn sentence(&self) -> String {
-        let text = |category: usize| self.values[category].map(|value| value.text);
-        let noun = text(NOUN).unwrap_or(OPEN_NOUN);
-        let subject: Vec<&str> = (0..NOUN).filter_map(text).chain([noun]).collect();
-        let mut rest: Vec<&str> = (NOUN + 1..CATEGORY_COUNT).filter_map(text).collect();
-        if rest.is_empty() {
-            rest.push("here");
-        }
-        format!(
-            "{} {} is {} .",
-            article(subject[0]),
-            subject.join(" "),
-            rest.join(" ")
-        )
-    }
-}
-
-/// One thing said about one aspect.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Literal {
-    /// Index into [`CATEGORIES`].
-    pub(super) category: usize,
-    value: Value,
-    negated: bool,
-}
-
-impl Literal {
-    /// Draws a statement about `category`, negated in `negated` percent of the cases.
-    pub(super) fn draw(category: usize, negated: usize, dice: &mut Dice) -> Self {
-        let value = Value::draw(category, GENERAL_IN_CLAIM, dice);
+        let detail = dice
+            .weighted(&DETAIL_WEIGHTS)
+            .checked_sub(1)
+            .map(|kind| (kind, dice.below(DETAILS[kind].len())));
         Self {
-            category,
-            value,
-            negated: dice.chance(negated),
+            subject,
+            name: word(SUBJECTS[subject].names, dice),
+            facts,
+            detail,
         }
     }
 
-    /// Whether the statement follows from the scene.
-    pub(super) fn relation(self, scene: &Scene) -> Relation {
-        let plain = match scene.values[self.category] {
-            None => Relation::Neutral,
-            Some(seen) if seen.group != self.value.group => Relation::Contradiction,
-            Some(seen) => match (self.value.concept, seen.concept) {
-                (None, _) => Relation::Entailment,
-                (Some(_), None) => Relation::Neutral,
-                (Some(claimed), Some(stated)) if claimed == stated => Relation::Entailment,
-                _ => Relation::Contradiction,
-            },
+    /// Draws a scene about any subject.
+    pub(super) fn draw(dice: &mut Dice) -> Self {
+        Self::about(dice.below(SUBJECTS.len()), dice)
+    }
+
+    /// Whether subject and predicate or detail form a pair that is kept out of training.
+    pub(super) fn has_held_out_pair(&self) -> bool {
+        let subject = self.subject;
+        self.facts
+            .iter()
+            .any(|fact| is_held_out(subject, fact.predicate))
+            || self
+                .detail
+                .is_some_and(|(kind, n)| is_held_out_detail(subject, kind, n))
+    }
+
+    /// Number of facts.
+    pub(super) fn fact_count(&self) -> usize {
+        self.facts.len()
+    }
+
+    /// The sentence, as in `a black dog is not sleeping .`
+    pub(super) fn sentence(&self) -> String {
+        let detail = self
+            .detail
+            .map(|(kind, number)| (kind, DETAILS[kind][number]));
+        let (before, behind) = match detail {
+            Some((kind, text)) if kind < ADJECTIVE_KINDS => (Some(text), None),
+            Some((_, text)) => (None, Some(text)),
+            None => (None, None),
         };
-        if self.negated { plain.negated() } else { plain }
+        let phrases: Vec<String> = self.facts.iter().map(|fact| fact.phrase()).collect();
+        let phrases = phrases.join(" and ");
+        let mut words = vec![article(before.unwrap_or(self.name))];
+        words.extend(before);
+        words.extend([self.name, "is", phrases.as_str()]);
+        words.extend(behind);
+        words.push(".");
+        words.join(" ")
     }
 
-    /// The phrase behind `is`: `not black`, `a dog`, `in the park`.
-    pub(super) fn phrase(self) -> String {
-        let not = if self.negated { "not " } else { "" };
-        if self.category == NOUN {
-            return format!("{not}{} {}", article(self.value.text), self.value.text);
+    /// A way to refer to the subject: `it`, `the dog` or `the animal`.
+    pub(super) fn reference(&self, dice: &mut Dice) -> String {
+        let subject = &SUBJECTS[self.subject];
+        match dice.below(3) {
+            0 => "it".to_owned(),
+            1 => format!("the {}", word(subject.names, dice)),
+            _ => format!("the {}", subject.kind),
         }
-        format!("{not}{}", self.value.text)
     }
 }
 
-/// A hypothesis: one or two statements.
+/// A hypothesis: a fact about a scene's subject.
 #[derive(Debug, Clone)]
 pub(super) struct Claim {
-    literals: Vec<Literal>,
+    /// Subject that the hypothesis can be about.
+    pub(super) subject: usize,
+    fact: Fact,
+    reference: String,
 }
-
-/// Shares, in percent, of hypotheses with one statement and of those with a subject in front
-/// (`the dog is black`); the rest joins two statements by `and`.
-const SINGLE: usize = 50;
-const WITH_SUBJECT: usize = 25;
-/// How often, in percent, the last statement is negated.
-const NEGATED: usize = 25;
 
 impl Claim {
     /// Draws a hypothesis.
     pub(super) fn draw(dice: &mut Dice) -> Self {
-        let kind = dice.weighted(&[SINGLE, WITH_SUBJECT, 100 - SINGLE - WITH_SUBJECT]);
-        let literals = match kind {
-            0 => vec![Literal::draw(dice.below(CATEGORY_COUNT), NEGATED, dice)],
-            1 => {
-                let other = (NOUN + 1 + dice.below(CATEGORY_COUNT - 1)) % CATEGORY_COUNT;
-                vec![
-                    Literal::draw(NOUN, 0, dice),
-                    Literal::draw(other, NEGATED, dice),
-                ]
-            }
-            _ => {
-                let mut others: Vec<usize> = (0..CATEGORY_COUNT).filter(|&c| c != NOUN).collect();
-                dice.shuffle(&mut others);
-                others.truncate(2);
-                others.sort_unstable();
-                vec![
-                    Literal::draw(others[0], 0, dice),
-                    Literal::draw(others[1], NEGATED, dice),
-                ]
-            }
-        };
-        Self { literals }
+        let scene = Scene::draw(dice);
+        let reference = scene.reference(dice);
+        Self {
+            subject: scene.subject,
+            fact: Fact::draw(dice),
+            reference,
+        }
     }
 
-    /// Relation of the whole: contradiction before neutral before entailment.
+    /// Relation to a scene about the same subject.
     pub(super) fn relation(&self, scene: &Scene) -> Relation {
-        self.literals
-            .iter()
-            .map(|literal| literal.relation(scene))
-            .max()
-            .unwrap_or(Relation::Entailment)
+        self.fact.relation(scene)
     }
 
     /// Whether the hypothesis itself names a pair that is kept out of training.
     pub(super) fn has_held_out_pair(&self) -> bool {
-        let mut values = [None; CATEGORY_COUNT];
-        for literal in &self.literals {
-            values[literal.category] = Some(literal.value);
-        }
-        Scene { values }.has_held_out_pair()
+        is_held_out(self.subject, self.fact.predicate)
     }
 
-    /// The sentence, as in `the dog is not black .`
+    /// The sentence, as in `the animal is not napping .`
     pub(super) fn sentence(&self) -> String {
-        match self.literals.as_slice() {
-            [subject, rest] if subject.category == NOUN => {
-                format!("the {} is {} .", subject.value.text, rest.phrase())
-            }
-            literals => {
-                let phrases: Vec<String> = literals.iter().map(|l| l.phrase()).collect();
-                format!("it is {} .", phrases.join(" and "))
-            }
-        }
+        format!("{} is {} .", self.reference, self.fact.phrase())
     }
 }
 
