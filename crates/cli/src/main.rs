@@ -1,1 +1,31 @@
-fn main() {}
+//! The `tritburn` command: arguments, logging, and exit codes (0 done, 1 failed, 2 wrong usage).
+
+mod args;
+mod commands;
+mod commit;
+mod engine_args;
+mod http;
+mod metrics;
+mod model_path;
+mod output;
+mod parity;
+mod progress;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    // Wrong usage ends here with code 2.
+    let cli = args::Cli::parse();
+    output::start_log(cli.verbose);
+    match commands::run(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        // The reader of our output has seen enough, as `head` does.
+        Err(error) if output::is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::say(output::report(&error));
+            ExitCode::FAILURE
+        }
+    }
+}

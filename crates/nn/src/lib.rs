@@ -7,6 +7,7 @@
 pub mod attention;
 pub mod device;
 pub mod error;
+pub mod folder;
 pub mod linear;
 pub mod mlp;
 pub mod model;

@@ -17,7 +17,7 @@ use tritburn_quant::tensor_file::write_safetensors;
 
 use crate::error::{Result, TrainError};
 use crate::run::replace_dir;
-use crate::source::FolderSource;
+use tritburn_nn::folder::FolderSource;
 
 struct Packed {
     shape: Vec<usize>,

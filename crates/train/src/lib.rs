@@ -11,7 +11,6 @@ pub mod recipe;
 pub mod run;
 pub mod schedule;
 pub mod scorer;
-pub mod source;
 mod stage;
 mod task_eval;
 

@@ -18,7 +18,7 @@ use crate::objective::Distillation;
 use crate::observer::Observer;
 use crate::recipe::{Recipe, StageKind, StageSection, scratch_config, stage_config};
 use crate::run::{Checkpoint, RunDir, save_model};
-use crate::source::FolderSource;
+use tritburn_nn::folder::FolderSource;
 use crate::stage::{Context, Progress, Stage};
 use crate::task_eval::TaskEval;
 

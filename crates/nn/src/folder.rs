@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use tritburn_nn::weights::WeightSource;
-use tritburn_nn::{NnError, Result};
+use crate::weights::WeightSource;
+use crate::{NnError, Result};
 use tritburn_quant::tensor_file::TensorFile;
 
 /// Weights of a Hugging Face folder. Sub-norms that the folder lacks start at one: inserting them

@@ -1,0 +1,121 @@
+//! `tritburn bench`.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use anyhow::Result;
+use tritburn_engine::bench::{self, BenchOptions, BenchRow, Limits, Phase};
+use tritburn_engine::{Engine, EngineOptions};
+
+use crate::{model_path, output};
+
+/// Seed of the weights of a `--shape`.
+const SEED: u64 = 0;
+
+/// Arguments of `bench`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Folder of an export, a run, a stage or a checkpoint
+    #[arg(required_unless_present = "shape", conflicts_with = "shape")]
+    model: Option<PathBuf>,
+    /// Shape of a published model, filled with random weights
+    #[arg(long, value_name = "NAME", help = format!("Shape of a published model, filled with random weights: {}", bench::SHAPES.join(", ")))]
+    shape: Option<String>,
+    /// Numbers of threads to measure, one after another [default: all that the machine has]
+    #[arg(long, value_name = "N,…", value_delimiter = ',')]
+    threads: Vec<NonZeroUsize>,
+    /// Kernel by name [default: TRITBURN_KERNEL, else the best]
+    #[arg(long, value_name = "NAME")]
+    kernel: Option<String>,
+    /// Tokens of the prompt
+    #[arg(long, value_name = "N", default_value_t = BenchOptions::default().prefill_tokens)]
+    prefill: usize,
+    /// Tokens to write
+    #[arg(long, value_name = "N", default_value_t = BenchOptions::default().decode_tokens)]
+    decode: usize,
+    /// Runs, of which the median counts
+    #[arg(long, value_name = "N", default_value_t = BenchOptions::default().runs)]
+    runs: usize,
+    /// Also write the rows to a file
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+/// Measures and reports.
+pub(crate) fn run(args: Args) -> Result<()> {
+    let options = |threads: Option<NonZeroUsize>| EngineOptions {
+        threads: threads.map(NonZeroUsize::get),
+        kernel: args.kernel.clone(),
+    };
+    let counts: Vec<Option<NonZeroUsize>> = if args.threads.is_empty() {
+        vec![None]
+    } else {
+        args.threads.iter().copied().map(Some).collect()
+    };
+    let (name, engine) = match (&args.model, &args.shape) {
+        (Some(model), _) => {
+            let engine = Engine::load(&model_path::resolve(model)?, options(None))?;
+            (model_path::name(model), engine)
+        }
+        (None, shape) => {
+            let shape = shape.clone().unwrap_or_default();
+            let engine = Engine::random(&bench::shape(&shape)?, SEED, options(None))?;
+            (shape, engine)
+        }
+    };
+    let what = BenchOptions {
+        prefill_tokens: args.prefill,
+        decode_tokens: args.decode,
+        runs: args.runs,
+    };
+    let mut rows = Vec::new();
+    for threads in counts {
+        let engine = engine.with_options(&options(threads))?;
+        output::say(format_args!(
+            "{name}: measuring on {} threads",
+            engine.info().threads
+        ));
+        let limits = Limits::measure(&engine)?;
+        rows.extend(bench::run(&engine, &name, &what, &limits)?);
+    }
+    if let Some(path) = &args.json {
+        output::write_json(path, &rows)?;
+    }
+    output::print(table(&rows))?;
+    Ok(())
+}
+
+fn table(rows: &[BenchRow]) -> String {
+    let header = [
+        "shape",
+        "format",
+        "isa",
+        "threads",
+        "phase",
+        "tokens",
+        "tok/s",
+        "GB/s",
+        "of roofline",
+        "MiB",
+    ];
+    let cells = |row: &BenchRow| {
+        vec![
+            row.shape.clone(),
+            row.format.to_owned(),
+            row.isa.to_owned(),
+            row.threads.to_string(),
+            match row.phase {
+                Phase::Prefill => "prefill".to_owned(),
+                Phase::Decode => "decode".to_owned(),
+            },
+            row.tokens.to_string(),
+            format!("{:.1}", row.tok_s),
+            format!("{:.2}", row.gb_s),
+            format!("{:.0}%", 100.0 * row.roofline_share),
+            row.rss_bytes
+                .map_or_else(|| "-".to_owned(), |bytes| (bytes >> 20).to_string()),
+        ]
+    };
+    let rows: Vec<Vec<String>> = rows.iter().map(cells).collect();
+    output::table(&header, &rows)
+}

@@ -1,0 +1,247 @@
+//! `tritburn plot`.
+
+use std::error::Error;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, anyhow};
+use plotters::coord::Shift;
+use plotters::prelude::*;
+
+use crate::metrics::{self, Metrics, Points};
+use crate::{model_path, output};
+
+/// Width of the drawing and height of a panel, in pixels.
+const PANEL: (u32, u32) = (900, 380);
+/// Losses that lie further apart than this factor are drawn on a logarithmic scale.
+const LINEAR_UP_TO: f64 = 20.0;
+const FONT: &str = "sans-serif";
+
+/// Arguments of `plot`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// A run, or its metrics.jsonl
+    run: PathBuf,
+    /// File to write [default: curves.svg in the run]
+    #[arg(long, value_name = "SVG")]
+    out: Option<PathBuf>,
+}
+
+/// Draws.
+pub(crate) fn run(args: Args) -> Result<()> {
+    let (folder, file) = if args.run.is_dir() {
+        (args.run.clone(), args.run.join("metrics.jsonl"))
+    } else {
+        (
+            args.run.parent().unwrap_or(Path::new("")).to_path_buf(),
+            args.run.clone(),
+        )
+    };
+    let metrics = metrics::read(&file)?;
+    let title = model_path::name(if folder.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        &folder
+    });
+    let svg = draw(&metrics, &title).map_err(|error| anyhow!("cannot draw the curves: {error}"))?;
+    let out = args.out.unwrap_or_else(|| folder.join("curves.svg"));
+    output::write_file(&out, svg.as_bytes())?;
+    output::print(format_args!("{}\n", out.display()))?;
+    Ok(())
+}
+
+/// A curve with its name and colour.
+struct Series<'a> {
+    name: String,
+    color: RGBAColor,
+    points: &'a Points,
+}
+
+fn draw(metrics: &Metrics, title: &str) -> Result<String, Box<dyn Error>> {
+    let mut losses = Vec::new();
+    for (index, stage) in metrics.stages.iter().enumerate() {
+        let color = Palette99::pick(index);
+        let name = if stage.name.is_empty() {
+            "loss"
+        } else {
+            &stage.name
+        };
+        losses.push(Series {
+            name: name.to_owned(),
+            color: color.mix(1.0),
+            points: &stage.loss,
+        });
+        losses.push(Series {
+            name: format!("{name}, cross-entropy"),
+            color: color.mix(0.45),
+            points: &stage.ce,
+        });
+    }
+    losses.retain(|series| !series.points.is_empty());
+    let color = |index| Palette99::pick(index).mix(1.0);
+    let accuracies: Vec<Series<'_>> = metrics
+        .accuracy
+        .iter()
+        .filter(|(_, points)| !points.is_empty())
+        .enumerate()
+        .map(|(index, (name, points))| Series {
+            name: name.clone(),
+            color: color(index),
+            points,
+        })
+        .collect();
+    let panels: Vec<(&str, Vec<Series<'_>>)> = [("loss", losses), ("accuracy", accuracies)]
+        .into_iter()
+        .filter(|p| !p.1.is_empty())
+        .collect();
+
+    let mut svg = String::new();
+    {
+        let height = 40 + PANEL.1 * u32::try_from(panels.len())?;
+        let root = SVGBackend::with_string(&mut svg, (PANEL.0, height)).into_drawing_area();
+        root.fill(&WHITE)?;
+        let areas = root
+            .titled(title, (FONT, 20))?
+            .split_evenly((panels.len(), 1));
+        for ((name, series), area) in panels.iter().zip(&areas) {
+            panel(area, name, series)?;
+        }
+        root.present()?;
+    }
+    Ok(svg)
+}
+
+fn panel(
+    area: &DrawingArea<SVGBackend<'_>, Shift>,
+    name: &str,
+    series: &[Series<'_>],
+) -> Result<(), Box<dyn Error>> {
+    let all = || series.iter().flat_map(|s| s.points.iter().copied());
+    let (low, high) = range(all().map(|(_, y)| y));
+    let logarithmic = name == "loss" && low > 0.0 && high > LINEAR_UP_TO * low;
+    let place = |y: f64| if logarithmic { y.log10() } else { y };
+    let value = |y: f64| if logarithmic { 10_f64.powf(y) } else { y };
+    let (left, right) = range(all().map(|(x, _)| x));
+    let (bottom, top) = (place(low), place(high));
+    // A single point or a level line needs some room too.
+    let margin = if top > bottom {
+        0.05 * (top - bottom)
+    } else {
+        0.5
+    };
+    let right = if right > left { right } else { left + 1.0 };
+
+    let mut chart = ChartBuilder::on(area)
+        .margin(10)
+        .x_label_area_size(40)
+        .y_label_area_size(70)
+        .build_cartesian_2d(left..right, bottom - margin..top + margin)?;
+    chart
+        .configure_mesh()
+        .x_desc("step")
+        .y_desc(if logarithmic {
+            format!("{name} (log)")
+        } else {
+            name.to_owned()
+        })
+        .label_style((FONT, 13))
+        .light_line_style(WHITE)
+        .x_label_formatter(&|x| format!("{x:.0}"))
+        .y_label_formatter(&|&y| short(value(y)))
+        .draw()?;
+    for s in series {
+        let style = s.color.stroke_width(2);
+        let points: Vec<(f64, f64)> = s.points.iter().map(|&(x, y)| (x, place(y))).collect();
+        if let [point] = points[..] {
+            chart.draw_series([Circle::new(point, 3, s.color.filled())])?;
+        }
+        chart
+            .draw_series(LineSeries::new(points, style))?
+            .label(s.name.clone())
+            .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], style));
+    }
+    chart
+        .configure_series_labels()
+        .label_font((FONT, 13))
+        .background_style(WHITE.mix(0.8))
+        .border_style(BLACK.mix(0.3))
+        .draw()?;
+    Ok(())
+}
+
+fn range(values: impl Iterator<Item = f64>) -> (f64, f64) {
+    values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| {
+        (low.min(v), high.max(v))
+    })
+}
+
+/// Three digits or so.
+fn short(value: f64) -> String {
+    match value.abs() {
+        v if v >= 100.0 => format!("{value:.0}"),
+        v if v >= 1.0 => format!("{value:.1}"),
+        v if v >= 0.01 || v == 0.0 => format!("{value:.2}"),
+        _ => format!("{value:.1e}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::metrics::Stage;
+
+    #[test]
+    fn both_panels_have_their_words_as_text() {
+        let metrics = Metrics {
+            stages: vec![
+                Stage {
+                    name: "teacher".into(),
+                    loss: vec![(0.0, 3.0), (10.0, 1.0)],
+                    ce: vec![],
+                },
+                Stage {
+                    name: "kd".into(),
+                    loss: vec![(11.0, 90.0)],
+                    ce: vec![(11.0, 1.2)],
+                },
+            ],
+            accuracy: [("mnli".to_owned(), vec![(10.0, 0.7)])].into(),
+        };
+        let svg = draw(&metrics, "a <run>").unwrap();
+        let text: Vec<&str> = svg.lines().map(str::trim).collect();
+        for word in [
+            "teacher",
+            "kd, cross-entropy",
+            "mnli",
+            "loss (log)",
+            "accuracy",
+            "step",
+        ] {
+            assert!(text.contains(&word), "{word} is missing in {svg}");
+        }
+        assert!(
+            svg.contains("a &lt;run&gt;") && svg.matches("<polyline").count() >= 2,
+            "{svg}"
+        );
+    }
+
+    #[test]
+    fn a_run_without_evaluation_has_one_panel() {
+        let stages = vec![Stage {
+            loss: vec![(5.0, 2.0)],
+            ..Stage::default()
+        }];
+        let svg = draw(
+            &Metrics {
+                stages,
+                ..Metrics::default()
+            },
+            "run",
+        )
+        .unwrap();
+        assert!(
+            svg.contains("<circle") && !svg.contains("accuracy"),
+            "{svg}"
+        );
+    }
+}

@@ -1,0 +1,102 @@
+//! `tritburn train`: runs a recipe.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Context, bail};
+use tritburn_nn::device::{DeviceKind, OnDevice};
+use tritburn_nn::ops::{Kernels, Ops};
+use tritburn_train::observer::Observer;
+use tritburn_train::recipe::Recipe;
+use tritburn_train::run::{RunDir, latest_run};
+use tritburn_train::{Outcome, TrainError};
+
+use crate::output::say;
+use crate::progress::Progress;
+
+/// Run a recipe
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Recipe file, for example recipes/mnli.toml
+    recipe: PathBuf,
+    /// Replace a value, for example --set stage.bitdistill.lr=1e-3
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// cpu, ndarray, wgpu or cuda
+    #[arg(long, default_value = "cpu")]
+    device: String,
+    /// Go on with a run: `auto` for the newest of this recipe, or its folder
+    #[arg(long, value_name = "auto|RUN")]
+    resume: Option<PathBuf>,
+    /// Folder that run folders are made in
+    #[arg(long, default_value = "runs", value_name = "DIR")]
+    runs: PathBuf,
+    /// Folder of this run, instead of a new one under --runs
+    #[arg(long, value_name = "DIR", conflicts_with = "resume")]
+    out: Option<PathBuf>,
+}
+
+/// The process was asked to stop.
+static STOP: AtomicBool = AtomicBool::new(false);
+
+/// Runs the command.
+pub(crate) fn run(args: Args) -> anyhow::Result<()> {
+    let device: DeviceKind = args.device.parse()?;
+    let (run, recipe) = match &args.resume {
+        Some(from) => {
+            if !args.set.is_empty() {
+                bail!("--set cannot change a run that is resumed; start a new one");
+            }
+            let path = if from == Path::new("auto") {
+                latest_run(&args.runs, &Recipe::read(&args.recipe, &[])?.file.name)?
+            } else {
+                from.clone()
+            };
+            RunDir::open(&path)?
+        }
+        None => {
+            let recipe = Recipe::read(&args.recipe, &args.set)?;
+            let run = match args.out {
+                Some(out) => RunDir::create_at(out, &recipe)?,
+                None => RunDir::create(&args.runs, &recipe)?,
+            };
+            (run, recipe)
+        }
+    };
+    say(format!("run {}", run.path().display()));
+    ctrlc::set_handler(|| {
+        // The second signal does not wait for the step.
+        if STOP.swap(true, Ordering::Relaxed) {
+            std::process::exit(1);
+        }
+        say("stopping after this step; once more to stop at once");
+    })
+    .context("cannot catch signals")?;
+    let mut progress = Progress::new(recipe.total_steps());
+    let outcome = train(&recipe, &run, device, &mut progress)?;
+    say(format!(
+        "{} steps, {} tokens in {:.1} s; weights in {}",
+        outcome.steps,
+        outcome.tokens,
+        outcome.elapsed_s,
+        outcome.last.display()
+    ));
+    Ok(())
+}
+
+/// Runs a recipe on a device; signals stop it between steps.
+pub(crate) fn train(
+    recipe: &Recipe,
+    run: &RunDir,
+    device: DeviceKind,
+    observer: &mut dyn Observer,
+) -> anyhow::Result<Outcome> {
+    struct Work<'a>(&'a Recipe, &'a RunDir, &'a mut dyn Observer);
+    impl OnDevice for Work<'_> {
+        type Out = Result<Outcome, TrainError>;
+        fn run<B: Kernels + Ops>(self, device: &B::Device) -> Self::Out {
+            tritburn_train::train::<B>(self.0, self.1, device, self.2, &STOP)
+        }
+    }
+    Ok(device.run(Work(recipe, run, observer))??)
+}

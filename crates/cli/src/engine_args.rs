@@ -1,0 +1,34 @@
+//! How the engine runs: arguments that several commands share.
+
+use std::num::NonZeroUsize;
+use std::path::Path;
+
+use anyhow::Context;
+use tritburn_engine::{Engine, EngineOptions};
+
+/// Threads and kernel.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct EngineArgs {
+    /// Threads to compute with [default: all that the machine has]
+    #[arg(long, value_name = "N")]
+    pub(crate) threads: Option<NonZeroUsize>,
+    /// Kernel by name, as `tritburn doctor` lists them [default: TRITBURN_KERNEL, else the best]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) kernel: Option<String>,
+}
+
+impl EngineArgs {
+    /// The engine's own form.
+    pub(crate) fn options(&self) -> EngineOptions {
+        EngineOptions {
+            threads: self.threads.map(NonZeroUsize::get),
+            kernel: self.kernel.clone(),
+        }
+    }
+
+    /// Loads a model folder.
+    pub(crate) fn load(&self, folder: &Path) -> anyhow::Result<Engine> {
+        Engine::load(folder, self.options())
+            .with_context(|| format!("cannot load the model in {}", folder.display()))
+    }
+}

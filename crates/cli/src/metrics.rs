@@ -1,0 +1,168 @@
+//! Reading a run's `metrics.jsonl`.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::{Context, Result, anyhow, bail};
+use serde_json::{Map, Value};
+
+/// A value at every step that has one: `(step, value)`.
+pub(crate) type Points = Vec<(f64, f64)>;
+
+/// Loss of one stage.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Stage {
+    /// Name of the stage.
+    pub(crate) name: String,
+    /// The loss that is minimised.
+    pub(crate) loss: Points,
+    /// Its cross-entropy term, where it has others beside.
+    pub(crate) ce: Points,
+}
+
+/// The curves of a run.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Metrics {
+    /// Stages in the order in which they ran.
+    pub(crate) stages: Vec<Stage>,
+    /// `eval/<task>/acc` by task and stage.
+    pub(crate) accuracy: BTreeMap<String, Points>,
+}
+
+/// Reads `metrics.jsonl`.
+///
+/// # Errors
+/// Where it cannot be read or a line is malformed; the message names the line.
+pub(crate) fn read(path: &Path) -> Result<Metrics> {
+    let text =
+        std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let mut metrics = Metrics::default();
+    for (index, line) in text.lines().enumerate() {
+        add_line(&mut metrics, line).map_err(|why| {
+            anyhow!(
+                "{}, line {}: {why}. Delete the line, or continue the run with --resume, which \
+                 drops a line cut short",
+                path.display(),
+                index + 1
+            )
+        })?;
+    }
+    if metrics.stages.iter().all(|stage| stage.loss.is_empty()) && metrics.accuracy.is_empty() {
+        bail!(
+            "{}: holds no loss and no accuracy yet; train for some steps first",
+            path.display()
+        );
+    }
+    Ok(metrics)
+}
+
+fn add_line(metrics: &mut Metrics, line: &str) -> Result<()> {
+    let fields: Map<String, Value> = serde_json::from_str(line)?;
+    let step = number(&fields, "step")?.ok_or_else(|| anyhow!("`step` is missing"))?;
+    let name = match fields.get("stage") {
+        Some(Value::String(name)) => name.clone(),
+        None => String::new(),
+        Some(other) => bail!("`stage` is {other}, not a text"),
+    };
+    let index = match metrics.stages.iter().position(|stage| stage.name == name) {
+        Some(index) => index,
+        None => {
+            metrics.stages.push(Stage {
+                name: name.clone(),
+                ..Stage::default()
+            });
+            metrics.stages.len() - 1
+        }
+    };
+    let stage = &mut metrics.stages[index];
+    stage
+        .loss
+        .extend(number(&fields, "loss")?.map(|loss| (step, loss)));
+    let terms = fields.keys().filter(|key| key.starts_with("loss/")).count();
+    if terms > 1 {
+        stage
+            .ce
+            .extend(number(&fields, "loss/ce")?.map(|loss| (step, loss)));
+    }
+    for key in fields.keys() {
+        let Some(task) = key
+            .strip_prefix("eval/")
+            .and_then(|rest| rest.strip_suffix("/acc"))
+        else {
+            continue;
+        };
+        let label = if name.is_empty() {
+            task.to_owned()
+        } else {
+            format!("{task}, {name}")
+        };
+        let value = number(&fields, key)?.map(|value| (step, value));
+        metrics.accuracy.entry(label).or_default().extend(value);
+    }
+    Ok(())
+}
+
+/// A number, or nothing where it is absent or null, as JSON writes what is not finite.
+fn number(fields: &Map<String, Value>, key: &str) -> Result<Option<f64>> {
+    match fields.get(key) {
+        None | Some(Value::Null) => Ok(None),
+        Some(value) => {
+            let number = value
+                .as_f64()
+                .ok_or_else(|| anyhow!("`{key}` is {value}, not a number"))?;
+            Ok(Some(number))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn parse(text: &str) -> Result<Metrics> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("metrics.jsonl");
+        std::fs::write(&path, text).unwrap();
+        read(&path)
+    }
+
+    #[test]
+    fn stages_come_apart() {
+        let text = r#"{"step":1,"stage":"teacher","loss":2.5,"loss/ce":2.5}
+{"step":2,"stage":"teacher","loss":null,"eval/mnli/acc":0.5}
+{"step":3,"stage":"distill","loss":9,"loss/ce":2,"loss/logits":7}
+"#;
+        let metrics = parse(text).unwrap();
+        let stage = |name: &str, loss, ce| Stage {
+            name: name.to_owned(),
+            loss,
+            ce,
+        };
+        let expected = [
+            stage("teacher", vec![(1.0, 2.5)], vec![]),
+            stage("distill", vec![(3.0, 9.0)], vec![(3.0, 2.0)]),
+        ];
+        assert_eq!(metrics.stages, expected);
+        assert_eq!(metrics.accuracy["mnli, teacher"], [(2.0, 0.5)]);
+    }
+
+    #[test]
+    fn malformed_lines_are_named() {
+        let first = "{\"step\":1,\"stage\":\"a\",\"loss\":1}\n";
+        for (line, why) in [
+            ("{\"step\":2,\"lo", "EOF"),
+            ("[1]", "invalid type"),
+            ("{\"loss\":1}", "`step` is missing"),
+            ("{\"step\":\"x\"}", "`step` is \"x\""),
+            (
+                "{\"step\":2,\"stage\":\"a\",\"loss\":\"low\"}",
+                "`loss` is \"low\"",
+            ),
+        ] {
+            let text = parse(&format!("{first}{line}\n")).unwrap_err().to_string();
+            assert!(text.contains("line 2: ") && text.contains(why), "{text}");
+        }
+        assert!(parse("").unwrap_err().to_string().contains("holds no loss"));
+    }
+}

@@ -1,0 +1,158 @@
+//! From what the user names to the folder that holds the weights.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail};
+
+/// The Hugging Face folder of an export, a stage, a checkpoint, or of a run's end.
+///
+/// # Errors
+/// Where there is none; the message says what is there instead.
+pub(crate) fn resolve(path: &Path) -> Result<PathBuf> {
+    let shown = path.display();
+    if !path.exists() {
+        bail!(
+            "{shown}: no such model. Give the folder of an export, a run or a checkpoint; a model \
+             of the Hugging Face hub must be downloaded first (hf download NAME --local-dir DIR)"
+        );
+    }
+    if !path.is_dir() {
+        bail!("{shown}: is a file. Give the folder that holds config.json and model.safetensors");
+    }
+    if path.join("config.json").is_file() {
+        return Ok(path.to_path_buf());
+    }
+    let last = path.join("final");
+    if last.join("config.json").is_file() {
+        return Ok(last);
+    }
+    let mut parts = sub_folders(path, |name| name.starts_with("checkpoint-"));
+    // By number, not by letter.
+    parts.sort_by_key(|part| (part.as_os_str().len(), part.clone()));
+    parts.extend(sub_folders(&path.join("stages"), |_| true));
+    if !parts.is_empty() {
+        let parts: Vec<String> = parts
+            .iter()
+            .map(|part| part.display().to_string())
+            .collect();
+        bail!(
+            "{shown}: the run has not come to its end (no final/). Continue it with `tritburn \
+             train RECIPE --resume {shown}`, or give one of {}",
+            parts.join(", ")
+        );
+    }
+    if path.join("config.toml").is_file() {
+        bail!(
+            "{shown}: the run holds no weights yet. Continue it with `tritburn train RECIPE \
+             --resume {shown}`"
+        );
+    }
+    bail!(
+        "{shown}: holds no config.json, so it is no model. Give the folder of an export, a run or \
+         a checkpoint"
+    )
+}
+
+/// The run that a folder found by [`resolve`] lies in, where it lies in one.
+pub(crate) fn run_of(folder: &Path) -> Option<PathBuf> {
+    let folder = folder.canonicalize().ok()?;
+    let name = folder.file_name()?.to_str()?;
+    let parent = folder.parent()?;
+    let run = if name == "final" || name.starts_with("checkpoint-") {
+        parent
+    } else if parent.file_name()? == "stages" {
+        parent.parent()?
+    } else {
+        return None;
+    };
+    run.join("config.toml").is_file().then(|| run.to_path_buf())
+}
+
+/// What to call a model in reports and on the server: the name of the folder that the user gave.
+pub(crate) fn name(path: &Path) -> String {
+    let whole = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
+    whole.file_name().map_or_else(
+        || "model".to_owned(),
+        |name| name.to_string_lossy().into_owned(),
+    )
+}
+
+/// Model folders below `path` whose names `keep` takes, sorted by name.
+fn sub_folders(path: &Path, keep: fn(&str) -> bool) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
+    let mut folders: Vec<PathBuf> = entries
+        .filter(|entry| entry.file_name().to_str().is_some_and(keep))
+        .map(|entry| entry.path())
+        .filter(|path| path.join("config.json").is_file())
+        .collect();
+    folders.sort();
+    folders
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn touch(root: &Path, files: &[&str]) {
+        for file in files {
+            let path = root.join(file);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, "").unwrap();
+        }
+    }
+
+    #[test]
+    fn runs_checkpoints_stages_and_exports_are_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = dir.path().join("mnli-20260101-000000");
+        let files =
+            ["final", "stages/teacher", "checkpoint-9"].map(|f| f.to_owned() + "/config.json");
+        touch(&run, &["config.toml"]);
+        touch(&run, &files.each_ref().map(String::as_str));
+        touch(dir.path(), &["export/config.json"]);
+        assert_eq!(resolve(&run).unwrap(), run.join("final"));
+        for part in ["final", "stages/teacher", "checkpoint-9"] {
+            let folder = run.join(part);
+            assert_eq!(resolve(&folder).unwrap(), folder);
+            assert_eq!(run_of(&folder), Some(run.canonicalize().unwrap()), "{part}");
+        }
+        let export = dir.path().join("export");
+        assert_eq!(resolve(&export).unwrap(), export);
+        assert_eq!(run_of(&export), None);
+        assert_eq!(name(&run), "mnli-20260101-000000");
+    }
+
+    #[test]
+    fn an_unfinished_run_lists_its_checkpoints_in_order() {
+        let dir = tempfile::tempdir().unwrap();
+        touch(dir.path(), &["config.toml"]);
+        let message = |path: &Path| resolve(path).unwrap_err().to_string();
+        assert!(message(dir.path()).contains("no weights yet"));
+        touch(
+            dir.path(),
+            &["checkpoint-1000/config.json", "checkpoint-200/config.json"],
+        );
+        let text = message(dir.path());
+        let (first, second) = (text.find("checkpoint-200"), text.find("checkpoint-1000"));
+        assert!(first.is_some() && first < second, "{text}");
+    }
+
+    #[test]
+    fn what_is_no_model_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        touch(dir.path(), &["model.gguf"]);
+        for (path, words) in [
+            ("none", "no such model"),
+            ("", "no config.json"),
+            ("model.gguf", "is a file"),
+        ] {
+            let path = dir.path().join(path);
+            let text = resolve(&path).unwrap_err().to_string();
+            assert!(
+                text.contains(words) && text.contains(&*path.to_string_lossy()),
+                "{text}"
+            );
+        }
+    }
+}

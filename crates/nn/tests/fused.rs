@@ -1,0 +1,195 @@
+//! Fused CPU loops against the plain operations, values and gradients.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use burn::backend::{Autodiff, Flex, NdArray};
+use burn::tensor::{Distribution, Tensor, TensorData};
+use tritburn_nn::ops::{AdamWStep, AttentionShape, Kernels, Ops};
+use tritburn_quant::config::HiddenAct;
+
+type Fused = Autodiff<Flex>;
+type Plain = Autodiff<NdArray>;
+
+fn random(shape: [usize; 2]) -> Vec<f32> {
+    let x = Tensor::<Flex, 2>::random(shape, Distribution::Normal(0.0, 1.0), &Default::default());
+    x.into_data().iter::<f32>().collect()
+}
+
+/// Runs `op` on inputs with a random output gradient; returns the output and all gradients.
+fn run<B: Kernels>(
+    inputs: &[(Vec<f32>, [usize; 2])],
+    weight: &[f32],
+    op: impl Fn(Vec<Tensor<Autodiff<B>, 2>>) -> Tensor<Autodiff<B>, 2>,
+) -> Vec<Vec<f32>> {
+    let device = B::Device::default();
+    let leaves: Vec<Tensor<Autodiff<B>, 2>> = inputs
+        .iter()
+        .map(|(d, s)| Tensor::from_data(TensorData::new(d.clone(), *s), &device).require_grad())
+        .collect();
+    let y = op(leaves.clone());
+    let dims = y.dims();
+    let grad = Tensor::from_data(
+        TensorData::new(weight[..dims[0] * dims[1]].to_vec(), dims),
+        &device,
+    );
+    let grads = (y.clone() * grad).sum().backward();
+    let mut out = vec![y.into_data().iter::<f32>().collect()];
+    for leaf in leaves {
+        out.push(leaf.grad(&grads).unwrap().into_data().iter::<f32>().collect());
+    }
+    out
+}
+
+fn same(what: &str, fused: &[Vec<f32>], plain: &[Vec<f32>]) {
+    for (i, (a, b)) in fused.iter().zip(plain).enumerate() {
+        let largest = b.iter().fold(1e-3f32, |m, x| m.max(x.abs()));
+        for (a, b) in a.iter().zip(b) {
+            assert!((a - b).abs() <= 2e-5 * largest, "{what}, tensor {i}: {a} and {b}");
+        }
+    }
+}
+
+/// Widths below, at and above the vector width, and single rows.
+const SHAPES: [[usize; 2]; 6] = [[1, 1], [3, 7], [5, 16], [2, 33], [70, 64], [130, 257]];
+
+#[test]
+fn norms_agree() {
+    for [rows, width] in SHAPES {
+        let inputs = [(random([rows, width]), [rows, width]), (random([1, width]), [1, width])];
+        let g = random([rows, width]);
+        let fused = run::<Flex>(&inputs, &g, |x| {
+            Fused::rms_norm(x[0].clone(), x[1].clone().reshape([width]), 1e-6)
+        });
+        let plain = run::<NdArray>(&inputs, &g, |x| {
+            Plain::rms_norm(x[0].clone(), x[1].clone().reshape([width]), 1e-6)
+        });
+        same("rms_norm", &fused, &plain);
+    }
+}
+
+#[test]
+fn gates_agree() {
+    for shape in SHAPES {
+        for act in [HiddenAct::Silu, HiddenAct::Relu2] {
+            let inputs = [(random(shape), shape), (random(shape), shape)];
+            let g = random(shape);
+            let fused =
+                run::<Flex>(&inputs, &g, |x| Fused::gated_act(x[0].clone(), x[1].clone(), act));
+            let plain =
+                run::<NdArray>(&inputs, &g, |x| Plain::gated_act(x[0].clone(), x[1].clone(), act));
+            same("gated_act", &fused, &plain);
+        }
+    }
+}
+
+#[test]
+fn silu_survives_extreme_inputs() {
+    let device = Default::default();
+    let x = [-1e30f32, -200.0, -88.0, 0.0, 88.0, 200.0, 1e30];
+    let gate = Tensor::<Flex, 1>::from_data(x, &device).reshape([1, 7]);
+    let y = <Flex as Kernels>::gated_act(gate, Tensor::ones([1, 7], &device), HiddenAct::Silu);
+    let y: Vec<f32> = y.into_data().iter::<f32>().collect();
+    assert!(y[..3].iter().all(|v| v.abs() < 1e-6 || *v > -1e-5 * 1e30), "{y:?}");
+    assert_eq!(&y[3..], &[0.0, 88.0, 200.0, 1e30]);
+}
+
+#[test]
+fn attention_agrees() {
+    for (batch, seq, heads, kv_heads, head_dim) in
+        [(1, 1, 1, 1, 2), (2, 5, 4, 2, 8), (3, 17, 4, 1, 16), (2, 48, 6, 3, 32)]
+    {
+        let shape = AttentionShape { batch, seq, heads, kv_heads, head_dim };
+        let q = [batch * seq, heads * head_dim];
+        let kv = [batch * seq, kv_heads * head_dim];
+        let inputs = [(random(q), q), (random(kv), kv), (random(kv), kv)];
+        let g = random(q);
+        let fused = run::<Flex>(&inputs, &g, |x| {
+            Fused::causal_attention(x[0].clone(), x[1].clone(), x[2].clone(), shape)
+        });
+        let plain = run::<NdArray>(&inputs, &g, |x| {
+            Plain::causal_attention(x[0].clone(), x[1].clone(), x[2].clone(), shape)
+        });
+        same("attention", &fused, &plain);
+    }
+}
+
+#[test]
+fn rope_agrees() {
+    let (batch, seq, heads, head_dim) = (2, 9, 3, 8);
+    let shape = [batch * seq, heads * head_dim];
+    let inputs = [(random(shape), shape)];
+    let (cos, sin) = (random([seq, head_dim]), random([seq, head_dim]));
+    let table = [seq, head_dim];
+    let g = random(shape);
+    let fused = run::<Flex>(&inputs, &g, |x| {
+        let t = |v: &Vec<f32>| Tensor::from_data(TensorData::new(v.clone(), table), &x[0].device());
+        Fused::rope(x[0].clone(), t(&cos), t(&sin), seq)
+    });
+    let plain = run::<NdArray>(&inputs, &g, |x| {
+        let t = |v: &Vec<f32>| Tensor::from_data(TensorData::new(v.clone(), table), &x[0].device());
+        Plain::rope(x[0].clone(), t(&cos), t(&sin), seq)
+    });
+    same("rope", &fused[..1], &plain[..1]);
+}
+
+#[test]
+fn bit_linear_agrees_and_passes_gradients() {
+    for [rows, width] in SHAPES {
+        let out = 24;
+        let inputs = [(random([rows, width]), [rows, width]), (random([out, width]), [out, width])];
+        let g = random([rows, out]);
+        let fused =
+            run::<Flex>(&inputs, &g, |x| Fused::bit_linear(x[0].clone(), x[1].clone()));
+        let plain =
+            run::<NdArray>(&inputs, &g, |x| Plain::bit_linear(x[0].clone(), x[1].clone()));
+        same("bit_linear", &fused, &plain);
+    }
+}
+
+#[test]
+fn bit_linear_forward_is_exact_over_codes() {
+    let (rows, width, out) = (9, 100, 13);
+    let device = Default::default();
+    let x = Tensor::<Flex, 2>::from_data(TensorData::new(random([rows, width]), [rows, width]), &device);
+    let w = Tensor::<Flex, 2>::from_data(TensorData::new(random([out, width]), [out, width]), &device);
+    let y: Vec<f32> = Flex::bit_linear(x.clone(), w.clone()).into_data().iter::<f32>().collect();
+    let x: Vec<f32> = x.into_data().iter::<f32>().collect();
+    let w: Vec<f32> = w.into_data().iter::<f32>().collect();
+    let scale = tritburn_quant::ternary::absmean(&w);
+    let w = tritburn_quant::ternary::ternary_codes(&w, scale);
+    for (r, x) in x.chunks_exact(width).enumerate() {
+        let mut codes = vec![0i8; width];
+        let step = tritburn_quant::act::absmax_int8(x, &mut codes);
+        for (o, w) in w.chunks_exact(width).enumerate() {
+            let acc: i32 = codes.iter().zip(w).map(|(a, b)| i32::from(*a) * i32::from(*b)).sum();
+            #[allow(clippy::cast_precision_loss)]
+            let exact = acc as f32 * (step * scale);
+            assert_eq!(y[r * out + o].to_bits(), exact.to_bits(), "token {r}, output {o}");
+        }
+    }
+}
+
+#[test]
+fn adamw_agrees() {
+    let n = 40_000;
+    let step = AdamWStep {
+        lr: 1e-2,
+        beta1: 0.9,
+        beta2: 0.95,
+        eps: 1e-8,
+        weight_decay: 0.1,
+        grad_scale: 0.5,
+        bias1: 0.1,
+        bias2: 0.05,
+    };
+    let data: Vec<Vec<f32>> = (0..4).map(|_| random([1, n])).collect();
+    fn go<B: Kernels>(data: &[Vec<f32>], step: &AdamWStep) -> Vec<Vec<f32>> {
+        let t = |i: usize| {
+            let d = if i == 3 { data[3].iter().map(|x| x * x).collect() } else { data[i].clone() };
+            Tensor::<B, 1>::from_data(TensorData::new(d, [data[i].len()]), &B::Device::default())
+        };
+        B::adamw(t(0), t(1), t(2), t(3), step)
+            .map(|x| x.into_data().iter::<f32>().collect())
+            .to_vec()
+    }
+    same("adamw", &go::<Flex>(&data, &step), &go::<NdArray>(&data, &step));
+}

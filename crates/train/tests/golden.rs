@@ -1,0 +1,157 @@
+//! Losses and the optimiser against vectors made with PyTorch.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::path::PathBuf;
+
+use burn::backend::{Autodiff, Flex};
+use burn::tensor::{Tensor, TensorData};
+use tritburn_nn::attention::QkvStates;
+use tritburn_nn::ops::{AdamWStep, Kernels};
+use tritburn_quant::tensor_file::TensorFile;
+use tritburn_train::loss::{RelationShape, logits_kd, relation_loss};
+use tritburn_train::optim::clip_factor;
+use tritburn_train::recipe::RelationForm;
+
+type A = Autodiff<Flex>;
+
+fn open(name: &str) -> Option<TensorFile> {
+    let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/golden");
+    let dir = std::env::var("TRITBURN_GOLDEN_DIR").unwrap_or_else(|_| default.into());
+    let dir = PathBuf::from(dir);
+    if !dir.is_dir() {
+        eprintln!("skipped: no golden vectors in {}", dir.display());
+        return None;
+    }
+    Some(TensorFile::open(&dir.join(name)).unwrap())
+}
+
+fn get(file: &TensorFile, name: &str) -> (Vec<usize>, Vec<f32>) {
+    let (_, shape) = file.info(name).unwrap_or_else(|| panic!("{name} is missing"));
+    let shape = shape.to_vec();
+    let data = file.tensor_f32(name, &shape).unwrap();
+    (shape, data)
+}
+
+fn close(what: &str, found: &[f32], expected: &[f32], tolerance: f32) {
+    assert_eq!(found.len(), expected.len(), "{what}");
+    let largest = expected.iter().fold(0.0f32, |m, x| m.max(x.abs()));
+    let diff = found.iter().zip(expected).fold(0.0f32, |m, (a, b)| m.max((a - b).abs()));
+    assert!(diff <= tolerance * largest, "{what}: differs by {diff}, largest value {largest}");
+}
+
+fn host<B: burn::tensor::backend::Backend, const D: usize>(x: Tensor<B, D>) -> Vec<f32> {
+    x.into_data().iter::<f32>().collect()
+}
+
+#[test]
+fn golden_logits_kd() {
+    let Some(file) = open("quant_and_losses.safetensors") else { return };
+    let (shape, student) = get(&file, "kd.student_logits");
+    let (_, teacher) = get(&file, "kd.teacher_logits");
+    let (_, mask) = get(&file, "kd.mask");
+    let vocab = shape[2];
+    let valid: Vec<usize> = (0..mask.len()).filter(|&i| mask[i] > 0.0).collect();
+    let pick = |all: &[f32]| -> Vec<f32> {
+        valid.iter().flat_map(|&r| all[r * vocab..(r + 1) * vocab].to_vec()).collect()
+    };
+    let device = Default::default();
+    let rows = [valid.len(), vocab];
+    for tau in [1.0, 5.0] {
+        let s = Tensor::<A, 2>::from_data(TensorData::new(pick(&student), rows), &device)
+            .require_grad();
+        let t = Tensor::<A, 2>::from_data(TensorData::new(pick(&teacher), rows), &device);
+        let loss = logits_kd(s.clone(), t, tau, false);
+        let expected = get(&file, &format!("kd.tau{tau}.loss")).1;
+        close("loss", &host(loss.clone().inner()), &expected, 1e-5);
+        let grads = loss.backward();
+        let expected = get(&file, &format!("kd.tau{tau}.grad_student")).1;
+        close("grad", &host(s.grad(&grads).unwrap()), &pick(&expected), 1e-5);
+    }
+}
+
+/// `[batch, heads, seq, d]` as `[batch · seq, heads · d]`.
+fn joined(shape: &[usize], data: Vec<f32>) -> Tensor<A, 2> {
+    let (b, h, t, d) = (shape[0], shape[1], shape[2], shape[3]);
+    Tensor::<A, 1>::from_data(TensorData::new(data, [b * h * t * d]), &Default::default())
+        .reshape([b, h, t, d])
+        .swap_dims(1, 2)
+        .reshape([b * t, h * d])
+}
+
+fn relation(file: &TensorFile, prefix: &str, heads: usize, mask: &[f32], form: RelationForm) {
+    let states = |who: &str| {
+        let part = |kind: &str| {
+            let (shape, data) = get(file, &format!("{prefix}.{kind}.{who}"));
+            joined(&shape, data).inner()
+        };
+        [part("q"), part("k"), part("v")].map(Tensor::<A, 2>::from_inner)
+    };
+    let [q, k, v] = states("student").map(Tensor::require_grad);
+    let student = QkvStates { q: q.clone(), k: k.clone(), v: v.clone() };
+    let [tq, tk, tv] = states("teacher");
+    let teacher = QkvStates { q: tq, k: tk, v: tv };
+    let (shape, _) = get(file, &format!("{prefix}.q.student"));
+    let shape = RelationShape { batch: shape[0], seq: shape[2], split_heads: heads };
+    let mask = Tensor::from_data(TensorData::new(mask.to_vec(), [mask.len()]), &Default::default());
+    let loss = relation_loss(&student, &teacher, &mask, shape, form);
+    close(prefix, &host(loss.clone().inner()), &get(file, &format!("{prefix}.loss")).1, 1e-5);
+    let grads = loss.backward();
+    for (kind, x) in [("q", q), ("k", k), ("v", v)] {
+        let (shape, expected) = get(file, &format!("{prefix}.{kind}.grad"));
+        let expected = host(joined(&shape, expected).inner());
+        let what = format!("{prefix}.{kind}.grad");
+        close(&what, &host(x.grad(&grads).unwrap()), &expected, 2e-5);
+    }
+}
+
+#[test]
+fn golden_relation_eq12() {
+    let Some(file) = open("quant_and_losses.safetensors") else { return };
+    let (_, mask) = get(&file, "kd.mask");
+    relation(&file, "rel.h4", 4, &mask, RelationForm::Eq12);
+    relation(&file, "rel.h1", 1, &mask, RelationForm::Eq12);
+}
+
+#[test]
+fn golden_relation_alg1_and_official() {
+    let Some(file) = open("losses_and_more.safetensors") else { return };
+    let ones = vec![1.0; 2 * 9];
+    for heads in [4, 8] {
+        relation(&file, &format!("alg1.h{heads}"), heads, &ones, RelationForm::Alg1);
+        relation(&file, &format!("official.h{heads}"), heads, &ones, RelationForm::Official);
+    }
+}
+
+#[test]
+fn golden_adamw_with_clipping() {
+    let Some(file) = open("losses_and_more.safetensors") else { return };
+    let flat = |name: &str| {
+        let data = get(&file, name).1;
+        let n = data.len();
+        Tensor::<Flex, 1>::from_data(TensorData::new(data, [n]), &Default::default())
+    };
+    let (mut w, mut n) = (flat("adamw.w0"), flat("adamw.n0"));
+    let (mut wm, mut wv) = (w.zeros_like(), w.zeros_like());
+    let (mut nm, mut nv) = (n.zeros_like(), n.zeros_like());
+    for i in 0..5i32 {
+        let (gw, gn) = (flat(&format!("adamw.gw{i}")), flat(&format!("adamw.gn{i}")));
+        let square = (gw.clone() * gw.clone()).sum() + (gn.clone() * gn.clone()).sum();
+        let norm = host(square.sqrt())[0];
+        close("norm", &[norm], &get(&file, &format!("adamw.norm{i}")).1, 1e-5);
+        let step = AdamWStep {
+            lr: 1e-2,
+            beta1: 0.9,
+            beta2: 0.95,
+            eps: 1e-8,
+            weight_decay: 0.1,
+            grad_scale: clip_factor(norm, 1.0),
+            bias1: 1.0 - 0.9f32.powi(i + 1),
+            bias2: 1.0 - 0.95f32.powi(i + 1),
+        };
+        [w, wm, wv] = Flex::adamw(w, gw, wm, wv, &step);
+        let plain = AdamWStep { weight_decay: 0.0, ..step };
+        [n, nm, nv] = Flex::adamw(n, gn, nm, nv, &plain);
+        close("w", &host(w.clone()), &get(&file, &format!("adamw.w{}", i + 1)).1, 1e-5);
+        close("n", &host(n.clone()), &get(&file, &format!("adamw.n{}", i + 1)).1, 1e-5);
+    }
+}

@@ -1,0 +1,162 @@
+//! The recipes that ship, and the promises a run makes: pinned curves, exact resume, no damage.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use burn::backend::Flex;
+use tritburn_train::observer::TrainEvent;
+use tritburn_train::recipe::Recipe;
+use tritburn_train::run::RunDir;
+use tritburn_train::{TrainError, train};
+
+fn root() -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
+}
+
+/// A shipped recipe with data paths that do not depend on the working directory.
+fn recipe(name: &str, set: &[&str]) -> Recipe {
+    let mut set: Vec<String> = set.iter().map(ToString::to_string).collect();
+    let text = std::fs::read_to_string(root().join("recipes").join(name)).unwrap();
+    for key in ["dir", "corpus"] {
+        let line = text.lines().find(|l| l.starts_with(&format!("{key} = \"data/")));
+        if let Some(path) = line.and_then(|l| l.split('"').nth(1)) {
+            set.push(format!("data.{key}={}", root().join(path).display()));
+        }
+    }
+    Recipe::parse(&text, name, &set).unwrap()
+}
+
+fn losses(recipe: &Recipe, out: &Path) -> Vec<f32> {
+    let run = RunDir::create_at(out.to_path_buf(), recipe).unwrap();
+    let mut losses = Vec::new();
+    let mut observer = |event: &TrainEvent| {
+        if let TrainEvent::Step { loss, .. } = event {
+            losses.push(*loss);
+        }
+    };
+    let stop = AtomicBool::new(false);
+    train::<Flex>(recipe, &run, &Default::default(), &mut observer, &stop).unwrap();
+    losses
+}
+
+#[test]
+fn every_recipe_is_valid() {
+    let mut seen = 0;
+    for entry in std::fs::read_dir(root().join("recipes")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|e| e == "toml") {
+            let recipe = Recipe::read(&path, &[]).unwrap();
+            let stem = path.file_stem().unwrap().to_str().unwrap();
+            assert_eq!(recipe.file.name, stem, "a recipe is named after its file");
+            let again = Recipe::parse(&recipe.to_toml().unwrap(), "round trip", &[]).unwrap();
+            assert_eq!(again, recipe);
+            seen += 1;
+        }
+    }
+    assert!(seen >= 7, "{seen} recipes");
+}
+
+#[test]
+fn a_run_stopped_and_resumed_anywhere_ends_with_the_same_bytes() {
+    let recipe = recipe("mnli-smoke.toml", &[]);
+    let total = recipe.total_steps();
+    let dir = tempfile::tempdir().unwrap();
+    losses(&recipe, &dir.path().join("whole"));
+    let bytes = |run: &str| std::fs::read(dir.path().join(run).join("final/model.safetensors"));
+    let whole = bytes("whole").unwrap();
+    for stop_at in [1, 5, 6, 13, total - 1] {
+        let name = format!("stopped-{stop_at}");
+        let out = dir.path().join(&name);
+        let run = RunDir::create_at(out.clone(), &recipe).unwrap();
+        let stop = AtomicBool::new(false);
+        let mut steps = 0;
+        let mut observer = |event: &TrainEvent| {
+            if matches!(event, TrainEvent::Step { .. }) {
+                steps += 1;
+                stop.store(steps == stop_at, Ordering::Relaxed);
+            }
+        };
+        let result = train::<Flex>(&recipe, &run, &Default::default(), &mut observer, &stop);
+        // The last step of a stage ends the stage: there is nothing to interrupt.
+        if let Err(error) = result {
+            assert!(matches!(error, TrainError::Interrupted { step, .. } if step == stop_at));
+            let (run, recipe) = RunDir::open(&out).unwrap();
+            let stop = AtomicBool::new(false);
+            train::<Flex>(&recipe, &run, &Default::default(), &mut |_: &TrainEvent| {}, &stop)
+                .unwrap();
+        }
+        assert!(bytes(&name).unwrap() == whole, "stopped after step {stop_at}");
+        let lines = std::fs::read_to_string(out.join("metrics.jsonl")).unwrap();
+        let steps: Vec<u64> = lines
+            .lines()
+            .map(|l| serde_json::from_str::<serde_json::Value>(l).unwrap())
+            .filter(|v| v.get("loss").is_some())
+            .map(|v| v["step"].as_u64().unwrap())
+            .collect();
+        assert_eq!(steps, (1..=total as u64).collect::<Vec<_>>(), "stopped after {stop_at}");
+    }
+}
+
+#[test]
+fn a_loss_that_is_no_number_stops_the_run_and_keeps_its_checkpoints() {
+    let recipe = recipe("mnli-smoke.toml", &["stage.fp-sft.lr=1e30", "stage.fp-sft.clip=0"]);
+    let dir = tempfile::tempdir().unwrap();
+    let run = RunDir::create_at(dir.path().join("run"), &recipe).unwrap();
+    let stop = AtomicBool::new(false);
+    let error =
+        train::<Flex>(&recipe, &run, &Default::default(), &mut |_: &TrainEvent| {}, &stop)
+            .unwrap_err();
+    assert!(matches!(error, TrainError::NotFinite { .. }), "{error}");
+    assert!(error.to_string().contains("stage.fp-sft.lr"), "{error}");
+    assert!(!run.checkpoint_steps().is_empty());
+    assert!(run.stage("base").join("model.safetensors").is_file());
+}
+
+#[test]
+fn a_checkpoint_that_cannot_be_written_leaves_the_older_ones() {
+    let recipe = recipe("mnli-smoke.toml", &["train.keep=9"]);
+    let dir = tempfile::tempdir().unwrap();
+    let run = RunDir::create_at(dir.path().join("run"), &recipe).unwrap();
+    // A file where the second checkpoint's folder is to be filled.
+    std::fs::write(run.path().join("checkpoint-10.tmp"), b"in the way").unwrap();
+    let stop = AtomicBool::new(false);
+    let error =
+        train::<Flex>(&recipe, &run, &Default::default(), &mut |_: &TrainEvent| {}, &stop)
+            .unwrap_err();
+    assert!(error.to_string().contains("checkpoint-10"), "{error}");
+    assert_eq!(run.checkpoint_steps(), [5]);
+    assert_eq!(run.newest_checkpoint().unwrap().unwrap().state.step, 5);
+}
+
+#[test]
+fn a_run_folder_is_never_overwritten() {
+    let recipe = recipe("mnli-smoke.toml", &[]);
+    let dir = tempfile::tempdir().unwrap();
+    RunDir::create_at(dir.path().join("run"), &recipe).unwrap();
+    let error = RunDir::create_at(dir.path().join("run"), &recipe).unwrap_err();
+    assert!(error.to_string().contains("already holds a run"), "{error}");
+}
+
+#[test]
+fn accumulated_micro_batches_equal_one_batch() {
+    // Constant rows per batch: the mean of the parts is the mean of the whole only where every
+    // part has as many targets, as packed corpus rows have.
+    let set = |rows: usize, accum: usize| {
+        let keys = [
+            format!("stage.cpt.batch_size={rows}"),
+            format!("stage.cpt.grad_accum={accum}"),
+            format!("stage.base.batch_size={rows}"),
+            format!("stage.base.grad_accum={accum}"),
+        ];
+        let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+        recipe("cpt-falcon-smoke.toml", &keys)
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let whole = losses(&set(8, 1), &dir.path().join("8x1"));
+    let parts = losses(&set(2, 4), &dir.path().join("2x4"));
+    assert_eq!(whole.len(), parts.len());
+    for (step, (a, b)) in whole.iter().zip(&parts).enumerate() {
+        assert!((a - b).abs() < 2e-3 * a.abs(), "step {}: {a} and {b}", step + 1);
+    }
+}
