@@ -31,6 +31,10 @@ fn embedded(name: &str) -> String {
     root.join(name).to_str().unwrap().to_owned()
 }
 
+fn join<'a>(first: &[&'a str], more: &[&'a str]) -> Vec<&'a str> {
+    [first, more].concat()
+}
+
 fn json(path: &Path) -> Value {
     serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
 }
@@ -208,8 +212,7 @@ fn generate_prints_text_or_json() {
         "--threads",
         "1",
     ];
-    let with = |more: &[&str]| [&common[..], more].concat();
-    let report: Value = serde_json::from_str(&ok(&with(&["--json"]))).unwrap();
+    let report: Value = serde_json::from_str(&ok(&join(&common, &["--json"]))).unwrap();
     assert_eq!(report.as_object().unwrap().len(), 7, "{report}");
     let tokens = report["tokens"].as_array().unwrap().len() as u64;
     assert_eq!(report["completion_tokens"], tokens);
@@ -235,18 +238,21 @@ fn generate_prints_text_or_json() {
         "--json",
     ];
     let text = |args: &[&str]| {
-        let report: Value = serde_json::from_str(&ok(&with(args))).unwrap();
+        let report: Value = serde_json::from_str(&ok(&join(&common, args))).unwrap();
         report["tokens"].clone()
     };
     assert_eq!(text(&warm), text(&warm));
-    let chat = ok(&with(&["--chat", "--system", "Be brief.", "--json"]));
+    let chat = ok(&join(
+        &common,
+        &["--chat", "--system", "Be brief.", "--json"],
+    ));
     let chat: Value = serde_json::from_str(&chat).unwrap();
     assert!(
         chat["prompt_tokens"].as_u64() > report["prompt_tokens"].as_u64(),
         "{chat}"
     );
-    assert!(fails(&with(&["--top-p", "0"])).contains("top_p"));
-    assert!(fails(&with(&["--kernel", "abacus"])).contains("scalar"));
+    assert!(fails(&join(&common, &["--top-p", "0"])).contains("top_p"));
+    assert!(fails(&join(&common, &["--kernel", "abacus"])).contains("scalar"));
 }
 
 #[test]
@@ -260,9 +266,9 @@ fn generate_takes_the_prompt_from_stdin() {
         "4",
         "--prompt",
     ];
-    let from_args = ok(&[&args[..], &["A man sleeps."]].concat());
+    let from_args = ok(&join(&args, &["A man sleeps."]));
     let with_stdin = |input: &[u8]| {
-        let mut command = tritburn(&[&args[..], &["-"]].concat());
+        let mut command = tritburn(&join(&args, &["-"]));
         command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -290,7 +296,7 @@ fn eval_writes_the_harness_form_and_compares() {
     let args = [
         "eval", model, "--task", "mnli", "--data", &data, "--limit", "8",
     ];
-    let table = ok(&[&args[..], &["--json", out.to_str().unwrap()]].concat());
+    let table = ok(&join(&args, &["--json", out.to_str().unwrap()]));
     assert!(table.contains("exact_match"), "{table}");
     let results = json(&out);
     let acc = results["results"]["mnli"]["acc,none"].as_f64().unwrap();
@@ -300,7 +306,7 @@ fn eval_writes_the_harness_form_and_compares() {
     let samples = out.with_file_name("samples_mnli.jsonl");
     assert_eq!(fs::read_to_string(&samples).unwrap().lines().count(), 8);
 
-    let compared = ok(&[&args[..], &["--compare", samples.to_str().unwrap()]].concat());
+    let compared = ok(&join(&args, &["--compare", samples.to_str().unwrap()]));
     assert!(
         compared.contains("+0.0000") && compared.contains("1.0000"),
         "{compared}"
@@ -320,14 +326,14 @@ fn an_unfinished_run_offers_its_checkpoints() {
     let checkpoint = dir.path().join("checkpoint-20");
     write_model(&checkpoint);
     let args = ["--prompt", "A", "--max-tokens", "1"];
-    let stderr = fails(&[&["generate", dir.path().to_str().unwrap()], &args[..]].concat());
+    let stderr = fails(&join(&["generate", dir.path().to_str().unwrap()], &args));
     assert!(
         stderr.contains("checkpoint-20") && stderr.contains("--resume"),
         "{stderr}"
     );
-    ok(&[&["generate", checkpoint.to_str().unwrap()], &args[..]].concat());
+    ok(&join(&["generate", checkpoint.to_str().unwrap()], &args));
     fs::rename(checkpoint, dir.path().join("final")).unwrap();
-    ok(&[&["generate", dir.path().to_str().unwrap()], &args[..]].concat());
+    ok(&join(&["generate", dir.path().to_str().unwrap()], &args));
 }
 
 #[test]
@@ -342,13 +348,13 @@ fn perplexity_of_the_embedded_corpus() {
         &embedded("refinedweb"),
     ];
     let limit = ["--limit-docs", "2", "--json", out.to_str().unwrap()];
-    let table = ok(&[&args[..], &limit[..]].concat());
+    let table = ok(&join(&args, &limit));
     assert!(table.contains("bits/byte"), "{table}");
     let report = json(&out);
     assert_eq!(report["documents"], 2);
     // Random weights know about nothing: worse than the uniform guess over 300 tokens, if anything.
     assert!(report["ppl"].as_f64().unwrap() > 100.0, "{report:#}");
-    assert!(fails(&[&args[..], &["--window", "4096"]].concat()).contains("128"));
+    assert!(fails(&join(&args, &["--window", "4096"])).contains("128"));
 }
 
 #[test]
