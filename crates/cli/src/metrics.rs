@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 /// A value at every step that has one: `(step, value)`.
 pub(crate) type Points = Vec<(f64, f64)>;
 
-/// Loss of one stage.
+/// The curves of one stage.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Stage {
     /// Name of the stage.
@@ -18,27 +18,20 @@ pub(crate) struct Stage {
     pub(crate) loss: Points,
     /// Its cross-entropy term, where it has others beside.
     pub(crate) ce: Points,
-}
-
-/// The curves of a run.
-#[derive(Debug, Default, PartialEq)]
-pub(crate) struct Metrics {
-    /// Stages in the order in which they ran.
-    pub(crate) stages: Vec<Stage>,
-    /// `eval/<task>/acc` by task and stage.
+    /// `eval/<task>/acc` by task.
     pub(crate) accuracy: BTreeMap<String, Points>,
 }
 
-/// Reads `metrics.jsonl`.
+/// Reads `metrics.jsonl`: the stages in the order in which they ran.
 ///
 /// # Errors
 /// Where it cannot be read or a line is malformed; the message names the line.
-pub(crate) fn read(path: &Path) -> Result<Metrics> {
+pub(crate) fn read(path: &Path) -> Result<Vec<Stage>> {
     let text =
         std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let mut metrics = Metrics::default();
+    let mut stages = Vec::new();
     for (index, line) in text.lines().enumerate() {
-        add_line(&mut metrics, line).map_err(|why| {
+        add_line(&mut stages, line).map_err(|why| {
             anyhow!(
                 "{}, line {}: {why}. Delete the line, or continue the run with --resume, which \
                  drops a line cut short",
@@ -47,57 +40,55 @@ pub(crate) fn read(path: &Path) -> Result<Metrics> {
             )
         })?;
     }
-    if metrics.stages.iter().all(|stage| stage.loss.is_empty()) && metrics.accuracy.is_empty() {
+    if stages
+        .iter()
+        .all(|stage| stage.loss.is_empty() && stage.accuracy.is_empty())
+    {
         bail!(
             "{}: holds no loss and no accuracy yet; train for some steps first",
             path.display()
         );
     }
-    Ok(metrics)
+    Ok(stages)
 }
 
-fn add_line(metrics: &mut Metrics, line: &str) -> Result<()> {
+fn add_line(stages: &mut Vec<Stage>, line: &str) -> Result<()> {
     let fields: Map<String, Value> = serde_json::from_str(line)?;
     let step = number(&fields, "step")?.ok_or_else(|| anyhow!("`step` is missing"))?;
     let name = match fields.get("stage") {
-        Some(Value::String(name)) => name.clone(),
-        None => String::new(),
+        Some(Value::String(name)) => name.as_str(),
+        None => "",
         Some(other) => bail!("`stage` is {other}, not a text"),
     };
-    let index = match metrics.stages.iter().position(|stage| stage.name == name) {
-        Some(index) => index,
-        None => {
-            metrics.stages.push(Stage {
-                name: name.clone(),
-                ..Stage::default()
-            });
-            metrics.stages.len() - 1
-        }
-    };
-    let stage = &mut metrics.stages[index];
-    stage
-        .loss
-        .extend(number(&fields, "loss")?.map(|loss| (step, loss)));
-    let terms = fields.keys().filter(|key| key.starts_with("loss/")).count();
-    if terms > 1 {
-        stage
-            .ce
-            .extend(number(&fields, "loss/ce")?.map(|loss| (step, loss)));
+    let point =
+        |key: &str| Ok::<_, anyhow::Error>(number(&fields, key)?.map(|value| (step, value)));
+    let index = stages
+        .iter()
+        .position(|stage| stage.name == name)
+        .unwrap_or(stages.len());
+    if index == stages.len() {
+        stages.push(Stage {
+            name: name.to_owned(),
+            ..Stage::default()
+        });
+    }
+    let stage = &mut stages[index];
+    stage.loss.extend(point("loss")?);
+    if fields.keys().filter(|key| key.starts_with("loss/")).count() > 1 {
+        stage.ce.extend(point("loss/ce")?);
     }
     for key in fields.keys() {
-        let Some(task) = key
+        let task = key
             .strip_prefix("eval/")
-            .and_then(|rest| rest.strip_suffix("/acc"))
-        else {
-            continue;
-        };
-        let label = if name.is_empty() {
-            task.to_owned()
-        } else {
-            format!("{task}, {name}")
-        };
-        let value = number(&fields, key)?.map(|value| (step, value));
-        metrics.accuracy.entry(label).or_default().extend(value);
+            .and_then(|rest| rest.strip_suffix("/acc"));
+        let Some(task) = task else { continue };
+        if let Some(point) = point(key)? {
+            stage
+                .accuracy
+                .entry(task.to_owned())
+                .or_default()
+                .push(point);
+        }
     }
     Ok(())
 }
@@ -120,7 +111,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    fn parse(text: &str) -> Result<Metrics> {
+    fn parse(text: &str) -> Result<Vec<Stage>> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("metrics.jsonl");
         std::fs::write(&path, text).unwrap();
@@ -133,18 +124,19 @@ mod tests {
 {"step":2,"stage":"teacher","loss":null,"eval/mnli/acc":0.5}
 {"step":3,"stage":"distill","loss":9,"loss/ce":2,"loss/logits":7}
 "#;
-        let metrics = parse(text).unwrap();
-        let stage = |name: &str, loss, ce| Stage {
-            name: name.to_owned(),
-            loss,
-            ce,
+        let teacher = Stage {
+            name: "teacher".to_owned(),
+            loss: vec![(1.0, 2.5)],
+            ce: vec![],
+            accuracy: [("mnli".to_owned(), vec![(2.0, 0.5)])].into(),
         };
-        let expected = [
-            stage("teacher", vec![(1.0, 2.5)], vec![]),
-            stage("distill", vec![(3.0, 9.0)], vec![(3.0, 2.0)]),
-        ];
-        assert_eq!(metrics.stages, expected);
-        assert_eq!(metrics.accuracy["mnli, teacher"], [(2.0, 0.5)]);
+        let distill = Stage {
+            name: "distill".to_owned(),
+            loss: vec![(3.0, 9.0)],
+            ce: vec![(3.0, 2.0)],
+            accuracy: BTreeMap::new(),
+        };
+        assert_eq!(parse(text).unwrap(), [teacher, distill]);
     }
 
     #[test]

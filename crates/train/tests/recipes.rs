@@ -160,3 +160,19 @@ fn accumulated_micro_batches_equal_one_batch() {
         assert!((a - b).abs() < 2e-3 * a.abs(), "step {}: {a} and {b}", step + 1);
     }
 }
+
+/// Losses of the smoke recipes step by step; vector widths move them in the last digits.
+#[test]
+fn smoke_recipes_follow_their_pinned_curves() {
+    for name in ["mnli-smoke", "sst2-smoke", "cpt-falcon-smoke"] {
+        let path = root().join(format!("crates/train/tests/curves/{name}.json"));
+        let pinned: Vec<f32> =
+            serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let found = losses(&recipe(&format!("{name}.toml"), &[]), &dir.path().join("run"));
+        assert_eq!(found.len(), pinned.len(), "{name}");
+        for (step, (a, b)) in found.iter().zip(&pinned).enumerate() {
+            assert!((a - b).abs() <= 0.02 * b.abs(), "{name}, step {}: {a}, pinned {b}", step + 1);
+        }
+    }
+}
