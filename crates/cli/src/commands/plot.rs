@@ -7,13 +7,15 @@ use anyhow::{Result, anyhow};
 use plotters::coord::Shift;
 use plotters::prelude::*;
 
-use crate::metrics::{self, Metrics, Points};
+use crate::metrics::{self, Points, Stage};
 use crate::{model_path, output};
 
 /// Width of the drawing and height of a panel, in pixels.
 const PANEL: (u32, u32) = (900, 380);
 /// Losses that lie further apart than this factor are drawn on a logarithmic scale.
 const LINEAR_UP_TO: f64 = 20.0;
+/// Width of the legend beside a panel.
+const LEGEND: u32 = 200;
 const FONT: &str = "sans-serif";
 
 /// Arguments of `plot`.
@@ -36,13 +38,13 @@ pub(crate) fn run(args: Args) -> Result<()> {
             args.run.clone(),
         )
     };
-    let metrics = metrics::read(&file)?;
+    let stages = metrics::read(&file)?;
     let title = model_path::name(if folder.as_os_str().is_empty() {
         Path::new(".")
     } else {
         &folder
     });
-    let svg = draw(&metrics, &title).map_err(|error| anyhow!("cannot draw the curves: {error}"))?;
+    let svg = draw(&stages, &title).map_err(|error| anyhow!("cannot draw the curves: {error}"))?;
     let out = args.out.unwrap_or_else(|| folder.join("curves.svg"));
     output::write_file(&out, svg.as_bytes())?;
     output::print(format_args!("{}\n", out.display()))?;
@@ -56,54 +58,53 @@ struct Series<'a> {
     points: &'a Points,
 }
 
-fn draw(metrics: &Metrics, title: &str) -> Result<String, Box<dyn Error>> {
-    let mut losses = Vec::new();
-    for (index, stage) in metrics.stages.iter().enumerate() {
+/// A stage has the same colour in both panels, and both show the same steps.
+fn draw(stages: &[Stage], title: &str) -> Result<String, Box<dyn Error>> {
+    let (mut losses, mut accuracies) = (Vec::new(), Vec::new());
+    for (index, stage) in stages.iter().enumerate() {
         let color = Palette99::pick(index);
         let name = if stage.name.is_empty() {
-            "loss"
+            "run"
         } else {
             &stage.name
         };
-        losses.push(Series {
-            name: name.to_owned(),
-            color: color.mix(1.0),
-            points: &stage.loss,
-        });
-        losses.push(Series {
-            name: format!("{name}, cross-entropy"),
-            color: color.mix(0.45),
-            points: &stage.ce,
-        });
-    }
-    losses.retain(|series| !series.points.is_empty());
-    let color = |index| Palette99::pick(index).mix(1.0);
-    let accuracies: Vec<Series<'_>> = metrics
-        .accuracy
-        .iter()
-        .filter(|(_, points)| !points.is_empty())
-        .enumerate()
-        .map(|(index, (name, points))| Series {
-            name: name.clone(),
-            color: color(index),
+        let series = |name, opacity, points| Series {
+            name,
+            color: color.mix(opacity),
             points,
-        })
-        .collect();
-    let panels: Vec<(&str, Vec<Series<'_>>)> = [("loss", losses), ("accuracy", accuracies)]
-        .into_iter()
-        .filter(|p| !p.1.is_empty())
+        };
+        losses.push(series(name.to_owned(), 1.0, &stage.loss));
+        losses.push(series(format!("{name}, cross-entropy"), 0.45, &stage.ce));
+        for (task, points) in &stage.accuracy {
+            accuracies.push(series(format!("{name}, {task}"), 1.0, points));
+        }
+    }
+    let mut panels = [("loss", losses), ("accuracy", accuracies)];
+    for (_, series) in &mut panels {
+        series.retain(|s| !s.points.is_empty());
+    }
+    let points = panels
+        .iter()
+        .flat_map(|(_, series)| series)
+        .flat_map(|s| s.points);
+    let steps = range(points.map(|&(step, _)| step));
+    let shown: Vec<_> = panels
+        .iter()
+        .filter(|(_, series)| !series.is_empty())
         .collect();
 
     let mut svg = String::new();
     {
-        let height = 40 + PANEL.1 * u32::try_from(panels.len())?;
+        let height = 40 + PANEL.1 * u32::try_from(shown.len())?;
         let root = SVGBackend::with_string(&mut svg, (PANEL.0, height)).into_drawing_area();
         root.fill(&WHITE)?;
         let areas = root
             .titled(title, (FONT, 20))?
-            .split_evenly((panels.len(), 1));
-        for ((name, series), area) in panels.iter().zip(&areas) {
-            panel(area, name, series)?;
+            .split_evenly((shown.len(), 1));
+        for ((name, series), area) in shown.into_iter().zip(&areas) {
+            let (plot, side) = area.split_horizontally(PANEL.0 - LEGEND);
+            panel(&plot, name, series, steps)?;
+            legend(&side, series)?;
         }
         root.present()?;
     }
@@ -114,13 +115,16 @@ fn panel(
     area: &DrawingArea<SVGBackend<'_>, Shift>,
     name: &str,
     series: &[Series<'_>],
+    (left, right): (f64, f64),
 ) -> Result<(), Box<dyn Error>> {
-    let all = || series.iter().flat_map(|s| s.points.iter().copied());
-    let (low, high) = range(all().map(|(_, y)| y));
+    let values = series
+        .iter()
+        .flat_map(|s| s.points)
+        .map(|&(_, value)| value);
+    let (low, high) = range(values);
     let logarithmic = name == "loss" && low > 0.0 && high > LINEAR_UP_TO * low;
     let place = |y: f64| if logarithmic { y.log10() } else { y };
     let value = |y: f64| if logarithmic { 10_f64.powf(y) } else { y };
-    let (left, right) = range(all().map(|(x, _)| x));
     let (bottom, top) = (place(low), place(high));
     // A single point or a level line needs some room too.
     let margin = if top > bottom {
@@ -149,22 +153,28 @@ fn panel(
         .y_label_formatter(&|&y| short(value(y)))
         .draw()?;
     for s in series {
-        let style = s.color.stroke_width(2);
         let points: Vec<(f64, f64)> = s.points.iter().map(|&(x, y)| (x, place(y))).collect();
         if let [point] = points[..] {
             chart.draw_series([Circle::new(point, 3, s.color.filled())])?;
         }
-        chart
-            .draw_series(LineSeries::new(points, style))?
-            .label(s.name.clone())
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], style));
+        chart.draw_series(LineSeries::new(points, s.color.stroke_width(2)))?;
     }
-    chart
-        .configure_series_labels()
-        .label_font((FONT, 13))
-        .background_style(WHITE.mix(0.8))
-        .border_style(BLACK.mix(0.3))
-        .draw()?;
+    Ok(())
+}
+
+/// Beside the panel, where it can hide no curve.
+fn legend(
+    area: &DrawingArea<SVGBackend<'_>, Shift>,
+    series: &[Series<'_>],
+) -> Result<(), Box<dyn Error>> {
+    for (index, s) in series.iter().enumerate() {
+        let y = 20 + 20 * i32::try_from(index)?;
+        area.draw(&PathElement::new(
+            [(0, y), (18, y)],
+            s.color.stroke_width(2),
+        ))?;
+        area.draw(&Text::new(s.name.clone(), (24, y - 7), (FONT, 13)))?;
+    }
     Ok(())
 }
 
@@ -188,57 +198,45 @@ fn short(value: f64) -> String {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::metrics::Stage;
 
     #[test]
     fn both_panels_have_their_words_as_text() {
-        let metrics = Metrics {
-            stages: vec![
-                Stage {
-                    name: "teacher".into(),
-                    loss: vec![(0.0, 3.0), (10.0, 1.0)],
-                    ce: vec![],
-                },
-                Stage {
-                    name: "kd".into(),
-                    loss: vec![(11.0, 90.0)],
-                    ce: vec![(11.0, 1.2)],
-                },
-            ],
-            accuracy: [("mnli".to_owned(), vec![(10.0, 0.7)])].into(),
-        };
-        let svg = draw(&metrics, "a <run>").unwrap();
+        let stages = [
+            Stage {
+                name: "teacher".into(),
+                loss: vec![(0.0, 3.0), (10.0, 1.0)],
+                accuracy: [("mnli".to_owned(), vec![(10.0, 0.7)])].into(),
+                ..Stage::default()
+            },
+            Stage {
+                name: "kd".into(),
+                loss: vec![(11.0, 90.0), (12.0, 70.0)],
+                ce: vec![(11.0, 1.2)],
+                ..Stage::default()
+            },
+        ];
+        let svg = draw(&stages, "a <run>").unwrap();
         let text: Vec<&str> = svg.lines().map(str::trim).collect();
         for word in [
             "teacher",
             "kd, cross-entropy",
-            "mnli",
+            "teacher, mnli",
             "loss (log)",
             "accuracy",
             "step",
         ] {
             assert!(text.contains(&word), "{word} is missing in {svg}");
         }
-        assert!(
-            svg.contains("a &lt;run&gt;") && svg.matches("<polyline").count() >= 2,
-            "{svg}"
-        );
+        assert!(svg.contains("a &lt;run&gt;"), "{svg}");
     }
 
     #[test]
     fn a_run_without_evaluation_has_one_panel() {
-        let stages = vec![Stage {
+        let stage = Stage {
             loss: vec![(5.0, 2.0)],
             ..Stage::default()
-        }];
-        let svg = draw(
-            &Metrics {
-                stages,
-                ..Metrics::default()
-            },
-            "run",
-        )
-        .unwrap();
+        };
+        let svg = draw(&[stage], "run").unwrap();
         assert!(
             svg.contains("<circle") && !svg.contains("accuracy"),
             "{svg}"
