@@ -21,7 +21,9 @@ pub(crate) fn post_json(address: SocketAddr, path: &str, body: &Value) -> anyhow
     )?;
     let mut reply = String::new();
     stream.take(1 << 20).read_to_string(&mut reply)?;
-    let (head, text) = reply.split_once("\r\n\r\n").context("the reply has no body")?;
+    let (head, text) = reply
+        .split_once("\r\n\r\n")
+        .context("the reply has no body")?;
     let status = head.lines().next().unwrap_or_default();
     ensure!(status.contains(" 200 "), "{status}: {text}");
     Ok(serde_json::from_str(text)?)

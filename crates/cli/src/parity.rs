@@ -7,9 +7,9 @@ use burn::tensor::{Tensor, TensorData};
 use tritburn_engine::Engine;
 use tritburn_nn::CausalLm;
 use tritburn_nn::device::{DeviceKind, OnDevice};
+use tritburn_nn::folder::FolderSource;
 use tritburn_nn::ops::{Kernels, Ops};
 use tritburn_quant::config::ModelConfig;
-use tritburn_nn::folder::FolderSource;
 
 /// Largest difference of a logit that is accepted, as a share of the largest logit.
 ///
@@ -36,8 +36,10 @@ pub(crate) fn max_rel_diff(
             let config = ModelConfig::read(&self.0.join("config.json"))?;
             let model = CausalLm::<B>::new(&config, &mut FolderSource::open(self.0)?, device)?;
             let logits = self.1.iter().map(|prompt| {
-                let ids: Vec<i32> =
-                    prompt.iter().map(|&t| i32::try_from(t)).collect::<Result<_, _>>()?;
+                let ids: Vec<i32> = prompt
+                    .iter()
+                    .map(|&t| i32::try_from(t))
+                    .collect::<Result<_, _>>()?;
                 let ids = Tensor::<B, 1, burn::tensor::Int>::from_data(
                     TensorData::new(ids, [prompt.len()]),
                     device,
@@ -60,6 +62,9 @@ pub(crate) fn max_rel_diff(
             largest = largest.max(b.abs());
         }
     }
-    ensure!(largest > 0.0 && diff.is_finite(), "logits are all zero or not finite");
+    ensure!(
+        largest > 0.0 && diff.is_finite(),
+        "logits are all zero or not finite"
+    );
     Ok(f64::from(diff / largest))
 }

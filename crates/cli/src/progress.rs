@@ -61,7 +61,12 @@ impl Progress {
 impl Observer for Progress {
     fn event(&mut self, event: &TrainEvent) {
         match event {
-            TrainEvent::StageStart { stage, done, steps, parameters } => {
+            TrainEvent::StageStart {
+                stage,
+                done,
+                steps,
+                parameters,
+            } => {
                 self.line(&format!("{stage}: {steps} steps, {parameters} weights"));
                 if *done > 0 {
                     self.line(&format!("{stage}: goes on after step {done}"));
@@ -72,7 +77,14 @@ impl Observer for Progress {
                     bar.set_prefix(stage.clone());
                 }
             }
-            TrainEvent::Step { stage, step, steps, loss, tok_s, .. } => {
+            TrainEvent::Step {
+                stage,
+                step,
+                steps,
+                loss,
+                tok_s,
+                ..
+            } => {
                 self.done = self.stage_start + step;
                 if let Some(bar) = &self.bar {
                     bar.set_position(self.done as u64);
@@ -88,12 +100,23 @@ impl Observer for Progress {
                     ));
                 }
             }
-            TrainEvent::Eval { stage, metric, value } => {
+            TrainEvent::Eval {
+                stage,
+                metric,
+                value,
+            } => {
                 self.line(&format!("{stage}: {metric} {value:.3}"));
             }
-            TrainEvent::StageEnd { stage, seconds, path } => {
+            TrainEvent::StageEnd {
+                stage,
+                seconds,
+                path,
+            } => {
                 self.stage_start = self.done;
-                self.line(&format!("{stage}: done in {seconds:.1} s, {}", path.display()));
+                self.line(&format!(
+                    "{stage}: done in {seconds:.1} s, {}",
+                    path.display()
+                ));
             }
             _ => {}
         }

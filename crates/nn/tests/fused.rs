@@ -34,7 +34,13 @@ fn run<B: Kernels>(
     let grads = (y.clone() * grad).sum().backward();
     let mut out = vec![y.into_data().iter::<f32>().collect()];
     for leaf in leaves {
-        out.push(leaf.grad(&grads).unwrap().into_data().iter::<f32>().collect());
+        out.push(
+            leaf.grad(&grads)
+                .unwrap()
+                .into_data()
+                .iter::<f32>()
+                .collect(),
+        );
     }
     out
 }
@@ -43,7 +49,10 @@ fn same(what: &str, fused: &[Vec<f32>], plain: &[Vec<f32>]) {
     for (i, (a, b)) in fused.iter().zip(plain).enumerate() {
         let largest = b.iter().fold(1e-3f32, |m, x| m.max(x.abs()));
         for (a, b) in a.iter().zip(b) {
-            assert!((a - b).abs() <= 2e-5 * largest, "{what}, tensor {i}: {a} and {b}");
+            assert!(
+                (a - b).abs() <= 2e-5 * largest,
+                "{what}, tensor {i}: {a} and {b}"
+            );
         }
     }
 }
@@ -54,7 +63,10 @@ const SHAPES: [[usize; 2]; 6] = [[1, 1], [3, 7], [5, 16], [2, 33], [70, 64], [13
 #[test]
 fn norms_agree() {
     for [rows, width] in SHAPES {
-        let inputs = [(random([rows, width]), [rows, width]), (random([1, width]), [1, width])];
+        let inputs = [
+            (random([rows, width]), [rows, width]),
+            (random([1, width]), [1, width]),
+        ];
         let g = random([rows, width]);
         let fused = run::<Flex>(&inputs, &g, |x| {
             Fused::rms_norm(x[0].clone(), x[1].clone().reshape([width]), 1e-6)
@@ -72,10 +84,12 @@ fn gates_agree() {
         for act in [HiddenAct::Silu, HiddenAct::Relu2] {
             let inputs = [(random(shape), shape), (random(shape), shape)];
             let g = random(shape);
-            let fused =
-                run::<Flex>(&inputs, &g, |x| Fused::gated_act(x[0].clone(), x[1].clone(), act));
-            let plain =
-                run::<NdArray>(&inputs, &g, |x| Plain::gated_act(x[0].clone(), x[1].clone(), act));
+            let fused = run::<Flex>(&inputs, &g, |x| {
+                Fused::gated_act(x[0].clone(), x[1].clone(), act)
+            });
+            let plain = run::<NdArray>(&inputs, &g, |x| {
+                Plain::gated_act(x[0].clone(), x[1].clone(), act)
+            });
             same("gated_act", &fused, &plain);
         }
     }
@@ -88,16 +102,28 @@ fn silu_survives_extreme_inputs() {
     let gate = Tensor::<Flex, 1>::from_data(x, &device).reshape([1, 7]);
     let y = <Flex as Kernels>::gated_act(gate, Tensor::ones([1, 7], &device), HiddenAct::Silu);
     let y: Vec<f32> = y.into_data().iter::<f32>().collect();
-    assert!(y[..3].iter().all(|v| v.abs() < 1e-6 || *v > -1e-5 * 1e30), "{y:?}");
+    assert!(
+        y[..3].iter().all(|v| v.abs() < 1e-6 || *v > -1e-5 * 1e30),
+        "{y:?}"
+    );
     assert_eq!(&y[3..], &[0.0, 88.0, 200.0, 1e30]);
 }
 
 #[test]
 fn attention_agrees() {
-    for (batch, seq, heads, kv_heads, head_dim) in
-        [(1, 1, 1, 1, 2), (2, 5, 4, 2, 8), (3, 17, 4, 1, 16), (2, 48, 6, 3, 32)]
-    {
-        let shape = AttentionShape { batch, seq, heads, kv_heads, head_dim };
+    for (batch, seq, heads, kv_heads, head_dim) in [
+        (1, 1, 1, 1, 2),
+        (2, 5, 4, 2, 8),
+        (3, 17, 4, 1, 16),
+        (2, 48, 6, 3, 32),
+    ] {
+        let shape = AttentionShape {
+            batch,
+            seq,
+            heads,
+            kv_heads,
+            head_dim,
+        };
         let q = [batch * seq, heads * head_dim];
         let kv = [batch * seq, kv_heads * head_dim];
         let inputs = [(random(q), q), (random(kv), kv), (random(kv), kv)];
@@ -135,12 +161,17 @@ fn rope_agrees() {
 fn bit_linear_agrees_and_passes_gradients() {
     for [rows, width] in SHAPES {
         let out = 24;
-        let inputs = [(random([rows, width]), [rows, width]), (random([out, width]), [out, width])];
+        let inputs = [
+            (random([rows, width]), [rows, width]),
+            (random([out, width]), [out, width]),
+        ];
         let g = random([rows, out]);
-        let fused =
-            run::<Flex>(&inputs, &g, |x| Fused::bit_linear(x[0].clone(), x[1].clone()));
-        let plain =
-            run::<NdArray>(&inputs, &g, |x| Plain::bit_linear(x[0].clone(), x[1].clone()));
+        let fused = run::<Flex>(&inputs, &g, |x| {
+            Fused::bit_linear(x[0].clone(), x[1].clone())
+        });
+        let plain = run::<NdArray>(&inputs, &g, |x| {
+            Plain::bit_linear(x[0].clone(), x[1].clone())
+        });
         same("bit_linear", &fused, &plain);
     }
 }
@@ -149,9 +180,16 @@ fn bit_linear_agrees_and_passes_gradients() {
 fn bit_linear_forward_is_exact_over_codes() {
     let (rows, width, out) = (9, 100, 13);
     let device = Default::default();
-    let x = Tensor::<Flex, 2>::from_data(TensorData::new(random([rows, width]), [rows, width]), &device);
-    let w = Tensor::<Flex, 2>::from_data(TensorData::new(random([out, width]), [out, width]), &device);
-    let y: Vec<f32> = Flex::bit_linear(x.clone(), w.clone()).into_data().iter::<f32>().collect();
+    let x = Tensor::<Flex, 2>::from_data(
+        TensorData::new(random([rows, width]), [rows, width]),
+        &device,
+    );
+    let w =
+        Tensor::<Flex, 2>::from_data(TensorData::new(random([out, width]), [out, width]), &device);
+    let y: Vec<f32> = Flex::bit_linear(x.clone(), w.clone())
+        .into_data()
+        .iter::<f32>()
+        .collect();
     let x: Vec<f32> = x.into_data().iter::<f32>().collect();
     let w: Vec<f32> = w.into_data().iter::<f32>().collect();
     let scale = tritburn_quant::ternary::absmean(&w);
@@ -160,10 +198,18 @@ fn bit_linear_forward_is_exact_over_codes() {
         let mut codes = vec![0i8; width];
         let step = tritburn_quant::act::absmax_int8(x, &mut codes);
         for (o, w) in w.chunks_exact(width).enumerate() {
-            let acc: i32 = codes.iter().zip(w).map(|(a, b)| i32::from(*a) * i32::from(*b)).sum();
+            let acc: i32 = codes
+                .iter()
+                .zip(w)
+                .map(|(a, b)| i32::from(*a) * i32::from(*b))
+                .sum();
             #[allow(clippy::cast_precision_loss)]
             let exact = acc as f32 * (step * scale);
-            assert_eq!(y[r * out + o].to_bits(), exact.to_bits(), "token {r}, output {o}");
+            assert_eq!(
+                y[r * out + o].to_bits(),
+                exact.to_bits(),
+                "token {r}, output {o}"
+            );
         }
     }
 }
@@ -184,12 +230,20 @@ fn adamw_agrees() {
     let data: Vec<Vec<f32>> = (0..4).map(|_| random([1, n])).collect();
     fn go<B: Kernels>(data: &[Vec<f32>], step: &AdamWStep) -> Vec<Vec<f32>> {
         let t = |i: usize| {
-            let d = if i == 3 { data[3].iter().map(|x| x * x).collect() } else { data[i].clone() };
+            let d = if i == 3 {
+                data[3].iter().map(|x| x * x).collect()
+            } else {
+                data[i].clone()
+            };
             Tensor::<B, 1>::from_data(TensorData::new(d, [data[i].len()]), &B::Device::default())
         };
         B::adamw(t(0), t(1), t(2), t(3), step)
             .map(|x| x.into_data().iter::<f32>().collect())
             .to_vec()
     }
-    same("adamw", &go::<Flex>(&data, &step), &go::<NdArray>(&data, &step));
+    same(
+        "adamw",
+        &go::<Flex>(&data, &step),
+        &go::<NdArray>(&data, &step),
+    );
 }

@@ -26,7 +26,12 @@ struct Vectors(TensorFile);
 
 impl Vectors {
     fn get(&self, name: &str) -> (Vec<usize>, Vec<f32>) {
-        let shape = self.0.info(name).unwrap_or_else(|| panic!("{name} is missing")).1.to_vec();
+        let shape = self
+            .0
+            .info(name)
+            .unwrap_or_else(|| panic!("{name} is missing"))
+            .1
+            .to_vec();
         let data = self.0.tensor_f32(name, &shape).unwrap();
         (shape, data)
     }
@@ -43,8 +48,14 @@ impl Vectors {
 fn close(what: &str, found: &[f32], expected: &[f32], tolerance: f32) {
     assert_eq!(found.len(), expected.len(), "{what}");
     let largest = expected.iter().fold(0.0f32, |m, x| m.max(x.abs()));
-    let diff = found.iter().zip(expected).fold(0.0f32, |m, (a, b)| m.max((a - b).abs()));
-    assert!(diff <= tolerance * largest, "{what}: differs by {diff}, largest value {largest}");
+    let diff = found
+        .iter()
+        .zip(expected)
+        .fold(0.0f32, |m, (a, b)| m.max((a - b).abs()));
+    assert!(
+        diff <= tolerance * largest,
+        "{what}: differs by {diff}, largest value {largest}"
+    );
 }
 
 fn host<B: Kernels, const D: usize>(x: Tensor<B, D>) -> Vec<f32> {
@@ -62,11 +73,26 @@ fn quantisers_and_bit_linear<B: Kernels + Ops>() {
     let x = Tensor::<Autodiff<B>, 2>::from_inner(v.rows::<B>("x")).require_grad();
     let w = Tensor::<Autodiff<B>, 2>::from_inner(v.rows::<B>("w")).require_grad();
     let y = <Autodiff<B> as Ops>::bit_linear(x.clone(), w.clone());
-    close("y", &host(y.clone().inner()), &v.get("lin.b158_a8.y").1, 1e-5);
+    close(
+        "y",
+        &host(y.clone().inner()),
+        &v.get("lin.b158_a8.y").1,
+        1e-5,
+    );
     let grad = Tensor::from_inner(v.rows::<B>("lin.b158_a8.gout"));
     let grads = (y * grad).sum().backward();
-    close("gx", &host(x.grad(&grads).unwrap()), &v.get("lin.b158_a8.gx").1, 1e-5);
-    close("gw", &host(w.grad(&grads).unwrap()), &v.get("lin.b158_a8.gw").1, 1e-5);
+    close(
+        "gx",
+        &host(x.grad(&grads).unwrap()),
+        &v.get("lin.b158_a8.gx").1,
+        1e-5,
+    );
+    close(
+        "gw",
+        &host(w.grad(&grads).unwrap()),
+        &v.get("lin.b158_a8.gw").1,
+        1e-5,
+    );
 }
 
 #[test]
@@ -88,11 +114,26 @@ fn golden_norm_then_bit_linear() {
     let w = Tensor::<A, 2>::from_inner(v.rows("w")).require_grad();
     let ones = Tensor::ones([64], &Default::default());
     let y = A::bit_linear(A::rms_norm(x.clone(), ones, 1e-6), w.clone());
-    close("y", &host(y.clone().inner()), &v.get("rmslin.b158_a8.y").1, 1e-5);
+    close(
+        "y",
+        &host(y.clone().inner()),
+        &v.get("rmslin.b158_a8.y").1,
+        1e-5,
+    );
     let grad = Tensor::from_inner(v.rows("lin.b158_a8.gout"));
     let grads = (y * grad).sum().backward();
-    close("gx", &host(x.grad(&grads).unwrap()), &v.get("rmslin.b158_a8.gx").1, 1e-5);
-    close("gw", &host(w.grad(&grads).unwrap()), &v.get("rmslin.b158_a8.gw").1, 1e-5);
+    close(
+        "gx",
+        &host(x.grad(&grads).unwrap()),
+        &v.get("rmslin.b158_a8.gx").1,
+        1e-5,
+    );
+    close(
+        "gw",
+        &host(w.grad(&grads).unwrap()),
+        &v.get("rmslin.b158_a8.gw").1,
+        1e-5,
+    );
 }
 
 /// Logits on the positions that are not padding.
@@ -125,7 +166,12 @@ fn model_logits<B: Kernels + Ops>(name: &str, tolerance: f32) {
     for (row, &valid) in mask.iter().enumerate() {
         if valid != 0 {
             let at = row * vocab..(row + 1) * vocab;
-            close(&format!("{name}, row {row}"), &found[at.clone()], &expected[at], tolerance);
+            close(
+                &format!("{name}, row {row}"),
+                &found[at.clone()],
+                &expected[at],
+                tolerance,
+            );
         }
     }
 }

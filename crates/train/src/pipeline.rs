@@ -18,9 +18,9 @@ use crate::objective::Distillation;
 use crate::observer::Observer;
 use crate::recipe::{Recipe, StageKind, StageSection, scratch_config, stage_config};
 use crate::run::{Checkpoint, RunDir, save_model};
-use tritburn_nn::folder::FolderSource;
 use crate::stage::{Context, Progress, Stage};
 use crate::task_eval::TaskEval;
+use tritburn_nn::folder::FolderSource;
 
 /// What a finished run amounts to.
 #[derive(Debug, Clone, PartialEq)]

@@ -26,7 +26,9 @@ fn open(name: &str) -> Option<TensorFile> {
 }
 
 fn get(file: &TensorFile, name: &str) -> (Vec<usize>, Vec<f32>) {
-    let (_, shape) = file.info(name).unwrap_or_else(|| panic!("{name} is missing"));
+    let (_, shape) = file
+        .info(name)
+        .unwrap_or_else(|| panic!("{name} is missing"));
     let shape = shape.to_vec();
     let data = file.tensor_f32(name, &shape).unwrap();
     (shape, data)
@@ -35,8 +37,14 @@ fn get(file: &TensorFile, name: &str) -> (Vec<usize>, Vec<f32>) {
 fn close(what: &str, found: &[f32], expected: &[f32], tolerance: f32) {
     assert_eq!(found.len(), expected.len(), "{what}");
     let largest = expected.iter().fold(0.0f32, |m, x| m.max(x.abs()));
-    let diff = found.iter().zip(expected).fold(0.0f32, |m, (a, b)| m.max((a - b).abs()));
-    assert!(diff <= tolerance * largest, "{what}: differs by {diff}, largest value {largest}");
+    let diff = found
+        .iter()
+        .zip(expected)
+        .fold(0.0f32, |m, (a, b)| m.max((a - b).abs()));
+    assert!(
+        diff <= tolerance * largest,
+        "{what}: differs by {diff}, largest value {largest}"
+    );
 }
 
 fn host<B: burn::tensor::backend::Backend, const D: usize>(x: Tensor<B, D>) -> Vec<f32> {
@@ -45,14 +53,19 @@ fn host<B: burn::tensor::backend::Backend, const D: usize>(x: Tensor<B, D>) -> V
 
 #[test]
 fn golden_logits_kd() {
-    let Some(file) = open("quant_and_losses.safetensors") else { return };
+    let Some(file) = open("quant_and_losses.safetensors") else {
+        return;
+    };
     let (shape, student) = get(&file, "kd.student_logits");
     let (_, teacher) = get(&file, "kd.teacher_logits");
     let (_, mask) = get(&file, "kd.mask");
     let vocab = shape[2];
     let valid: Vec<usize> = (0..mask.len()).filter(|&i| mask[i] > 0.0).collect();
     let pick = |all: &[f32]| -> Vec<f32> {
-        valid.iter().flat_map(|&r| all[r * vocab..(r + 1) * vocab].to_vec()).collect()
+        valid
+            .iter()
+            .flat_map(|&r| all[r * vocab..(r + 1) * vocab].to_vec())
+            .collect()
     };
     let device = Default::default();
     let rows = [valid.len(), vocab];
@@ -65,7 +78,12 @@ fn golden_logits_kd() {
         close("loss", &host(loss.clone().inner()), &expected, 1e-5);
         let grads = loss.backward();
         let expected = get(&file, &format!("kd.tau{tau}.grad_student")).1;
-        close("grad", &host(s.grad(&grads).unwrap()), &pick(&expected), 1e-5);
+        close(
+            "grad",
+            &host(s.grad(&grads).unwrap()),
+            &pick(&expected),
+            1e-5,
+        );
     }
 }
 
@@ -87,14 +105,34 @@ fn relation(file: &TensorFile, prefix: &str, heads: usize, mask: &[f32], form: R
         [part("q"), part("k"), part("v")].map(Tensor::<A, 2>::from_inner)
     };
     let [q, k, v] = states("student").map(Tensor::require_grad);
-    let student = QkvStates { q: q.clone(), k: k.clone(), v: v.clone() };
+    let student = QkvStates {
+        q: q.clone(),
+        k: k.clone(),
+        v: v.clone(),
+    };
     let [tq, tk, tv] = states("teacher");
-    let teacher = QkvStates { q: tq, k: tk, v: tv };
+    let teacher = QkvStates {
+        q: tq,
+        k: tk,
+        v: tv,
+    };
     let (shape, _) = get(file, &format!("{prefix}.q.student"));
-    let shape = RelationShape { batch: shape[0], seq: shape[2], split_heads: heads };
-    let mask = Tensor::from_data(TensorData::new(mask.to_vec(), [mask.len()]), &Default::default());
+    let shape = RelationShape {
+        batch: shape[0],
+        seq: shape[2],
+        split_heads: heads,
+    };
+    let mask = Tensor::from_data(
+        TensorData::new(mask.to_vec(), [mask.len()]),
+        &Default::default(),
+    );
     let loss = relation_loss(&student, &teacher, &mask, shape, form);
-    close(prefix, &host(loss.clone().inner()), &get(file, &format!("{prefix}.loss")).1, 1e-5);
+    close(
+        prefix,
+        &host(loss.clone().inner()),
+        &get(file, &format!("{prefix}.loss")).1,
+        1e-5,
+    );
     let grads = loss.backward();
     for (kind, x) in [("q", q), ("k", k), ("v", v)] {
         let (shape, expected) = get(file, &format!("{prefix}.{kind}.grad"));
@@ -106,7 +144,9 @@ fn relation(file: &TensorFile, prefix: &str, heads: usize, mask: &[f32], form: R
 
 #[test]
 fn golden_relation_eq12() {
-    let Some(file) = open("quant_and_losses.safetensors") else { return };
+    let Some(file) = open("quant_and_losses.safetensors") else {
+        return;
+    };
     let (_, mask) = get(&file, "kd.mask");
     relation(&file, "rel.h4", 4, &mask, RelationForm::Eq12);
     relation(&file, "rel.h1", 1, &mask, RelationForm::Eq12);
@@ -114,17 +154,33 @@ fn golden_relation_eq12() {
 
 #[test]
 fn golden_relation_alg1_and_official() {
-    let Some(file) = open("losses_and_more.safetensors") else { return };
+    let Some(file) = open("losses_and_more.safetensors") else {
+        return;
+    };
     let ones = vec![1.0; 2 * 9];
     for heads in [4, 8] {
-        relation(&file, &format!("alg1.h{heads}"), heads, &ones, RelationForm::Alg1);
-        relation(&file, &format!("official.h{heads}"), heads, &ones, RelationForm::Official);
+        relation(
+            &file,
+            &format!("alg1.h{heads}"),
+            heads,
+            &ones,
+            RelationForm::Alg1,
+        );
+        relation(
+            &file,
+            &format!("official.h{heads}"),
+            heads,
+            &ones,
+            RelationForm::Official,
+        );
     }
 }
 
 #[test]
 fn golden_adamw_with_clipping() {
-    let Some(file) = open("losses_and_more.safetensors") else { return };
+    let Some(file) = open("losses_and_more.safetensors") else {
+        return;
+    };
     let flat = |name: &str| {
         let data = get(&file, name).1;
         let n = data.len();
@@ -137,7 +193,12 @@ fn golden_adamw_with_clipping() {
         let (gw, gn) = (flat(&format!("adamw.gw{i}")), flat(&format!("adamw.gn{i}")));
         let square = (gw.clone() * gw.clone()).sum() + (gn.clone() * gn.clone()).sum();
         let norm = host(square.sqrt())[0];
-        close("norm", &[norm], &get(&file, &format!("adamw.norm{i}")).1, 1e-5);
+        close(
+            "norm",
+            &[norm],
+            &get(&file, &format!("adamw.norm{i}")).1,
+            1e-5,
+        );
         let step = AdamWStep {
             lr: 1e-2,
             beta1: 0.9,
@@ -149,9 +210,22 @@ fn golden_adamw_with_clipping() {
             bias2: 1.0 - 0.95f32.powi(i + 1),
         };
         [w, wm, wv] = Flex::adamw(w, gw, wm, wv, &step);
-        let plain = AdamWStep { weight_decay: 0.0, ..step };
+        let plain = AdamWStep {
+            weight_decay: 0.0,
+            ..step
+        };
         [n, nm, nv] = Flex::adamw(n, gn, nm, nv, &plain);
-        close("w", &host(w.clone()), &get(&file, &format!("adamw.w{}", i + 1)).1, 1e-5);
-        close("n", &host(n.clone()), &get(&file, &format!("adamw.n{}", i + 1)).1, 1e-5);
+        close(
+            "w",
+            &host(w.clone()),
+            &get(&file, &format!("adamw.w{}", i + 1)).1,
+            1e-5,
+        );
+        close(
+            "n",
+            &host(n.clone()),
+            &get(&file, &format!("adamw.n{}", i + 1)).1,
+            1e-5,
+        );
     }
 }

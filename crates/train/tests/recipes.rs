@@ -19,7 +19,9 @@ fn recipe(name: &str, set: &[&str]) -> Recipe {
     let mut set: Vec<String> = set.iter().map(ToString::to_string).collect();
     let text = std::fs::read_to_string(root().join("recipes").join(name)).unwrap();
     for key in ["dir", "corpus"] {
-        let line = text.lines().find(|l| l.starts_with(&format!("{key} = \"data/")));
+        let line = text
+            .lines()
+            .find(|l| l.starts_with(&format!("{key} = \"data/")));
         if let Some(path) = line.and_then(|l| l.split('"').nth(1)) {
             set.push(format!("data.{key}={}", root().join(path).display()));
         }
@@ -83,10 +85,19 @@ fn a_run_stopped_and_resumed_anywhere_ends_with_the_same_bytes() {
             assert!(matches!(error, TrainError::Interrupted { step, .. } if step == stop_at));
             let (run, recipe) = RunDir::open(&out).unwrap();
             let stop = AtomicBool::new(false);
-            train::<Flex>(&recipe, &run, &Default::default(), &mut |_: &TrainEvent| {}, &stop)
-                .unwrap();
+            train::<Flex>(
+                &recipe,
+                &run,
+                &Default::default(),
+                &mut |_: &TrainEvent| {},
+                &stop,
+            )
+            .unwrap();
         }
-        assert!(bytes(&name).unwrap() == whole, "stopped after step {stop_at}");
+        assert!(
+            bytes(&name).unwrap() == whole,
+            "stopped after step {stop_at}"
+        );
         let lines = std::fs::read_to_string(out.join("metrics.jsonl")).unwrap();
         let steps: Vec<u64> = lines
             .lines()
@@ -94,19 +105,31 @@ fn a_run_stopped_and_resumed_anywhere_ends_with_the_same_bytes() {
             .filter(|v| v.get("loss").is_some())
             .map(|v| v["step"].as_u64().unwrap())
             .collect();
-        assert_eq!(steps, (1..=total as u64).collect::<Vec<_>>(), "stopped after {stop_at}");
+        assert_eq!(
+            steps,
+            (1..=total as u64).collect::<Vec<_>>(),
+            "stopped after {stop_at}"
+        );
     }
 }
 
 #[test]
 fn a_loss_that_is_no_number_stops_the_run_and_keeps_its_checkpoints() {
-    let recipe = recipe("mnli-smoke.toml", &["stage.fp-sft.lr=1e30", "stage.fp-sft.clip=0"]);
+    let recipe = recipe(
+        "mnli-smoke.toml",
+        &["stage.fp-sft.lr=1e30", "stage.fp-sft.clip=0"],
+    );
     let dir = tempfile::tempdir().unwrap();
     let run = RunDir::create_at(dir.path().join("run"), &recipe).unwrap();
     let stop = AtomicBool::new(false);
-    let error =
-        train::<Flex>(&recipe, &run, &Default::default(), &mut |_: &TrainEvent| {}, &stop)
-            .unwrap_err();
+    let error = train::<Flex>(
+        &recipe,
+        &run,
+        &Default::default(),
+        &mut |_: &TrainEvent| {},
+        &stop,
+    )
+    .unwrap_err();
     assert!(matches!(error, TrainError::NotFinite { .. }), "{error}");
     assert!(error.to_string().contains("stage.fp-sft.lr"), "{error}");
     assert!(!run.checkpoint_steps().is_empty());
@@ -121,9 +144,14 @@ fn a_checkpoint_that_cannot_be_written_leaves_the_older_ones() {
     // A file where the second checkpoint's folder is to be filled.
     std::fs::write(run.path().join("checkpoint-10.tmp"), b"in the way").unwrap();
     let stop = AtomicBool::new(false);
-    let error =
-        train::<Flex>(&recipe, &run, &Default::default(), &mut |_: &TrainEvent| {}, &stop)
-            .unwrap_err();
+    let error = train::<Flex>(
+        &recipe,
+        &run,
+        &Default::default(),
+        &mut |_: &TrainEvent| {},
+        &stop,
+    )
+    .unwrap_err();
     assert!(error.to_string().contains("checkpoint-10"), "{error}");
     assert_eq!(run.checkpoint_steps(), [5]);
     assert_eq!(run.newest_checkpoint().unwrap().unwrap().state.step, 5);
@@ -157,7 +185,11 @@ fn accumulated_micro_batches_equal_one_batch() {
     let parts = losses(&set(2, 4), &dir.path().join("2x4"));
     assert_eq!(whole.len(), parts.len());
     for (step, (a, b)) in whole.iter().zip(&parts).enumerate() {
-        assert!((a - b).abs() < 2e-3 * a.abs(), "step {}: {a} and {b}", step + 1);
+        assert!(
+            (a - b).abs() < 2e-3 * a.abs(),
+            "step {}: {a} and {b}",
+            step + 1
+        );
     }
 }
 
@@ -169,10 +201,17 @@ fn smoke_recipes_follow_their_pinned_curves() {
         let pinned: Vec<f32> =
             serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
         let dir = tempfile::tempdir().unwrap();
-        let found = losses(&recipe(&format!("{name}.toml"), &[]), &dir.path().join("run"));
+        let found = losses(
+            &recipe(&format!("{name}.toml"), &[]),
+            &dir.path().join("run"),
+        );
         assert_eq!(found.len(), pinned.len(), "{name}");
         for (step, (a, b)) in found.iter().zip(&pinned).enumerate() {
-            assert!((a - b).abs() <= 0.02 * b.abs(), "{name}, step {}: {a}, pinned {b}", step + 1);
+            assert!(
+                (a - b).abs() <= 0.02 * b.abs(),
+                "{name}, step {}: {a}, pinned {b}",
+                step + 1
+            );
         }
     }
 }

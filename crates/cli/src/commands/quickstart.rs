@@ -134,7 +134,12 @@ fn measure(
         &BenchOptions::default(),
         &Limits::measure(&engine)?,
     )?;
-    let speed = |phase| bench.iter().find(|r| r.phase == phase).map_or(0.0, |r| r.tok_s);
+    let speed = |phase| {
+        bench
+            .iter()
+            .find(|r| r.phase == phase)
+            .map_or(0.0, |r| r.tok_s)
+    };
     Ok(Row {
         name,
         accuracy: evaluation.acc.value,
@@ -149,7 +154,9 @@ fn measure(
 
 fn folder_bytes(folder: &Path) -> anyhow::Result<u64> {
     let path = folder.join("model.safetensors");
-    Ok(std::fs::metadata(&path).with_context(|| path.display().to_string())?.len())
+    Ok(std::fs::metadata(&path)
+        .with_context(|| path.display().to_string())?
+        .len())
 }
 
 /// Starts the server on a free port and sends it one validation row.
@@ -158,7 +165,10 @@ fn ask_server(folder: &Path, recipe: &Recipe) -> anyhow::Result<String> {
     let rows = read_task(Path::new(&data.dir), &task.eval_split, task, Some(1))?;
     let prompt = task.prompt(&rows[0].texts)?;
     let engine = Engine::load(folder, EngineOptions::default())?;
-    let config = ServerConfig { port: 0, ..ServerConfig::default() };
+    let config = ServerConfig {
+        port: 0,
+        ..ServerConfig::default()
+    };
     let server = tritburn_server::spawn(config, Arc::new(EngineModel::new("bitdistill", engine)))?;
     let address = server.address();
     say(format!("listening on http://{address}"));
@@ -167,7 +177,9 @@ fn ask_server(folder: &Path, recipe: &Recipe) -> anyhow::Result<String> {
     });
     let reply = crate::http::post_json(address, "/v1/completions", &body)?;
     server.stop()?;
-    let text = reply["choices"][0]["text"].as_str().context("the reply holds no text")?;
+    let text = reply["choices"][0]["text"]
+        .as_str()
+        .context("the reply holds no text")?;
     let right = task.answer(rows[0].label).unwrap_or_default();
     Ok(format!(
         "POST http://{address}/v1/completions\n  prompt: {}\n  reply: {} (right: {})",
