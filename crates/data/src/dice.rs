@@ -33,18 +33,6 @@ impl Dice {
         &items[self.below(items.len())]
     }
 
-    /// Index of one of `weights`, drawn in proportion to them; their sum must not be 0.
-    pub(crate) fn weighted(&mut self, weights: &[usize]) -> usize {
-        let mut left = self.below(weights.iter().sum());
-        for (index, &weight) in weights.iter().enumerate() {
-            if left < weight {
-                return index;
-            }
-            left -= weight;
-        }
-        weights.len() - 1
-    }
-
     /// Fisher–Yates shuffle.
     pub(crate) fn shuffle<T>(&mut self, items: &mut [T]) {
         for last in (1..items.len()).rev() {
@@ -75,14 +63,5 @@ mod tests {
         assert_ne!(items, (0..100).collect::<Vec<_>>());
         items.sort_unstable();
         assert_eq!(items, (0..100).collect::<Vec<_>>());
-    }
-
-    #[test]
-    fn weights_are_respected() {
-        let mut dice = Dice::new(3, 3);
-        let mut seen = [0; 3];
-        (0..6000).for_each(|_| seen[dice.weighted(&[3, 0, 1])] += 1);
-        assert_eq!(seen[1], 0);
-        assert!((4200..4800).contains(&seen[0]), "{seen:?}");
     }
 }

@@ -54,16 +54,9 @@ impl<B: Backend> Attention<B> {
         device: &B::Device,
     ) -> Result<Self, NnError> {
         let sub_norm = config.sub_norm();
-        let norm_eps = (sub_norm == SubNorm::All).then_some(config.rms_norm_eps);
-        let ternary = config.is_ternary();
         let (d, q, kv) = (config.hidden_size, config.q_dim(), config.kv_dim());
         let mut linear = |part: &str, d_in, d_out| {
-            let spec = LinearSpec {
-                d_in,
-                d_out,
-                ternary,
-                norm_eps,
-            };
+            let spec = LinearSpec::of(config, d_in, d_out);
             BitLinear::new(source, &format!("{name}.{part}"), spec, device)
         };
         let q_proj = linear("q_proj", d, q)?;

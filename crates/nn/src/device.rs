@@ -48,6 +48,19 @@ impl DeviceKind {
         }
     }
 
+    /// The device called `name`, if this binary was built with it.
+    ///
+    /// # Errors
+    /// [`NnError::UnknownDevice`] or [`NnError::NotCompiled`].
+    pub fn named(name: &str) -> Result<Self> {
+        let kind: Self = name.parse()?;
+        if kind.is_compiled() {
+            Ok(kind)
+        } else {
+            Err(NnError::NotCompiled { name: kind.name() })
+        }
+    }
+
     /// Whether this binary was built with the backend.
     #[must_use]
     pub fn is_compiled(self) -> bool {

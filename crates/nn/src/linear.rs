@@ -3,6 +3,8 @@
 use burn::module::{Module, Param};
 use burn::tensor::{Tensor, TensorData, backend::Backend};
 
+use tritburn_quant::config::{ModelConfig, SubNorm};
+
 use crate::norm::RmsNorm;
 use crate::ops::{Kernels, Ops, TernaryWeight};
 use crate::weights::WeightSource;
@@ -19,6 +21,20 @@ pub struct LinearSpec {
     pub ternary: bool,
     /// Epsilon of the norm in front, where the layout has one inside every projection.
     pub norm_eps: Option<f64>,
+}
+
+impl LinearSpec {
+    /// A projection as `config` wants it.
+    #[must_use]
+    pub fn of(config: &ModelConfig, d_in: usize, d_out: usize) -> Self {
+        let norm_eps = (config.sub_norm() == SubNorm::All).then_some(config.rms_norm_eps);
+        Self {
+            d_in,
+            d_out,
+            ternary: config.is_ternary(),
+            norm_eps,
+        }
+    }
 }
 
 /// `y = x · Wᵀ`, without bias; ternary where the configuration says so.

@@ -38,16 +38,9 @@ impl<B: Backend> Mlp<B> {
         device: &B::Device,
     ) -> Result<Self, NnError> {
         let sub_norm = config.sub_norm();
-        let norm_eps = (sub_norm == SubNorm::All).then_some(config.rms_norm_eps);
-        let ternary = config.is_ternary();
         let (d, ffn) = (config.hidden_size, config.intermediate_size);
         let mut linear = |part: &str, d_in, d_out| {
-            let spec = LinearSpec {
-                d_in,
-                d_out,
-                ternary,
-                norm_eps,
-            };
+            let spec = LinearSpec::of(config, d_in, d_out);
             BitLinear::new(source, &format!("{name}.{part}"), spec, device)
         };
         let gate_proj = linear("gate_proj", d, ffn)?;

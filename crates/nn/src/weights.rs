@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use burn::module::{Module, ModuleVisitor, Param, ParamId};
+use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Tensor, backend::Backend};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -129,24 +129,4 @@ pub fn host_weights<B: Backend, M: Module<B>>(module: &M) -> BTreeMap<String, Ho
     let mut collect = Collect(Names::default(), BTreeMap::new());
     module.visit(&mut collect);
     collect.1
-}
-
-/// Names and ids of every parameter.
-#[must_use]
-pub fn param_ids<B: Backend, M: Module<B>>(module: &M) -> BTreeMap<String, ParamId> {
-    struct Ids(Names, BTreeMap<String, ParamId>);
-    impl<B: Backend> ModuleVisitor<B> for Ids {
-        fn enter_module(&mut self, name: &str, _container: &str) {
-            self.0.enter(name);
-        }
-        fn exit_module(&mut self, _name: &str, _container: &str) {
-            self.0.exit();
-        }
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
-            self.1.insert(self.0.current(), param.id);
-        }
-    }
-    let mut ids = Ids(Names::default(), BTreeMap::new());
-    module.visit(&mut ids);
-    ids.1
 }

@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use burn::backend::{Autodiff, Flex, NdArray};
-use burn::tensor::{Distribution, Tensor, TensorData};
-use tritburn_nn::ops::{AdamWStep, AttentionShape, Kernels, Ops};
+use burn::tensor::{Distribution, Int, Tensor, TensorData};
+use tritburn_nn::ops::{AdamWStep, AttentionShape, Kernels, Ops, Relation};
 use tritburn_quant::config::HiddenAct;
 
 type Fused = Autodiff<Flex>;
@@ -246,4 +246,83 @@ fn adamw_agrees() {
         &go::<Flex>(&data, &step),
         &go::<NdArray>(&data, &step),
     );
+}
+
+fn targets<B: Kernels>(rows: usize, vocab: usize) -> Tensor<Autodiff<B>, 1, Int> {
+    let ids: Vec<i32> = (0..rows).map(|i| ((i * 7 + 3) % vocab) as i32).collect();
+    Tensor::from_data(TensorData::new(ids, [rows]), &Default::default())
+}
+
+#[test]
+fn vocabulary_losses_agree() {
+    for shape @ [rows, _] in [[1, 2], [3, 17], [9, 100], [20, 512]] {
+        let weight = random([rows, 1]);
+        let student: Vec<f32> = random(shape).iter().map(|x| x * 4.0).collect();
+        let teacher: Vec<f32> = random(shape).iter().map(|x| x * 4.0).collect();
+        fn nll<B: Kernels>(x: Vec<Tensor<Autodiff<B>, 2>>) -> Tensor<Autodiff<B>, 2> {
+            let [rows, vocab] = x[0].dims();
+            Ops::nll(x[0].clone(), targets::<B>(rows, vocab)).unsqueeze_dim(1)
+        }
+        let ins = [(student.clone(), shape)];
+        same(
+            "nll",
+            &run::<Flex>(&ins, &weight, nll::<Flex>),
+            &run::<NdArray>(&ins, &weight, nll::<NdArray>),
+        );
+        for tau in [1.0, 5.0] {
+            let kl = |teacher: Tensor<Fused, 2>| {
+                move |x: Vec<Tensor<Fused, 2>>| {
+                    <Fused as Ops>::kl(x[0].clone(), teacher.clone(), tau).unsqueeze_dim(1)
+                }
+            };
+            let plain = |teacher: Tensor<Plain, 2>| {
+                move |x: Vec<Tensor<Plain, 2>>| {
+                    <Plain as Ops>::kl(x[0].clone(), teacher.clone(), tau).unsqueeze_dim(1)
+                }
+            };
+            let data = TensorData::new(teacher.clone(), shape);
+            let fused = Tensor::from_data(data.clone(), &Default::default());
+            let reference = Tensor::from_data(data, &Default::default());
+            same(
+                "kl",
+                &run::<Flex>(&ins, &weight, kl(fused)),
+                &run::<NdArray>(&ins, &weight, plain(reference)),
+            );
+        }
+    }
+}
+
+#[test]
+fn relations_agree() {
+    for (batch, seq, heads, student, teacher) in [
+        (1, 1, 1, 1, 1),
+        (2, 3, 1, 5, 9),
+        (3, 17, 2, 32, 64),
+        (2, 40, 4, 64, 32),
+    ] {
+        for cosine in [false, true] {
+            let shape = Relation {
+                batch,
+                seq,
+                heads,
+                cosine,
+            };
+            let weight = random([shape.rows(), 1]);
+            let ins = [(random([batch * seq, student]), [batch * seq, student])];
+            let data = TensorData::new(random([batch * seq, teacher]), [batch * seq, teacher]);
+            let (fused, plain) = (
+                Tensor::<Fused, 2>::from_data(data.clone(), &Default::default()),
+                Tensor::<Plain, 2>::from_data(data, &Default::default()),
+            );
+            same(
+                "relation",
+                &run::<Flex>(&ins, &weight, |x| {
+                    <Fused as Ops>::relation_kl(x[0].clone(), fused.clone(), shape).unsqueeze_dim(1)
+                }),
+                &run::<NdArray>(&ins, &weight, |x| {
+                    <Plain as Ops>::relation_kl(x[0].clone(), plain.clone(), shape).unsqueeze_dim(1)
+                }),
+            );
+        }
+    }
 }

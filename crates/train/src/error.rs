@@ -35,6 +35,9 @@ pub enum TrainError {
     /// Data sets and tokenizers.
     #[error(transparent)]
     Data(#[from] DataError),
+    /// The engine, when compared with the training forward pass.
+    #[error(transparent)]
+    Engine(#[from] tritburn_engine::EngineError),
     /// Model construction and devices.
     #[error(transparent)]
     Nn(#[from] NnError),

@@ -34,15 +34,8 @@ fn f32_tensor(shape: &[usize], data: &[f32]) -> Packed {
     }
 }
 
-/// Reads the master weights of `folder` and writes `out`: ternary projections as uint8 codes with
-/// `weight_scale` = absmean (`linear_class: autobitlinear`), the rest in f32. A full-precision
-/// model is written as it is.
-///
-/// Codes and scales are those of the training forward pass on `device`.
-///
-/// # Errors
-/// Where the folder is malformed, already packed, or `out` cannot be written.
-pub fn export_hf<B: Kernels>(folder: &Path, out: &Path, device: &B::Device) -> Result<()> {
+/// See [`crate::export_hf`].
+pub(crate) fn export_hf<B: Kernels>(folder: &Path, out: &Path, device: &B::Device) -> Result<()> {
     let mut config = ModelConfig::read(&folder.join("config.json"))?;
     if let Some(q) = &mut config.quantization_config {
         if q.quantization_mode == QuantizationMode::Offline {

@@ -1,18 +1,21 @@
 //! Training: recipes, the step loop, losses, schedules, checkpoints and export.
 
 pub mod error;
-pub mod export;
+mod export;
 pub mod loss;
 mod objective;
 pub mod observer;
+mod on_device;
 pub mod optim;
+pub mod parity;
 mod pipeline;
 pub mod recipe;
 pub mod run;
 pub mod schedule;
-pub mod scorer;
+mod scorer;
 mod stage;
 mod task_eval;
 
 pub use error::{Result, TrainError};
-pub use pipeline::{Outcome, train};
+pub use on_device::{export_hf, logits, train, with_scorer};
+pub use pipeline::Outcome;

@@ -35,12 +35,8 @@ pub struct Outcome {
     pub elapsed_s: f64,
 }
 
-/// Runs every stage of `recipe` that `run` has not finished, from the newest checkpoint if there is
-/// one.
-///
-/// # Errors
-/// See [`TrainError`]. After [`TrainError::Interrupted`] the run can be resumed.
-pub fn train<B: Kernels + Ops>(
+/// See [`crate::train`].
+pub(crate) fn train<B: Kernels + Ops>(
     recipe: &Recipe,
     run: &RunDir,
     device: &B::Device,

@@ -1,81 +1,130 @@
-//! Log-likelihoods and greedy text from a burn model: the training side's scorer.
+//! The training forward pass as a scorer: log-likelihoods and greedy text on any device.
 
 use burn::tensor::{Int, Tensor, TensorData, activation};
+use tritburn_eval::{LogLikelihood, Scorer};
 use tritburn_nn::CausalLm;
 use tritburn_nn::ops::{Kernels, Ops};
 
-/// Scores token sequences with a burn model on any device.
+/// Sequences in one forward pass.
+pub(crate) const BATCH: usize = 64;
+
+/// Scores token sequences with a burn model, without a KV cache.
 #[derive(Debug)]
-pub struct ModelScorer<'a, B: Kernels> {
+pub(crate) struct ModelScorer<'a, B: Kernels> {
     model: &'a CausalLm<B>,
     device: &'a B::Device,
     pad: u32,
-    batch: usize,
 }
 
 impl<'a, B: Kernels + Ops> ModelScorer<'a, B> {
-    /// Scores `batch` sequences at a time, filled up with `pad`.
-    #[must_use]
-    pub fn new(model: &'a CausalLm<B>, device: &'a B::Device, pad: u32, batch: usize) -> Self {
-        Self {
-            model,
-            device,
-            pad,
-            batch: batch.max(1),
+    /// Batches are filled up with the token `pad`.
+    pub(crate) fn new(model: &'a CausalLm<B>, device: &'a B::Device, pad: u32) -> Self {
+        Self { model, device, pad }
+    }
+
+    fn ints(&self, v: Vec<i32>) -> Tensor<B, 1, Int> {
+        let n = v.len();
+        Tensor::from_data(TensorData::new(v, [n]), self.device)
+    }
+
+    /// Logits at `rows` of the sequences, filled up to the same length; a row is `(sequence,
+    /// position)`.
+    fn logits(&self, sequences: &[Vec<u32>], rows: &[(usize, usize)]) -> Tensor<B, 2> {
+        let seq = sequences.iter().map(Vec::len).max().unwrap_or(1);
+        let mut tokens = Vec::with_capacity(sequences.len() * seq);
+        for (i, sequence) in sequences.iter().enumerate() {
+            tokens.extend(sequence.iter().map(|&t| to_i32(t)));
+            tokens.resize((i + 1) * seq, to_i32(self.pad));
         }
+        let tokens = self.ints(tokens).reshape([sequences.len(), seq]);
+        let rows = rows.iter().map(|&(i, at)| index(i * seq + at)).collect();
+        let hidden = self.model.forward(tokens, &[]).hidden;
+        self.model.logits(hidden.select(0, self.ints(rows)))
     }
 
-    /// For each pair of context and continuation: the summed log-probability of the continuation,
-    /// and whether it is what greedy decoding would give. Contexts must not be empty.
-    #[must_use]
-    pub fn loglikelihood(&self, requests: &[(Vec<u32>, Vec<u32>)]) -> Vec<(f64, bool)> {
-        requests
-            .chunks(self.batch)
-            .flat_map(|chunk| self.score(chunk))
-            .collect()
-    }
-
-    fn score(&self, chunk: &[(Vec<u32>, Vec<u32>)]) -> Vec<(f64, bool)> {
-        let seq = chunk
-            .iter()
-            .map(|(c, a)| c.len() + a.len())
-            .max()
-            .unwrap_or(1);
-        let mut tokens = Vec::with_capacity(chunk.len() * seq);
+    /// Scores one batch. Contexts must not be empty.
+    pub(crate) fn score(&self, chunk: &[(Vec<u32>, Vec<u32>)]) -> Vec<LogLikelihood> {
+        let sequences: Vec<Vec<u32>> = chunk.iter().map(|(c, a)| [&c[..], a].concat()).collect();
         let (mut rows, mut targets) = (Vec::new(), Vec::new());
         for (i, (context, answer)) in chunk.iter().enumerate() {
-            tokens.extend(context.iter().chain(answer).map(|&t| to_i32(t)));
-            tokens.resize((i + 1) * seq, to_i32(self.pad));
             for (j, &target) in answer.iter().enumerate() {
-                rows.push(index(i * seq + context.len() + j - 1));
+                rows.push((i, context.len() + j - 1));
                 targets.push(to_i32(target));
             }
         }
         let n = rows.len();
-        let ints =
-            |v: Vec<i32>| Tensor::<B, 1, Int>::from_data(TensorData::new(v, [n]), self.device);
-        let tokens = Tensor::from_data(TensorData::new(tokens, [chunk.len(), seq]), self.device);
-        let hidden = self.model.forward(tokens, &[]).hidden.select(0, ints(rows));
-        let log_probs = activation::log_softmax(self.model.logits(hidden), 1);
-        let best: Vec<i64> = log_probs
-            .clone()
-            .argmax(1)
-            .into_data()
-            .iter::<i64>()
-            .collect();
-        let chosen = log_probs.gather(1, ints(targets.clone()).reshape([n, 1]));
+        let log_probs = activation::log_softmax(self.logits(&sequences, &rows), 1);
+        let best = log_probs.clone().argmax(1).into_data();
+        let best: Vec<i64> = best.iter::<i64>().collect();
+        let chosen = log_probs.gather(1, self.ints(targets.clone()).reshape([n, 1]));
         let chosen: Vec<f32> = chosen.into_data().iter::<f32>().collect();
         let mut at = 0;
-        chunk
-            .iter()
-            .map(|(_, answer)| {
-                let range = at..at + answer.len();
-                at = range.end;
-                let sum = chosen[range.clone()].iter().map(|&x| f64::from(x)).sum();
-                let greedy = range.clone().all(|i| best[i] == i64::from(targets[i]));
-                (sum, greedy)
-            })
-            .collect()
+        let one = |answer: &Vec<u32>| {
+            let range = at..at + answer.len();
+            at = range.end;
+            LogLikelihood {
+                sum: chosen[range.clone()].iter().map(|&x| f64::from(x)).sum(),
+                is_greedy: range.into_iter().all(|i| best[i] == i64::from(targets[i])),
+            }
+        };
+        chunk.iter().map(|(_, answer)| answer).map(one).collect()
+    }
+
+    fn continue_greedily(
+        &self,
+        prompts: &[Vec<u32>],
+        max_new: usize,
+        stop: &[u32],
+    ) -> Vec<Vec<u32>> {
+        let mut sequences = prompts.to_vec();
+        let mut open: Vec<usize> = (0..prompts.len()).collect();
+        for _ in 0..max_new {
+            if open.is_empty() {
+                break;
+            }
+            let batch: Vec<Vec<u32>> = open.iter().map(|&i| sequences[i].clone()).collect();
+            let rows: Vec<_> = batch.iter().map(|s| s.len() - 1).enumerate().collect();
+            let next = self.logits(&batch, &rows).argmax(1).into_data();
+            let next: Vec<u32> = next.iter::<u32>().collect();
+            for (&i, &token) in open.iter().zip(&next) {
+                sequences[i].push(token);
+            }
+            open.retain(|&i| sequences[i].last().is_none_or(|last| !stop.contains(last)));
+        }
+        let news = sequences.iter().zip(prompts).map(|(s, p)| {
+            let new = &s[p.len()..];
+            new.strip_suffix(stopped(new, stop)).unwrap_or(new).to_vec()
+        });
+        news.collect()
+    }
+}
+
+/// The stop token at the end of `new`, if there is one.
+fn stopped<'a>(new: &'a [u32], stop: &[u32]) -> &'a [u32] {
+    match new {
+        [.., last] if stop.contains(last) => &new[new.len() - 1..],
+        _ => &[],
+    }
+}
+
+impl<B: Kernels + Ops> Scorer for ModelScorer<'_, B> {
+    fn loglikelihood(
+        &mut self,
+        requests: &[(Vec<u32>, Vec<u32>)],
+    ) -> tritburn_eval::Result<Vec<LogLikelihood>> {
+        Ok(requests.chunks(BATCH).flat_map(|c| self.score(c)).collect())
+    }
+
+    fn generate_greedy(
+        &mut self,
+        prompts: &[Vec<u32>],
+        max_new: usize,
+        stop: &[u32],
+    ) -> tritburn_eval::Result<Vec<Vec<u32>>> {
+        Ok(prompts
+            .chunks(BATCH)
+            .flat_map(|c| self.continue_greedily(c, max_new, stop))
+            .collect())
     }
 }
 

@@ -6,7 +6,7 @@ use tritburn_nn::ops::{Kernels, Ops};
 
 use crate::error::Result;
 use crate::recipe::Recipe;
-use crate::scorer::ModelScorer;
+use crate::scorer::{BATCH, ModelScorer};
 
 /// Validation rows as requests: one for each label of each row.
 #[derive(Debug)]
@@ -48,7 +48,12 @@ impl TaskEval {
         model: &CausalLm<B>,
         device: &B::Device,
     ) -> f64 {
-        let scores = ModelScorer::new(model, device, self.pad, 64).loglikelihood(&self.requests);
+        let scorer = ModelScorer::new(model, device, self.pad);
+        let scores: Vec<_> = self
+            .requests
+            .chunks(BATCH)
+            .flat_map(|c| scorer.score(c))
+            .collect();
         let right = scores
             .chunks(self.choices)
             .zip(&self.labels)
@@ -56,7 +61,7 @@ impl TaskEval {
                 let best = scores
                     .iter()
                     .enumerate()
-                    .max_by(|a, b| a.1.0.total_cmp(&b.1.0));
+                    .max_by(|a, b| a.1.sum.total_cmp(&b.1.sum));
                 best.is_some_and(|(i, _)| i == **label)
             });
         right.count() as f64 / self.labels.len().max(1) as f64

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use burn::backend::Flex;
+use tritburn_nn::device::DeviceKind;
 use tritburn_train::observer::TrainEvent;
 use tritburn_train::recipe::Recipe;
 use tritburn_train::run::RunDir;
@@ -38,7 +38,7 @@ fn losses(recipe: &Recipe, out: &Path) -> Vec<f32> {
         }
     };
     let stop = AtomicBool::new(false);
-    train::<Flex>(recipe, &run, &Default::default(), &mut observer, &stop).unwrap();
+    train(recipe, &run, DeviceKind::Cpu, &mut observer, &stop).unwrap();
     losses
 }
 
@@ -79,16 +79,16 @@ fn a_run_stopped_and_resumed_anywhere_ends_with_the_same_bytes() {
                 stop.store(steps == stop_at, Ordering::Relaxed);
             }
         };
-        let result = train::<Flex>(&recipe, &run, &Default::default(), &mut observer, &stop);
+        let result = train(&recipe, &run, DeviceKind::Cpu, &mut observer, &stop);
         // The last step of a stage ends the stage: there is nothing to interrupt.
         if let Err(error) = result {
             assert!(matches!(error, TrainError::Interrupted { step, .. } if step == stop_at));
             let (run, recipe) = RunDir::open(&out).unwrap();
             let stop = AtomicBool::new(false);
-            train::<Flex>(
+            train(
                 &recipe,
                 &run,
-                &Default::default(),
+                DeviceKind::Cpu,
                 &mut |_: &TrainEvent| {},
                 &stop,
             )
@@ -122,10 +122,10 @@ fn a_loss_that_is_no_number_stops_the_run_and_keeps_its_checkpoints() {
     let dir = tempfile::tempdir().unwrap();
     let run = RunDir::create_at(dir.path().join("run"), &recipe).unwrap();
     let stop = AtomicBool::new(false);
-    let error = train::<Flex>(
+    let error = train(
         &recipe,
         &run,
-        &Default::default(),
+        DeviceKind::Cpu,
         &mut |_: &TrainEvent| {},
         &stop,
     )
@@ -144,10 +144,10 @@ fn a_checkpoint_that_cannot_be_written_leaves_the_older_ones() {
     // A file where the second checkpoint's folder is to be filled.
     std::fs::write(run.path().join("checkpoint-10.tmp"), b"in the way").unwrap();
     let stop = AtomicBool::new(false);
-    let error = train::<Flex>(
+    let error = train(
         &recipe,
         &run,
-        &Default::default(),
+        DeviceKind::Cpu,
         &mut |_: &TrainEvent| {},
         &stop,
     )

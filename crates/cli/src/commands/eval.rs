@@ -3,12 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use tritburn_data::{SplitFiles, TaskSpec, Tokenizer, count_rows, read_task};
 use tritburn_eval::{
-    EngineScorer, Metric, RunInfo, TaskEvaluation, compare, evaluate_task, model_sha256,
+    EngineScorer, Metric, RunInfo, Scorer, TaskEvaluation, compare, evaluate_task, model_sha256,
     read_samples, write_results,
 };
+use tritburn_nn::device::DeviceKind;
+use tritburn_quant::config::ModelConfig;
 use tritburn_train::recipe::Recipe;
 
 use crate::engine_args::EngineArgs;
@@ -38,6 +40,10 @@ pub(crate) struct Args {
     /// Compare with the samples_TASK.jsonl of another model by McNemar's test
     #[arg(long, value_name = "JSONL")]
     compare: Option<PathBuf>,
+    /// Evaluate the master weights of a run with the training forward pass on cpu, ndarray, wgpu or
+    /// cuda [default: what the engine makes of them]
+    #[arg(long, value_name = "DEVICE")]
+    device: Option<String>,
     #[command(flatten)]
     engine: EngineArgs,
 }
@@ -52,6 +58,7 @@ struct Job {
 
 /// Evaluates and reports.
 pub(crate) fn run(args: Args) -> Result<()> {
+    let device = args.device.as_deref().map(DeviceKind::named).transpose()?;
     let folder = model_path::resolve(&args.model)?;
     let Job {
         mut spec,
@@ -66,21 +73,31 @@ pub(crate) fn run(args: Args) -> Result<()> {
     let rows = read_task(&data, &spec.eval_split, &spec, args.limit)?;
     let rows_in_split = count_rows(&SplitFiles::find(&data, &spec.eval_split)?.files)?;
     let tokenizer = Tokenizer::load(&folder)?;
-    let engine = args.engine.load(&folder)?;
-    let context = engine.config().max_position_embeddings;
+    let context = ModelConfig::read(&folder.join("config.json"))?.max_position_embeddings;
     let start = Instant::now();
     let bar = output::progress("rows");
-    let evaluation = evaluate_task(
-        &mut EngineScorer::new(&engine),
-        &tokenizer,
-        &spec,
-        &rows,
-        max_tokens.unwrap_or(context).min(context),
-        &mut |done, all| {
-            bar.set_length(all as u64);
-            bar.set_position(done as u64);
-        },
-    )?;
+    let evaluate = |scorer: &mut dyn Scorer| {
+        evaluate_task(
+            scorer,
+            &tokenizer,
+            &spec,
+            &rows,
+            max_tokens.unwrap_or(context).min(context),
+            &mut |done, all| {
+                bar.set_length(all as u64);
+                bar.set_position(done as u64);
+            },
+        )
+    };
+    let evaluation = match device {
+        None => evaluate(&mut EngineScorer::new(&args.engine.load(&folder)?))?,
+        Some(device) => {
+            let mut done = None;
+            let mut work = |scorer: &mut dyn Scorer| done = Some(evaluate(scorer));
+            tritburn_train::with_scorer(&folder, tokenizer.pad(), device, &mut work)?;
+            done.context("the model was not evaluated")??
+        }
+    };
     bar.finish_and_clear();
     if evaluation.truncated > 0 {
         output::say(format_args!(
@@ -93,7 +110,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
         let info = RunInfo {
             model: args.model.display().to_string(),
             model_sha256: Some(model_sha256(&folder)?),
-            device: "cpu".to_owned(),
+            device: device.map_or("cpu", DeviceKind::name).to_owned(),
             data: data.display().to_string(),
             limit: args.limit,
             rows_in_split: usize::try_from(rows_in_split)?,

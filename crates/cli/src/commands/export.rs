@@ -1,11 +1,8 @@
 //! `tritburn export`: a run as a packed Hugging Face folder.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use tritburn_nn::device::{DeviceKind, OnDevice};
-use tritburn_nn::ops::{Kernels, Ops};
-use tritburn_train::TrainError;
-use tritburn_train::export::export_hf;
+use tritburn_nn::device::DeviceKind;
 
 use crate::model_path;
 use crate::output::say;
@@ -35,23 +32,11 @@ pub(crate) struct Args {
 
 /// Runs the command.
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
-    let device: DeviceKind = args.device.parse()?;
+    let device = DeviceKind::named(&args.device)?;
     let folder = model_path::resolve(&args.run)?;
     match args.format {
-        Format::Hf => export(&folder, &args.out, device)?,
+        Format::Hf => tritburn_train::export_hf(&folder, &args.out, device)?,
     }
     say(format!("{} → {}", folder.display(), args.out.display()));
     Ok(())
-}
-
-/// Packs the master weights of `folder` into `out`.
-pub(crate) fn export(folder: &Path, out: &Path, device: DeviceKind) -> anyhow::Result<()> {
-    struct Work<'a>(&'a Path, &'a Path);
-    impl OnDevice for Work<'_> {
-        type Out = Result<(), TrainError>;
-        fn run<B: Kernels + Ops>(self, device: &B::Device) -> Self::Out {
-            export_hf::<B>(self.0, self.1, device)
-        }
-    }
-    Ok(device.run(Work(folder, out))??)
 }

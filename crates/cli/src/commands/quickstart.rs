@@ -13,12 +13,12 @@ use tritburn_eval::{EngineScorer, evaluate_task};
 use tritburn_nn::device::DeviceKind;
 use tritburn_quant::fs::write_atomic;
 use tritburn_server::{EngineModel, ServerConfig};
+use tritburn_train::parity;
 use tritburn_train::recipe::Recipe;
 use tritburn_train::run::RunDir;
 
-use super::{export::export, train::train};
+use super::train::stop_on_signals;
 use crate::output::{print, say};
-use crate::parity;
 use crate::progress::Progress;
 
 /// Teacher, baseline and BitDistill on the embedded data, exported, served and asked once
@@ -63,7 +63,7 @@ struct Row {
 /// Runs the command.
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     let started = Instant::now();
-    let device: DeviceKind = args.device.parse()?;
+    let device = DeviceKind::named(&args.device)?;
     if !args.data.join("mnli").is_dir() {
         tritburn_data::synth::write_all(&args.data, tritburn_data::synth::SEED)
             .with_context(|| format!("cannot write the data sets to {}", args.data.display()))?;
@@ -77,7 +77,8 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     let run = RunDir::create(&args.runs, &recipe)?;
     say(format!("run {}", run.path().display()));
     let mut progress = Progress::new(recipe.total_steps());
-    train(&recipe, &run, device, &mut progress)?;
+    let stop = stop_on_signals()?;
+    tritburn_train::train(&recipe, &run, device, &mut progress, stop)?;
 
     let mut rows = Vec::new();
     for name in ROWS {
@@ -102,7 +103,7 @@ fn measure(
 ) -> anyhow::Result<Row> {
     let master = run.stage(name);
     let folder = run.path().join("exports").join(name);
-    export(&master, &folder, device)?;
+    tritburn_train::export_hf(&master, &folder, device)?;
     let engine = Engine::load(&folder, EngineOptions::default())?;
     let tokenizer = Tokenizer::load(&folder)?;
     let (task, data) = (&recipe.task, &recipe.file.data);

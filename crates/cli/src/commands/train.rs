@@ -4,12 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, bail};
-use tritburn_nn::device::{DeviceKind, OnDevice};
-use tritburn_nn::ops::{Kernels, Ops};
-use tritburn_train::observer::Observer;
+use tritburn_nn::device::DeviceKind;
 use tritburn_train::recipe::Recipe;
 use tritburn_train::run::{RunDir, latest_run};
-use tritburn_train::{Outcome, TrainError};
 
 use crate::output::say;
 use crate::progress::Progress;
@@ -41,7 +38,7 @@ static STOP: AtomicBool = AtomicBool::new(false);
 
 /// Runs the command.
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
-    let device: DeviceKind = args.device.parse()?;
+    let device = DeviceKind::named(&args.device)?;
     let (run, recipe) = match &args.resume {
         Some(from) => {
             if !args.set.is_empty() {
@@ -64,16 +61,9 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         }
     };
     say(format!("run {}", run.path().display()));
-    ctrlc::set_handler(|| {
-        // The second signal does not wait for the step.
-        if STOP.swap(true, Ordering::Relaxed) {
-            std::process::exit(1);
-        }
-        say("stopping after this step; once more to stop at once");
-    })
-    .context("cannot catch signals")?;
+    let stop = stop_on_signals()?;
     let mut progress = Progress::new(recipe.total_steps());
-    let outcome = train(&recipe, &run, device, &mut progress)?;
+    let outcome = tritburn_train::train(&recipe, &run, device, &mut progress, stop)?;
     say(format!(
         "{} steps, {} tokens in {:.1} s; weights in {}",
         outcome.steps,
@@ -84,19 +74,15 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Runs a recipe on a device; signals stop it between steps.
-pub(crate) fn train(
-    recipe: &Recipe,
-    run: &RunDir,
-    device: DeviceKind,
-    observer: &mut dyn Observer,
-) -> anyhow::Result<Outcome> {
-    struct Work<'a>(&'a Recipe, &'a RunDir, &'a mut dyn Observer);
-    impl OnDevice for Work<'_> {
-        type Out = Result<Outcome, TrainError>;
-        fn run<B: Kernels + Ops>(self, device: &B::Device) -> Self::Out {
-            tritburn_train::train::<B>(self.0, self.1, device, self.2, &STOP)
+/// What SIGINT and SIGTERM set.
+pub(super) fn stop_on_signals() -> anyhow::Result<&'static AtomicBool> {
+    ctrlc::set_handler(|| {
+        // The second signal does not wait for the step.
+        if STOP.swap(true, Ordering::Relaxed) {
+            std::process::exit(1);
         }
-    }
-    Ok(device.run(Work(recipe, run, observer))??)
+        say("stopping after this step; once more to stop at once");
+    })
+    .context("cannot catch signals")?;
+    Ok(&STOP)
 }

@@ -1,14 +1,13 @@
 //! Words of the made-up world, and how hard its sentences are.
 
-/// How often, in percent, a premise states two facts instead of one. The main dial of difficulty:
-/// with two facts a reader must find the right one first.
-pub(super) const TWO_FACTS: usize = 0;
-/// How often, in percent, a fact is negated; half leaves `not` without meaning of its own.
+/// How often, in percent, a fact of a premise is negated.
 pub(super) const NEGATED: usize = 50;
+/// How often, in percent, a claim is negated. The main dial of difficulty: at 50 the two negations
+/// form a parity, which small models take very long to learn; at 0 a premise's `not` alone tells
+/// contradiction from entailment.
+pub(super) const CLAIM_NEGATED: usize = 10;
 /// How often, in percent, a synonym takes the place of a concept's usual word.
 pub(super) const SYNONYM: usize = 50;
-/// Shares of premises that have no detail, or one of each kind of [`DETAILS`].
-pub(super) const DETAIL_WEIGHTS: [usize; 5] = [20, 20, 20, 20, 20];
 
 /// Words that say the same thing, the first being the usual one.
 pub(super) type Concept = &'static [&'static str];

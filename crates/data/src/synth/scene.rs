@@ -1,8 +1,8 @@
 //! Scenes, what is said about them, and whether it follows.
 
 use super::lexicon::{
-    ADJECTIVE_KINDS, DETAIL_WEIGHTS, DETAILS, NEGATED, PREDICATES, SUBJECTS, SYNONYM, TWO_FACTS,
-    article, is_held_out, is_held_out_detail,
+    ADJECTIVE_KINDS, CLAIM_NEGATED, DETAILS, NEGATED, PREDICATES, SUBJECTS, SYNONYM, article,
+    is_held_out, is_held_out_detail,
 };
 use crate::dice::Dice;
 
@@ -39,30 +39,30 @@ pub(super) struct Fact {
 }
 
 impl Fact {
-    /// Draws a fact about any predicate.
-    pub(super) fn draw(dice: &mut Dice) -> Self {
-        Self::about(dice.below(PREDICATES.len()), dice)
-    }
-
-    fn about(predicate: usize, dice: &mut Dice) -> Self {
-        let negated = dice.chance(NEGATED);
+    /// Draws a fact about any predicate, negated in `negated` percent of the draws.
+    fn draw(negated: usize, dice: &mut Dice) -> Self {
+        let predicate = dice.below(PREDICATES.len());
         Self {
             predicate,
-            negated,
+            negated: dice.chance(negated),
             word: word(PREDICATES[predicate], dice),
         }
     }
 
-    /// Whether this follows from the facts of a scene.
+    /// Draws what may be said about a scene.
+    pub(super) fn claim(dice: &mut Dice) -> Self {
+        Self::draw(CLAIM_NEGATED, dice)
+    }
+
+    /// Whether this follows from a scene.
     pub(super) fn relation(self, scene: &Scene) -> Relation {
-        match scene
-            .facts
-            .iter()
-            .find(|fact| fact.predicate == self.predicate)
-        {
-            None => Relation::Neutral,
-            Some(fact) if fact.negated == self.negated => Relation::Entailment,
-            Some(_) => Relation::Contradiction,
+        let fact = scene.fact;
+        if fact.predicate != self.predicate {
+            Relation::Neutral
+        } else if fact.negated == self.negated {
+            Relation::Entailment
+        } else {
+            Relation::Contradiction
         }
     }
 
@@ -77,7 +77,7 @@ impl Fact {
 pub(super) struct Scene {
     subject: usize,
     name: &'static str,
-    facts: Vec<Fact>,
+    fact: Fact,
     /// Kind and number of the detail.
     detail: Option<(usize, usize)>,
 }
@@ -85,22 +85,14 @@ pub(super) struct Scene {
 impl Scene {
     /// Draws a scene about `subject`.
     pub(super) fn about(subject: usize, dice: &mut Dice) -> Self {
-        let mut facts = vec![Fact::draw(dice)];
-        if dice.chance(TWO_FACTS) {
-            let step = 1 + dice.below(PREDICATES.len() - 1);
-            facts.push(Fact::about(
-                (facts[0].predicate + step) % PREDICATES.len(),
-                dice,
-            ));
-        }
         let detail = dice
-            .weighted(&DETAIL_WEIGHTS)
+            .below(DETAILS.len() + 1)
             .checked_sub(1)
             .map(|kind| (kind, dice.below(DETAILS[kind].len())));
         Self {
             subject,
             name: word(SUBJECTS[subject].names, dice),
-            facts,
+            fact: Fact::draw(NEGATED, dice),
             detail,
         }
     }
@@ -113,17 +105,10 @@ impl Scene {
     /// Whether subject and predicate or detail form a pair that is kept out of training.
     pub(super) fn has_held_out_pair(&self) -> bool {
         let subject = self.subject;
-        self.facts
-            .iter()
-            .any(|fact| is_held_out(subject, fact.predicate))
+        is_held_out(subject, self.fact.predicate)
             || self
                 .detail
                 .is_some_and(|(kind, n)| is_held_out_detail(subject, kind, n))
-    }
-
-    /// Number of facts.
-    pub(super) fn fact_count(&self) -> usize {
-        self.facts.len()
     }
 
     /// The sentence, as in `a black dog is not sleeping .`
@@ -136,11 +121,10 @@ impl Scene {
             Some((_, text)) => (None, Some(text)),
             None => (None, None),
         };
-        let phrases: Vec<String> = self.facts.iter().map(|fact| fact.phrase()).collect();
-        let phrases = phrases.join(" and ");
+        let phrase = self.fact.phrase();
         let mut words = vec![article(before.unwrap_or(self.name))];
         words.extend(before);
-        words.extend([self.name, "is", phrases.as_str()]);
+        words.extend([self.name, "is", phrase.as_str()]);
         words.extend(behind);
         words.push(".");
         words.join(" ")
@@ -173,7 +157,7 @@ impl Claim {
         let reference = scene.reference(dice);
         Self {
             subject: scene.subject,
-            fact: Fact::draw(dice),
+            fact: Fact::claim(dice),
             reference,
         }
     }

@@ -47,7 +47,7 @@ fn story(text: &mut String, dice: &mut Dice) {
     for _ in 0..REMARKS {
         let wanted = *dice.pick(&Relation::ALL);
         let fact = loop {
-            let fact = Fact::draw(dice);
+            let fact = Fact::claim(dice);
             if fact.relation(&scene) == wanted {
                 break fact;
             }

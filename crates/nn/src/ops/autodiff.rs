@@ -7,10 +7,10 @@ use burn::backend::autodiff::{
     grads::Gradients,
     ops::{Backward, Ops as Node, OpsKind},
 };
-use burn::tensor::{Tensor, TensorPrimitive, backend::BackendTypes};
+use burn::tensor::{Int, Tensor, TensorPrimitive, backend::BackendTypes};
 use tritburn_quant::config::HiddenAct;
 
-use super::{AttentionShape, Int8Tokens, Kernels, Ops, TernaryWeight};
+use super::{AttentionShape, Int8Tokens, Kernels, Ops, Relation, TernaryWeight};
 
 type Primitive<B> = <B as BackendTypes>::FloatTensorPrimitive;
 
@@ -156,6 +156,63 @@ impl<B: Kernels> Backward<B, 3> for Attention {
     }
 }
 
+#[derive(Debug)]
+struct Nll;
+
+impl<B: Kernels> Backward<B, 1> for Nll {
+    type State = (Tensor<B, 2>, Tensor<B, 1, Int>);
+
+    fn backward(
+        self,
+        node: Node<Self::State, 1>,
+        grads: &mut Gradients,
+        _checkpointer: &mut Checkpointer,
+    ) {
+        let (logits, targets) = node.state;
+        let grad = wrap::<B, 1>(grads.consume::<B>(&node.node));
+        let grad = B::nll_grad(logits, targets, grad);
+        register::<B, _>(grads, node.parents.map(|p| p.map(|p| p.id)), [raw(grad)]);
+    }
+}
+
+#[derive(Debug)]
+struct Kl;
+
+impl<B: Kernels> Backward<B, 1> for Kl {
+    type State = (Tensor<B, 2>, Tensor<B, 2>, f32);
+
+    fn backward(
+        self,
+        node: Node<Self::State, 1>,
+        grads: &mut Gradients,
+        _checkpointer: &mut Checkpointer,
+    ) {
+        let (student, teacher, temperature) = node.state;
+        let grad = wrap::<B, 1>(grads.consume::<B>(&node.node));
+        let grad = B::kl_grad(student, teacher, temperature, grad);
+        register::<B, _>(grads, node.parents.map(|p| p.map(|p| p.id)), [raw(grad)]);
+    }
+}
+
+#[derive(Debug)]
+struct RelationKl;
+
+impl<B: Kernels> Backward<B, 1> for RelationKl {
+    type State = (Tensor<B, 2>, Tensor<B, 2>, Relation);
+
+    fn backward(
+        self,
+        node: Node<Self::State, 1>,
+        grads: &mut Gradients,
+        _checkpointer: &mut Checkpointer,
+    ) {
+        let (student, teacher, shape) = node.state;
+        let grad = wrap::<B, 1>(grads.consume::<B>(&node.node));
+        let grad = B::relation_kl_grad(student, teacher, shape, grad);
+        register::<B, _>(grads, node.parents.map(|p| p.map(|p| p.id)), [raw(grad)]);
+    }
+}
+
 impl<B: Kernels, C: CheckpointStrategy> Ops for Autodiff<B, C> {
     fn bit_linear(x: Tensor<Self, 2>, weight: Tensor<Self, 2>) -> Tensor<Self, 2> {
         let (x, weight) = (raw(x), raw(weight));
@@ -229,6 +286,45 @@ impl<B: Kernels, C: CheckpointStrategy> Ops for Autodiff<B, C> {
         let prep = Backward::<B, 3>::prepare::<C>(Attention, [q.node, k.node, v.node]);
         wrap(match prep.compute_bound().stateful() {
             OpsKind::Tracked(prep) => prep.finish((qi, ki, vi, shape), y),
+            OpsKind::UnTracked(prep) => prep.finish(y),
+        })
+    }
+
+    fn nll(logits: Tensor<Self, 2>, targets: Tensor<Self, 1, Int>) -> Tensor<Self, 1> {
+        let (logits, targets) = (raw(logits), targets.inner());
+        let li = wrap::<B, 2>(logits.primitive.clone());
+        let y = raw(<B as Kernels>::nll(li.clone(), targets.clone()));
+        let prep = Backward::<B, 1>::prepare::<C>(Nll, [logits.node]);
+        wrap(match prep.compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish((li, targets), y),
+            OpsKind::UnTracked(prep) => prep.finish(y),
+        })
+    }
+
+    fn kl(student: Tensor<Self, 2>, teacher: Tensor<Self, 2>, temperature: f32) -> Tensor<Self, 1> {
+        let student = raw(student);
+        let ti = wrap::<B, 2>(raw(teacher).primitive);
+        let si = wrap::<B, 2>(student.primitive.clone());
+        let y = raw(<B as Kernels>::kl(si.clone(), ti.clone(), temperature));
+        let prep = Backward::<B, 1>::prepare::<C>(Kl, [student.node]);
+        wrap(match prep.compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish((si, ti, temperature), y),
+            OpsKind::UnTracked(prep) => prep.finish(y),
+        })
+    }
+
+    fn relation_kl(
+        student: Tensor<Self, 2>,
+        teacher: Tensor<Self, 2>,
+        shape: Relation,
+    ) -> Tensor<Self, 1> {
+        let student = raw(student);
+        let ti = wrap::<B, 2>(raw(teacher).primitive);
+        let si = wrap::<B, 2>(student.primitive.clone());
+        let y = raw(<B as Kernels>::relation_kl(si.clone(), ti.clone(), shape));
+        let prep = Backward::<B, 1>::prepare::<C>(RelationKl, [student.node]);
+        wrap(match prep.compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish((si, ti, shape), y),
             OpsKind::UnTracked(prep) => prep.finish(y),
         })
     }

@@ -1,10 +1,10 @@
 //! Which backends the operations run on.
 
 use burn::backend::{Flex, NdArray};
-use burn::tensor::Tensor;
+use burn::tensor::{Int, Tensor};
 use tritburn_quant::config::HiddenAct;
 
-use super::{AttentionShape, Kernels, Ops};
+use super::{AttentionShape, Kernels, Ops, Relation};
 
 impl Kernels for NdArray {}
 
@@ -50,6 +50,26 @@ macro_rules! plain_ops {
                 shape: AttentionShape,
             ) -> Tensor<Self, 2> {
                 <Self as Kernels>::causal_attention(q, k, v, shape)
+            }
+
+            fn nll(logits: Tensor<Self, 2>, targets: Tensor<Self, 1, Int>) -> Tensor<Self, 1> {
+                <Self as Kernels>::nll(logits, targets)
+            }
+
+            fn kl(
+                student: Tensor<Self, 2>,
+                teacher: Tensor<Self, 2>,
+                temperature: f32,
+            ) -> Tensor<Self, 1> {
+                <Self as Kernels>::kl(student, teacher, temperature)
+            }
+
+            fn relation_kl(
+                student: Tensor<Self, 2>,
+                teacher: Tensor<Self, 2>,
+                shape: Relation,
+            ) -> Tensor<Self, 1> {
+                <Self as Kernels>::relation_kl(student, teacher, shape)
             }
         }
     };

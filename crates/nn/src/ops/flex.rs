@@ -4,16 +4,36 @@
 //! chunks of a fixed number of rows, so results do not depend on the number of threads.
 
 mod attention;
+mod loss;
 mod rows;
+mod tile;
 
 use burn::backend::Flex;
 use burn::backend::flex::FlexTensor;
-use burn::tensor::{Shape, Tensor, TensorData};
+use burn::tensor::{Int, Shape, Tensor, TensorData};
 use tritburn_quant::config::HiddenAct;
 
 use super::{
-    AdamWStep, AttentionGrads, AttentionShape, Int8Tokens, Kernels, TernaryWeight, reference,
+    AdamWStep, AttentionGrads, AttentionShape, Int8Tokens, Kernels, Relation, TernaryWeight,
+    reference,
 };
+
+/// Compiles a loop for the widest vectors that the machine has, and runs it.
+///
+/// The bound is `FnMut` on purpose: a call by value goes through a shim that the compiler may leave
+/// out of line, and what is not inlined here is compiled for the narrowest vectors.
+#[inline(always)]
+fn wide<F: FnMut()>(work: F) {
+    struct Wide<F>(F);
+    impl<F: FnMut()> pulp::NullaryFnOnce for Wide<F> {
+        type Output = ();
+        #[inline(always)]
+        fn call(mut self) {
+            (self.0)();
+        }
+    }
+    pulp::Arch::new().dispatch(Wide(work));
+}
 
 /// The tensor in row-major order, so that [`values`] can see it as a slice.
 fn contiguous<const D: usize>(x: Tensor<Flex, D>) -> FlexTensor {
@@ -33,6 +53,14 @@ fn values(x: &FlexTensor) -> &[f32] {
 fn tensor<const D: usize>(data: Vec<f32>, shape: [usize; D]) -> Tensor<Flex, D> {
     let data = FlexTensor::from_data(TensorData::new(data, Shape::from(shape)));
     Tensor::from_primitive(burn::tensor::TensorPrimitive::Float(data))
+}
+
+/// Class numbers on the host, each below `classes`.
+fn indices(x: Tensor<Flex, 1, Int>, classes: usize) -> Vec<usize> {
+    let x = x.into_data();
+    x.iter::<i64>()
+        .map(|i| usize::try_from(i).map_or(0, |i| i.min(classes.saturating_sub(1))))
+        .collect()
 }
 
 /// Multiplies row `r` by `step[r] · scale`, in place where nobody else holds the tensor.
@@ -177,6 +205,72 @@ impl Kernels for Flex {
             tensor(grad_k, kv_dims),
             tensor(grad_v, kv_dims),
         )
+    }
+
+    fn nll(logits: Tensor<Self, 2>, targets: Tensor<Self, 1, Int>) -> Tensor<Self, 1> {
+        let [rows, vocab] = logits.dims();
+        let logits = contiguous(logits);
+        let out = loss::nll(values(&logits), vocab, &indices(targets, vocab));
+        tensor(out, [rows])
+    }
+
+    fn nll_grad(
+        logits: Tensor<Self, 2>,
+        targets: Tensor<Self, 1, Int>,
+        grad: Tensor<Self, 1>,
+    ) -> Tensor<Self, 2> {
+        let dims = logits.dims();
+        let (logits, grad) = (contiguous(logits), contiguous(grad));
+        let targets = indices(targets, dims[1]);
+        let out = loss::nll_grad(values(&logits), dims[1], &targets, values(&grad));
+        tensor(out, dims)
+    }
+
+    fn kl(student: Tensor<Self, 2>, teacher: Tensor<Self, 2>, temperature: f32) -> Tensor<Self, 1> {
+        let [rows, vocab] = student.dims();
+        let (student, teacher) = (contiguous(student), contiguous(teacher));
+        let out = loss::kl(values(&student), values(&teacher), vocab, 1.0 / temperature);
+        tensor(out, [rows])
+    }
+
+    fn kl_grad(
+        student: Tensor<Self, 2>,
+        teacher: Tensor<Self, 2>,
+        temperature: f32,
+        grad: Tensor<Self, 1>,
+    ) -> Tensor<Self, 2> {
+        let dims = student.dims();
+        let (student, teacher, grad) = (contiguous(student), contiguous(teacher), contiguous(grad));
+        let out = loss::kl_grad(
+            values(&student),
+            values(&teacher),
+            dims[1],
+            1.0 / temperature,
+            values(&grad),
+        );
+        tensor(out, dims)
+    }
+
+    fn relation_kl(
+        student: Tensor<Self, 2>,
+        teacher: Tensor<Self, 2>,
+        shape: Relation,
+    ) -> Tensor<Self, 1> {
+        let (student, teacher) = (contiguous(student), contiguous(teacher));
+        let out = loss::relation_kl(values(&student), values(&teacher), shape);
+        tensor(out, [shape.rows()])
+    }
+
+    fn relation_kl_grad(
+        student: Tensor<Self, 2>,
+        teacher: Tensor<Self, 2>,
+        shape: Relation,
+        grad: Tensor<Self, 1>,
+    ) -> Tensor<Self, 2> {
+        let dims = student.dims();
+        let (student, teacher, grad) = (contiguous(student), contiguous(teacher), contiguous(grad));
+        let out = loss::relation_kl_grad(values(&student), values(&teacher), shape, values(&grad));
+        tensor(out, dims)
     }
 
     fn adamw(

@@ -16,7 +16,7 @@ mod backends;
 mod flex;
 mod reference;
 
-use burn::tensor::{Tensor, backend::Backend};
+use burn::tensor::{Int, Tensor, backend::Backend};
 pub use reference::{ternary_absmean, token_absmax_int8};
 use tritburn_quant::config::HiddenAct;
 
@@ -51,6 +51,28 @@ pub struct AttentionShape {
     pub kv_heads: usize,
     /// Width of a head.
     pub head_dim: usize,
+}
+
+/// Shape of relations between the tokens of each sequence (MiniLMv2; BitDistill §3.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Relation {
+    /// Sequences.
+    pub batch: usize,
+    /// Tokens of each sequence.
+    pub seq: usize,
+    /// Heads that the joined states are split into.
+    pub heads: usize,
+    /// Whether states are L2-normalised and probabilities clamped at 1e-8 (Algorithm 1); else
+    /// scores are divided by the root of the head's width (Eq. 12).
+    pub cosine: bool,
+}
+
+impl Relation {
+    /// Rows of relations: `batch · heads · seq`.
+    #[must_use]
+    pub fn rows(self) -> usize {
+        self.batch * self.heads * self.seq
+    }
 }
 
 /// Gradients of [`Kernels::causal_attention`] for query, key and value.
@@ -159,6 +181,63 @@ pub trait Kernels: Backend {
         reference::causal_attention_grad(q, k, v, shape, grad)
     }
 
+    /// `−log softmax(logits)[target]` of each row; `logits` `[rows, vocab]`.
+    #[must_use]
+    fn nll(logits: Tensor<Self, 2>, targets: Tensor<Self, 1, Int>) -> Tensor<Self, 1> {
+        reference::nll(logits, targets)
+    }
+
+    /// Gradient of [`Kernels::nll`] for the logits.
+    #[must_use]
+    fn nll_grad(
+        logits: Tensor<Self, 2>,
+        targets: Tensor<Self, 1, Int>,
+        grad: Tensor<Self, 1>,
+    ) -> Tensor<Self, 2> {
+        reference::nll_grad(logits, targets, grad)
+    }
+
+    /// `KL(softmax(teacher / τ) ‖ softmax(student / τ))` of each row (BitDistill Eq. 9).
+    #[must_use]
+    fn kl(student: Tensor<Self, 2>, teacher: Tensor<Self, 2>, temperature: f32) -> Tensor<Self, 1> {
+        reference::kl(student, teacher, temperature)
+    }
+
+    /// Gradient of [`Kernels::kl`] for the student.
+    #[must_use]
+    fn kl_grad(
+        student: Tensor<Self, 2>,
+        teacher: Tensor<Self, 2>,
+        temperature: f32,
+        grad: Tensor<Self, 1>,
+    ) -> Tensor<Self, 2> {
+        reference::kl_grad(student, teacher, temperature, grad)
+    }
+
+    /// KL from the teacher's to the student's relations, `softmax(A·Aᵀ)` over the tokens of a
+    /// sequence, for each row `[batch · heads · seq]`. States are `[batch · seq, width]`; teacher
+    /// and student may differ in width.
+    #[must_use]
+    fn relation_kl(
+        student: Tensor<Self, 2>,
+        teacher: Tensor<Self, 2>,
+        shape: Relation,
+    ) -> Tensor<Self, 1> {
+        reference::relation_kl(student, teacher, shape)
+    }
+
+    /// Gradient of [`Kernels::relation_kl`] for the student; relations are computed again, not
+    /// stored.
+    #[must_use]
+    fn relation_kl_grad(
+        student: Tensor<Self, 2>,
+        teacher: Tensor<Self, 2>,
+        shape: Relation,
+        grad: Tensor<Self, 1>,
+    ) -> Tensor<Self, 2> {
+        reference::relation_kl_grad(student, teacher, shape, grad)
+    }
+
     /// One AdamW step on one parameter, all tensors of the same shape.
     ///
     /// Returns the new parameter and the new first and second moments.
@@ -226,4 +305,17 @@ pub trait Ops: Backend {
         v: Tensor<Self, 2>,
         shape: AttentionShape,
     ) -> Tensor<Self, 2>;
+
+    /// See [`Kernels::nll`].
+    fn nll(logits: Tensor<Self, 2>, targets: Tensor<Self, 1, Int>) -> Tensor<Self, 1>;
+
+    /// See [`Kernels::kl`]. No gradient flows to the teacher.
+    fn kl(student: Tensor<Self, 2>, teacher: Tensor<Self, 2>, temperature: f32) -> Tensor<Self, 1>;
+
+    /// See [`Kernels::relation_kl`]. No gradient flows to the teacher.
+    fn relation_kl(
+        student: Tensor<Self, 2>,
+        teacher: Tensor<Self, 2>,
+        shape: Relation,
+    ) -> Tensor<Self, 1>;
 }

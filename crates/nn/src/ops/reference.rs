@@ -1,10 +1,16 @@
 //! Every operation in burn's plain tensor operations: runs on all backends, and is what faster
 //! versions are compared with.
 
-use burn::tensor::{Tensor, activation, backend::Backend};
+use burn::tensor::{IndexingUpdateOp, Int, Tensor, activation, backend::Backend};
 use tritburn_quant::{config::HiddenAct, ternary::EPS};
 
-use super::{AdamWStep, AttentionGrads, AttentionShape, Int8Tokens, TernaryWeight};
+use super::{AdamWStep, AttentionGrads, AttentionShape, Int8Tokens, Relation, TernaryWeight};
+
+/// Probabilities of relations are clamped from below before the logarithm (BitDistill Algorithm 1).
+pub(super) const MIN_PROBABILITY: f64 = 1e-8;
+
+/// Norms are clamped from below when states are normalised, as in PyTorch's `normalize`.
+pub(super) const MIN_NORM: f64 = 1e-12;
 
 /// `clamp(round(W · 1/γ), −1, 1)` with `γ = max(mean|W|, 1e-5)` over the whole matrix (BitNet
 /// b1.58 §2; rounding half to even, γ in f32).
@@ -69,7 +75,9 @@ pub(super) fn rms_norm_grad<B: Backend>(
 ) -> (Tensor<B, 2>, Tensor<B, 1>) {
     let inv = inv_rms(&x, eps);
     let normed = x * inv.clone();
-    let grad_weight = (grad.clone() * normed.clone()).sum_dim(0).squeeze::<1>();
+    let grad_weight = (grad.clone() * normed.clone())
+        .sum_dim(0)
+        .squeeze_dim::<1>(0);
     let scaled = grad * weight.unsqueeze();
     let along = (scaled.clone() * normed.clone()).mean_dim(1);
     ((scaled - normed * along) * inv, grad_weight)
@@ -214,4 +222,120 @@ pub(super) fn adamw<B: Backend>(
     let update = m.clone() / denom * (s.lr / s.bias1);
     let param = param * (1.0 - s.lr * s.weight_decay) - update;
     [param, m, v]
+}
+
+pub(super) fn nll<B: Backend>(logits: Tensor<B, 2>, targets: Tensor<B, 1, Int>) -> Tensor<B, 1> {
+    let log_probs = activation::log_softmax(logits, 1);
+    let picked = log_probs.gather(1, targets.unsqueeze_dim(1));
+    picked.squeeze_dim::<1>(1).neg()
+}
+
+pub(super) fn nll_grad<B: Backend>(
+    logits: Tensor<B, 2>,
+    targets: Tensor<B, 1, Int>,
+    grad: Tensor<B, 1>,
+) -> Tensor<B, 2> {
+    let grad = grad.unsqueeze_dim::<2>(1);
+    let probs = activation::softmax(logits, 1) * grad.clone();
+    probs.scatter(
+        1,
+        targets.unsqueeze_dim(1),
+        grad.neg(),
+        IndexingUpdateOp::Add,
+    )
+}
+
+pub(super) fn kl<B: Backend>(
+    student: Tensor<B, 2>,
+    teacher: Tensor<B, 2>,
+    temperature: f32,
+) -> Tensor<B, 1> {
+    let log_s = activation::log_softmax(student / temperature, 1);
+    let log_t = activation::log_softmax(teacher / temperature, 1);
+    let kl = log_t.clone().exp() * (log_t - log_s);
+    kl.sum_dim(1).squeeze_dim::<1>(1)
+}
+
+pub(super) fn kl_grad<B: Backend>(
+    student: Tensor<B, 2>,
+    teacher: Tensor<B, 2>,
+    temperature: f32,
+    grad: Tensor<B, 1>,
+) -> Tensor<B, 2> {
+    let s = activation::softmax(student / temperature, 1);
+    let t = activation::softmax(teacher / temperature, 1);
+    (s - t) * (grad / temperature).unsqueeze_dim(1)
+}
+
+/// One side of a relation: states `[batch, heads, seq, width]`, their norms where normalised, and
+/// probabilities `[batch, heads, seq, seq]`.
+struct Side<B: Backend> {
+    a: Tensor<B, 4>,
+    norm: Option<Tensor<B, 4>>,
+    scale: f64,
+    p: Tensor<B, 4>,
+}
+
+impl<B: Backend> Side<B> {
+    #[allow(clippy::cast_precision_loss)]
+    fn new(states: Tensor<B, 2>, r: Relation) -> Self {
+        let width = states.dims()[1] / r.heads;
+        let a = states
+            .reshape([r.batch, r.seq, r.heads, width])
+            .swap_dims(1, 2);
+        let (a, norm, scale) = if r.cosine {
+            let norm = (a.clone() * a.clone()).sum_dim(3).sqrt();
+            let norm = norm.clamp_min(MIN_NORM);
+            (a / norm.clone(), Some(norm), 1.0)
+        } else {
+            (a, None, 1.0 / (width as f64).sqrt())
+        };
+        let scores = a.clone().matmul(a.clone().swap_dims(2, 3)) * scale;
+        let p = activation::softmax(scores, 3);
+        Self { a, norm, scale, p }
+    }
+}
+
+fn floor(r: Relation) -> f64 {
+    if r.cosine {
+        MIN_PROBABILITY
+    } else {
+        f64::from(f32::MIN_POSITIVE)
+    }
+}
+
+pub(super) fn relation_kl<B: Backend>(
+    student: Tensor<B, 2>,
+    teacher: Tensor<B, 2>,
+    r: Relation,
+) -> Tensor<B, 1> {
+    let s = Side::new(student, r).p.clamp_min(floor(r));
+    let t = Side::new(teacher, r).p.clamp_min(floor(r));
+    let kl = t.clone() * (t.log() - s.log());
+    kl.sum_dim(3).reshape([r.rows()])
+}
+
+pub(super) fn relation_kl_grad<B: Backend>(
+    student: Tensor<B, 2>,
+    teacher: Tensor<B, 2>,
+    r: Relation,
+    grad: Tensor<B, 1>,
+) -> Tensor<B, 2> {
+    let [tokens, width] = student.dims();
+    let s = Side::new(student, r);
+    let t = Side::new(teacher, r).p.clamp_min(floor(r));
+    // Where the logarithm's argument is clamped, no gradient flows.
+    let u = t.mask_fill(s.p.clone().lower_equal_elem(floor(r)), 0.0);
+    let grad = grad.reshape([r.batch, r.heads, r.seq, 1]) * s.scale;
+    let ds = (s.p * u.clone().sum_dim(3) - u) * grad;
+    // Scores are a · aᵀ: both factors receive a gradient.
+    let da = (ds.clone() + ds.swap_dims(2, 3)).matmul(s.a.clone());
+    let dx = match s.norm {
+        Some(norm) => {
+            let along = (s.a.clone() * da.clone()).sum_dim(3);
+            (da - s.a * along) / norm
+        }
+        None => da,
+    };
+    dx.swap_dims(1, 2).reshape([tokens, width])
 }

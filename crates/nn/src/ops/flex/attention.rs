@@ -1,73 +1,61 @@
 //! Causal attention, one task a sequence: scores of one head stay in the cache.
+//!
+//! What lies above the diagonal of a triangular matrix is never written and stays zero.
 
-use pulp::Arch;
 use rayon::prelude::*;
 
 use super::super::AttentionShape;
-use super::rows::exp;
+use super::rows::{dot, exp, max, sum};
+use super::tile::{COLS, Padded, ROWS, lanes, rank_one, transpose};
+use super::wide;
 
-/// Copies one head out of `[seq, heads · head_dim]`.
+/// `out = a · b` for lower triangular `a` `[seq, seq]`.
 #[inline(always)]
-fn gather(x: &[f32], width: usize, head: usize, head_dim: usize, out: &mut [f32]) {
-    for (row, out) in x.chunks_exact(width).zip(out.chunks_exact_mut(head_dim)) {
-        out.copy_from_slice(&row[head * head_dim..(head + 1) * head_dim]);
-    }
-}
-
-/// Adds one head into `[seq, heads · head_dim]`.
-#[inline(always)]
-fn scatter_add(x: &[f32], width: usize, head: usize, head_dim: usize, out: &mut [f32]) {
-    for (row, out) in x.chunks_exact(head_dim).zip(out.chunks_exact_mut(width)) {
-        let out = &mut out[head * head_dim..(head + 1) * head_dim];
-        for (o, x) in out.iter_mut().zip(row) {
-            *o += x;
+fn lower_times(a: &Padded, b: &Padded, seq: usize, out: &mut Padded) {
+    for i in (0..seq).step_by(ROWS) {
+        for col in (0..b.stride).step_by(COLS) {
+            let mut tile = [[0.0; COLS]; ROWS];
+            let rows: [&[f32]; ROWS] = std::array::from_fn(|r| &a.row(i + r)[..i + ROWS]);
+            for j in 0..i + ROWS {
+                let factors = std::array::from_fn(|r| rows[r][j]);
+                rank_one(&mut tile, factors, lanes(b.row(j), col));
+            }
+            out.store(&tile, i, col);
         }
     }
 }
 
-/// `out[i, ..] += scale · Σ_j a[i, j] · b[j, ..]` for `j ≤ i`; `a` is `[seq, seq]`.
+/// `out = aᵀ · b` for lower triangular `a` `[seq, seq]`.
 #[inline(always)]
-fn lower_times(a: &[f32], b: &[f32], seq: usize, d: usize, out: &mut [f32]) {
-    for i in 0..seq {
-        let out = &mut out[i * d..(i + 1) * d];
-        for j in 0..=i {
-            let f = a[i * seq + j];
-            for (o, b) in out.iter_mut().zip(&b[j * d..(j + 1) * d]) {
-                *o += f * b;
+fn lower_transposed_times(a: &Padded, b: &Padded, seq: usize, out: &mut Padded) {
+    for j in (0..seq).step_by(ROWS) {
+        for col in (0..b.stride).step_by(COLS) {
+            let mut tile = [[0.0; COLS]; ROWS];
+            for i in j..seq {
+                let column = &a.row(i)[j..j + ROWS];
+                let factors = std::array::from_fn(|r| column[r]);
+                rank_one(&mut tile, factors, lanes(b.row(i), col));
             }
-        }
-    }
-}
-
-/// `out[j, ..] += Σ_i a[i, j] · b[i, ..]` for `j ≤ i`.
-#[inline(always)]
-fn lower_transposed_times(a: &[f32], b: &[f32], seq: usize, d: usize, out: &mut [f32]) {
-    for i in 0..seq {
-        let b = &b[i * d..(i + 1) * d];
-        for j in 0..=i {
-            let f = a[i * seq + j];
-            for (o, b) in out[j * d..(j + 1) * d].iter_mut().zip(b) {
-                *o += f * b;
-            }
+            out.store(&tile, j, col);
         }
     }
 }
 
 /// `out[i, j] = a[i, ..] · b[j, ..]` for `j ≤ i`; `bt` is scratch for `b` transposed.
 #[inline(always)]
-fn lower_products(a: &[f32], b: &[f32], seq: usize, d: usize, bt: &mut [f32], out: &mut [f32]) {
-    for j in 0..seq {
-        for e in 0..d {
-            bt[e * seq + j] = b[j * d + e];
-        }
-    }
-    for i in 0..seq {
-        let out = &mut out[i * seq..i * seq + i + 1];
-        out.fill(0.0);
-        for e in 0..d {
-            let f = a[i * d + e];
-            for (o, b) in out.iter_mut().zip(&bt[e * seq..e * seq + i + 1]) {
-                *o += f * b;
+fn lower_products(a: &Padded, b: &Padded, seq: usize, d: usize, bt: &mut Padded, out: &mut Padded) {
+    transpose(b, seq, d, bt);
+    for i in (0..seq).step_by(ROWS) {
+        for col in (0..i + ROWS).step_by(COLS) {
+            let mut tile = [[0.0; COLS]; ROWS];
+            let rows: [&[f32]; ROWS] = std::array::from_fn(|r| &a.row(i + r)[..d]);
+            for e in 0..d {
+                let factors = std::array::from_fn(|r| rows[r][e]);
+                rank_one(&mut tile, factors, lanes(bt.row(e), col));
+            }
+            for (r, lane) in tile.iter().enumerate().take(seq.saturating_sub(i)) {
+                let below = (i + r + 1).saturating_sub(col).min(COLS);
+                out.row_mut(i + r)[col..col + below].copy_from_slice(&lane[..below]);
             }
         }
     }
@@ -75,14 +63,14 @@ fn lower_products(a: &[f32], b: &[f32], seq: usize, d: usize, bt: &mut [f32], ou
 
 /// Row-wise softmax of the lower triangle of `scale · scores`, in place.
 #[inline(always)]
-fn softmax_lower(scores: &mut [f32], seq: usize, scale: f32) {
+fn softmax_lower(scores: &mut Padded, seq: usize, scale: f32) {
     for i in 0..seq {
-        let row = &mut scores[i * seq..i * seq + i + 1];
-        let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let row = &mut scores.row_mut(i)[..i + 1];
+        let top = max(row);
         for x in row.iter_mut() {
-            *x = exp((*x - max) * scale);
+            *x = exp((*x - top) * scale);
         }
-        let inv = 1.0 / row.iter().sum::<f32>();
+        let inv = 1.0 / sum(row);
         for x in row.iter_mut() {
             *x *= inv;
         }
@@ -96,38 +84,40 @@ fn scale(s: AttentionShape) -> f32 {
 
 /// Buffers of one task.
 struct Scratch {
-    q: Vec<f32>,
-    k: Vec<f32>,
-    v: Vec<f32>,
-    p: Vec<f32>,
-    transposed: Vec<f32>,
+    q: Padded,
+    k: Padded,
+    v: Padded,
+    p: Padded,
+    transposed: Padded,
+    y: Padded,
 }
 
 impl Scratch {
     fn new(s: AttentionShape) -> Self {
-        let head = vec![0.0; s.seq * s.head_dim];
+        let head = Padded::new(s.seq, s.head_dim);
         Self {
             q: head.clone(),
             k: head.clone(),
             v: head.clone(),
-            p: vec![0.0; s.seq * s.seq],
-            transposed: head,
+            p: Padded::new(s.seq, s.seq),
+            transposed: Padded::new(s.head_dim, s.seq),
+            y: head,
         }
     }
 
     /// Loads query head `head` with its key and value heads and fills `p` with probabilities.
     #[inline(always)]
     fn load(&mut self, q: &[f32], k: &[f32], v: &[f32], head: usize, s: AttentionShape) {
-        let kv_head = head / (s.heads / s.kv_heads);
-        let (width, kv_width) = (s.heads * s.head_dim, s.kv_heads * s.head_dim);
-        gather(q, width, head, s.head_dim, &mut self.q);
-        gather(k, kv_width, kv_head, s.head_dim, &mut self.k);
-        gather(v, kv_width, kv_head, s.head_dim, &mut self.v);
+        let (kv_head, d) = (head / (s.heads / s.kv_heads), s.head_dim);
+        let (width, kv_width) = (s.heads * d, s.kv_heads * d);
+        self.q.gather(q, width, head, d);
+        self.k.gather(k, kv_width, kv_head, d);
+        self.v.gather(v, kv_width, kv_head, d);
         lower_products(
             &self.q,
             &self.k,
             s.seq,
-            s.head_dim,
+            d,
             &mut self.transposed,
             &mut self.p,
         );
@@ -145,16 +135,15 @@ pub(super) fn forward(q: &[f32], k: &[f32], v: &[f32], s: AttentionShape) -> Vec
                 .zip(v.par_chunks(s.seq * kv_width)),
         )
         .for_each_init(
-            || (Scratch::new(s), vec![0.0; s.seq * s.head_dim]),
-            |(scratch, y), ((out, q), (k, v))| {
-                Arch::new().dispatch(
+            || Scratch::new(s),
+            |scratch, ((out, q), (k, v))| {
+                wide(
                     #[inline(always)]
                     || {
                         for head in 0..s.heads {
                             scratch.load(q, k, v, head, s);
-                            y.fill(0.0);
-                            lower_times(&scratch.p, &scratch.v, s.seq, s.head_dim, y);
-                            scatter_add(y, width, head, s.head_dim, out);
+                            lower_times(&scratch.p, &scratch.v, s.seq, &mut scratch.y);
+                            scratch.y.add_to_head(width, head, s.head_dim, out);
                         }
                     },
                 );
@@ -190,41 +179,44 @@ pub(super) fn grad(
         .zip(ins)
         .for_each_init(
             || {
-                let head = vec![0.0; s.seq * s.head_dim];
                 (
                     Scratch::new(s),
-                    vec![0.0; s.seq * s.seq],
-                    head.clone(),
-                    head,
+                    Padded::new(s.seq, s.seq),
+                    Padded::new(s.seq, s.head_dim),
                 )
             },
-            |(scratch, dp, dy, dx), ((grad_q, (grad_k, grad_v)), ((q, grad), (k, v)))| {
-                Arch::new().dispatch(
+            |(scratch, dp, dy), ((grad_q, (grad_k, grad_v)), ((q, grad), (k, v)))| {
+                wide(
                     #[inline(always)]
                     || {
                         let (seq, d) = (s.seq, s.head_dim);
                         for head in 0..s.heads {
                             let kv_head = head / (s.heads / s.kv_heads);
                             scratch.load(q, k, v, head, s);
-                            gather(grad, width, head, d, dy);
-                            dx.fill(0.0);
-                            lower_transposed_times(&scratch.p, dy, seq, d, dx);
-                            scatter_add(dx, kv_width, kv_head, d, grad_v);
-                            lower_products(dy, &scratch.v, seq, d, &mut scratch.transposed, dp);
+                            dy.gather(grad, width, head, d);
+                            let Scratch {
+                                q,
+                                k,
+                                v,
+                                p,
+                                transposed,
+                                y,
+                            } = &mut *scratch;
+                            lower_transposed_times(p, dy, seq, y);
+                            y.add_to_head(kv_width, kv_head, d, grad_v);
+                            lower_products(dy, v, seq, d, transposed, dp);
                             for i in 0..seq {
-                                let p = &scratch.p[i * seq..i * seq + i + 1];
-                                let dp = &mut dp[i * seq..i * seq + i + 1];
-                                let along: f32 = p.iter().zip(dp.iter()).map(|(p, d)| p * d).sum();
+                                let p = &p.row(i)[..i + 1];
+                                let dp = &mut dp.row_mut(i)[..i + 1];
+                                let along = dot(p, dp);
                                 for (d, p) in dp.iter_mut().zip(p) {
                                     *d = (*d - along) * p * scale(s);
                                 }
                             }
-                            dx.fill(0.0);
-                            lower_times(dp, &scratch.k, seq, d, dx);
-                            scatter_add(dx, width, head, d, grad_q);
-                            dx.fill(0.0);
-                            lower_transposed_times(dp, &scratch.q, seq, d, dx);
-                            scatter_add(dx, kv_width, kv_head, d, grad_k);
+                            lower_times(dp, k, seq, y);
+                            y.add_to_head(width, head, d, grad_q);
+                            lower_transposed_times(dp, q, seq, y);
+                            y.add_to_head(kv_width, kv_head, d, grad_k);
                         }
                     },
                 );

@@ -1,11 +1,11 @@
 //! Row-wise and elementwise loops.
 
-use pulp::Arch;
 use rayon::prelude::*;
 use tritburn_quant::config::HiddenAct;
 use tritburn_quant::ternary::EPS;
 
 use super::super::AdamWStep;
+use super::wide;
 
 /// Values a task handles at the least: below that, starting it costs more than it saves.
 const CHUNK: usize = 16 * 1024;
@@ -15,9 +15,9 @@ fn rows_per_task(features: usize) -> usize {
     (CHUNK / features.max(1)).max(1)
 }
 
-/// Eight running sums, so that the compiler may use vectors.
+/// Dot product in 16 running sums, so that the compiler may use vectors.
 #[inline(always)]
-fn dot(a: &[f32], b: &[f32]) -> f32 {
+pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
     let mut acc = [0.0f32; 16];
     let (a16, a_tail) = a.as_chunks::<16>();
     let (b16, b_tail) = b.as_chunks::<16>();
@@ -30,21 +30,51 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
     acc.iter().sum::<f32>() + tail
 }
 
+/// Sum, in 16 running sums.
+#[inline(always)]
+pub(super) fn sum(x: &[f32]) -> f32 {
+    let mut acc = [0.0f32; 16];
+    let (x16, tail) = x.as_chunks::<16>();
+    for x in x16 {
+        for i in 0..16 {
+            acc[i] += x[i];
+        }
+    }
+    acc.iter().sum::<f32>() + tail.iter().sum::<f32>()
+}
+
+/// Largest value.
+#[inline(always)]
+pub(super) fn max(x: &[f32]) -> f32 {
+    let mut acc = [f32::NEG_INFINITY; 16];
+    let (x16, tail) = x.as_chunks::<16>();
+    for x in x16 {
+        for i in 0..16 {
+            acc[i] = if x[i] > acc[i] { x[i] } else { acc[i] };
+        }
+    }
+    let all = acc.iter().chain(tail);
+    all.fold(f32::NEG_INFINITY, |m, &x| m.max(x))
+}
+
 /// `e^x` to 2 units in the last place; flushes to 0 below −87 and to `e^88` above 88.
 #[inline(always)]
 pub(super) fn exp(x: f32) -> f32 {
     const LN2_HI: f32 = 0.693_359_4;
     const LN2_LO: f32 = -2.121_944_4e-4;
+    /// Adding it leaves the nearest whole number in the low bits; unlike a cast, which checks for
+    /// overflow, this stays in vectors.
+    const TO_INT: f32 = 12_582_912.0;
     let clamped = x.clamp(-87.0, 88.0);
-    let n = (clamped * std::f32::consts::LOG2_E).round_ties_even();
+    let shifted = clamped * std::f32::consts::LOG2_E + TO_INT;
+    let n = shifted - TO_INT;
     let r = clamped - n * LN2_HI - n * LN2_LO;
     // Taylor series of e^r, |r| ≤ ln(2)/2: the seventh term is below 2⁻²⁴.
     let p = 1.0
         + r * (1.0
             + r * (0.5
                 + r * (1.0 / 6.0 + r * (1.0 / 24.0 + r * (1.0 / 120.0 + r * (1.0 / 720.0))))));
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-    let pow2 = f32::from_bits(((n as i32 + 127) << 23) as u32);
+    let pow2 = f32::from_bits((shifted.to_bits() + 127) << 23);
     p * pow2
 }
 
@@ -60,7 +90,7 @@ pub(super) fn ternary(weight: &[f32], scale: f32) -> Vec<f32> {
         .par_chunks_mut(CHUNK)
         .zip(weight.par_chunks(CHUNK))
         .for_each(|(codes, weight)| {
-            Arch::new().dispatch(
+            wide(
                 #[inline(always)]
                 || {
                     for (c, w) in codes.iter_mut().zip(weight) {
@@ -81,13 +111,13 @@ pub(super) fn int8_tokens(x: &[f32], features: usize) -> (Vec<f32>, Vec<f32>) {
         .zip(x.par_chunks(rows * features))
         .zip(step.par_chunks_mut(rows))
         .for_each(|((codes, x), step)| {
-            Arch::new().dispatch(
+            wide(
                 #[inline(always)]
                 || {
                     let rows = codes
                         .chunks_exact_mut(features)
                         .zip(x.chunks_exact(features));
-                    for ((codes, x), step) in rows.zip(step) {
+                    for ((codes, x), step) in rows.zip(step.iter_mut()) {
                         let mut lanes = [EPS; 16];
                         let (x16, tail) = x.as_chunks::<16>();
                         for x in x16 {
@@ -118,7 +148,7 @@ pub(super) fn scale_rows(y: &mut [f32], features: usize, step: &[f32], scale: f3
     y.par_chunks_mut(rows * features)
         .zip(step.par_chunks(rows))
         .for_each(|(y, step)| {
-            Arch::new().dispatch(
+            wide(
                 #[inline(always)]
                 || {
                     for (y, step) in y.chunks_exact_mut(features).zip(step) {
@@ -145,7 +175,7 @@ pub(super) fn rms_norm(x: &[f32], weight: &[f32], eps: f64) -> Vec<f32> {
     y.par_chunks_mut(size)
         .zip(x.par_chunks(size))
         .for_each(|(y, x)| {
-            Arch::new().dispatch(
+            wide(
                 #[inline(always)]
                 || {
                     for (y, x) in y.chunks_exact_mut(features).zip(x.chunks_exact(features)) {
@@ -177,7 +207,7 @@ pub(super) fn rms_norm_grad(
         .map(|((grad_x, x), grad)| {
             let mut grad_w = vec![0.0f32; features];
             let mut scaled = vec![0.0f32; features];
-            Arch::new().dispatch(
+            wide(
                 #[inline(always)]
                 || {
                     let rows = grad_x
@@ -186,13 +216,15 @@ pub(super) fn rms_norm_grad(
                         .zip(grad.chunks_exact(features));
                     for ((grad_x, x), grad) in rows {
                         let inv = inv_rms(x, eps);
-                        for i in 0..features {
-                            grad_w[i] += grad[i] * x[i] * inv;
-                            scaled[i] = grad[i] * weight[i];
+                        let ins = grad.iter().zip(x).zip(weight);
+                        let outs = grad_w.iter_mut().zip(scaled.iter_mut());
+                        for ((sum, scaled), ((grad, x), w)) in outs.zip(ins) {
+                            *sum += grad * x * inv;
+                            *scaled = grad * w;
                         }
                         let along = dot(&scaled, x) * inv * inv / features as f32;
-                        for i in 0..features {
-                            grad_x[i] = (scaled[i] - x[i] * along) * inv;
+                        for ((out, scaled), x) in grad_x.iter_mut().zip(&scaled).zip(x) {
+                            *out = (scaled - x * along) * inv;
                         }
                     }
                 },
@@ -215,7 +247,7 @@ pub(super) fn gated_act(gate: &[f32], up: &[f32], act: HiddenAct) -> Vec<f32> {
         .zip(gate.par_chunks(CHUNK))
         .zip(up.par_chunks(CHUNK))
         .for_each(|((y, gate), up)| {
-            Arch::new().dispatch(
+            wide(
                 #[inline(always)]
                 || {
                     let all = y.iter_mut().zip(gate).zip(up);
@@ -249,10 +281,10 @@ pub(super) fn gated_act_grad(
                 .zip(grad.par_chunks(CHUNK)),
         )
         .for_each(|((grad_gate, grad_up), ((gate, up), grad))| {
-            Arch::new().dispatch(
+            wide(
                 #[inline(always)]
                 || {
-                    let out = grad_gate.iter_mut().zip(grad_up);
+                    let out = grad_gate.iter_mut().zip(grad_up.iter_mut());
                     let all = out.zip(gate.iter().zip(up).zip(grad));
                     match act {
                         HiddenAct::Silu => all.for_each(|((dg, du), ((g, u), dy))| {
@@ -288,7 +320,7 @@ pub(super) fn rope(
         .zip(x.par_chunks(size))
         .enumerate()
         .for_each(|(task, (y, x))| {
-            Arch::new().dispatch(
+            wide(
                 #[inline(always)]
                 || {
                     for (i, (y, x)) in y
@@ -301,9 +333,14 @@ pub(super) fn rope(
                         for (y, x) in y.chunks_exact_mut(head_dim).zip(x.chunks_exact(head_dim)) {
                             let (y_low, y_high) = y.split_at_mut(half);
                             let (x_low, x_high) = x.split_at(half);
-                            for j in 0..half {
-                                y_low[j] = x_low[j] * cos[j] - x_high[j] * sin[j];
-                                y_high[j] = x_high[j] * cos[half + j] + x_low[j] * sin[half + j];
+                            let x = || x_low.iter().zip(x_high);
+                            let low = cos[..half].iter().zip(&sin[..half]);
+                            for ((y, (low, high)), (c, s)) in y_low.iter_mut().zip(x()).zip(low) {
+                                *y = low * c - high * s;
+                            }
+                            let high = cos[half..].iter().zip(&sin[half..]);
+                            for ((y, (low, high)), (c, s)) in y_high.iter_mut().zip(x()).zip(high) {
+                                *y = high * c + low * s;
                             }
                         }
                     }
@@ -328,16 +365,17 @@ pub(super) fn adamw(
         .zip(v.par_chunks_mut(CHUNK))
         .zip(grad.par_chunks(CHUNK))
         .for_each(|(((param, m), v), grad)| {
-            Arch::new().dispatch(
+            wide(
                 #[inline(always)]
                 || {
-                    for i in 0..grad.len() {
-                        let g = grad[i] * s.grad_scale;
-                        m[i] = m[i] * s.beta1 + g * (1.0 - s.beta1);
-                        v[i] = v[i] * s.beta2 + g * g * (1.0 - s.beta2);
-                        let denom = (v[i] / s.bias2).sqrt() + s.eps;
-                        let update = m[i] / denom * (s.lr / s.bias1);
-                        param[i] = param[i] * (1.0 - s.lr * s.weight_decay) - update;
+                    let state = param.iter_mut().zip(m.iter_mut()).zip(v.iter_mut());
+                    for (((param, m), v), g) in state.zip(grad) {
+                        let g = g * s.grad_scale;
+                        *m = *m * s.beta1 + g * (1.0 - s.beta1);
+                        *v = *v * s.beta2 + g * g * (1.0 - s.beta2);
+                        let denom = (*v / s.bias2).sqrt() + s.eps;
+                        let update = *m / denom * (s.lr / s.bias1);
+                        *param = *param * (1.0 - s.lr * s.weight_decay) - update;
                     }
                 },
             );

@@ -1,0 +1,126 @@
+//! The operations of this crate on a device chosen at run time.
+//!
+//! Nothing here is generic, so each backend's code is made once, in this crate, whoever calls it.
+
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+
+use burn::tensor::{Int, Tensor, TensorData};
+use tritburn_eval::Scorer;
+use tritburn_nn::CausalLm;
+use tritburn_nn::device::{DeviceKind, OnDevice};
+use tritburn_nn::folder::FolderSource;
+use tritburn_nn::ops::{Kernels, Ops};
+use tritburn_quant::config::ModelConfig;
+
+use crate::error::Result;
+use crate::observer::Observer;
+use crate::pipeline::{self, Outcome};
+use crate::recipe::Recipe;
+use crate::run::RunDir;
+use crate::scorer::{ModelScorer, to_i32};
+
+/// Runs every stage of `recipe` that `run` has not finished, from the newest checkpoint if there is
+/// one. `stop` ends the run after the step in work.
+///
+/// # Errors
+/// See [`TrainError`](crate::TrainError). After
+/// [`TrainError::Interrupted`](crate::TrainError::Interrupted) the run can be resumed.
+pub fn train(
+    recipe: &Recipe,
+    run: &RunDir,
+    device: DeviceKind,
+    observer: &mut dyn Observer,
+    stop: &AtomicBool,
+) -> Result<Outcome> {
+    struct Work<'a>(&'a Recipe, &'a RunDir, &'a mut dyn Observer, &'a AtomicBool);
+    impl OnDevice for Work<'_> {
+        type Out = Result<Outcome>;
+        fn run<B: Kernels + Ops>(self, device: &B::Device) -> Self::Out {
+            pipeline::train::<B>(self.0, self.1, device, self.2, self.3)
+        }
+    }
+    device.run(Work(recipe, run, observer, stop))?
+}
+
+/// Reads the master weights of `folder` and writes `out`: ternary projections as uint8 codes with
+/// `weight_scale` = absmean (`linear_class: autobitlinear`), the rest in f32. A full-precision
+/// model is written as it is.
+///
+/// Codes and scales are those of the training forward pass on `device`.
+///
+/// # Errors
+/// Where the folder is malformed, already packed, or `out` cannot be written.
+pub fn export_hf(folder: &Path, out: &Path, device: DeviceKind) -> Result<()> {
+    struct Work<'a>(&'a Path, &'a Path);
+    impl OnDevice for Work<'_> {
+        type Out = Result<()>;
+        fn run<B: Kernels + Ops>(self, device: &B::Device) -> Self::Out {
+            crate::export::export_hf::<B>(self.0, self.1, device)
+        }
+    }
+    device.run(Work(folder, out))?
+}
+
+/// Logits of the model in `folder` for each prompt, `[prompt length × vocab_size]` row by row, as
+/// the training forward pass in evaluation mode gives them.
+///
+/// # Errors
+/// Where the folder is malformed.
+pub fn logits(folder: &Path, prompts: &[Vec<u32>], device: DeviceKind) -> Result<Vec<Vec<f32>>> {
+    struct Work<'a>(&'a [Vec<u32>]);
+    impl OnModel for Work<'_> {
+        type Out = Vec<Vec<f32>>;
+        fn run<B: Kernels + Ops>(self, model: &CausalLm<B>, device: &B::Device) -> Self::Out {
+            let one = |prompt: &Vec<u32>| {
+                let ids: Vec<i32> = prompt.iter().map(|&t| to_i32(t)).collect();
+                let ids = TensorData::new(ids, [1, prompt.len()]);
+                let hidden = model
+                    .forward(Tensor::<B, 2, Int>::from_data(ids, device), &[])
+                    .hidden;
+                model.logits(hidden).into_data().iter::<f32>().collect()
+            };
+            self.0.iter().map(one).collect()
+        }
+    }
+    on_model(folder, device, Work(prompts))
+}
+
+/// Lets `work` score token sequences with the training forward pass of the model in `folder`.
+/// Sequences of a batch are filled up with the token `pad`.
+///
+/// # Errors
+/// Where the folder is malformed.
+pub fn with_scorer(
+    folder: &Path,
+    pad: u32,
+    device: DeviceKind,
+    work: &mut dyn FnMut(&mut dyn Scorer),
+) -> Result<()> {
+    struct Work<'a>(u32, &'a mut dyn FnMut(&mut dyn Scorer));
+    impl OnModel for Work<'_> {
+        type Out = ();
+        fn run<B: Kernels + Ops>(self, model: &CausalLm<B>, device: &B::Device) {
+            (self.1)(&mut ModelScorer::new(model, device, self.0));
+        }
+    }
+    on_model(folder, device, Work(pad, work))
+}
+
+trait OnModel {
+    type Out;
+    fn run<B: Kernels + Ops>(self, model: &CausalLm<B>, device: &B::Device) -> Self::Out;
+}
+
+fn on_model<W: OnModel>(folder: &Path, device: DeviceKind, work: W) -> Result<W::Out> {
+    struct Load<'a, W>(&'a Path, W);
+    impl<W: OnModel> OnDevice for Load<'_, W> {
+        type Out = Result<W::Out>;
+        fn run<B: Kernels + Ops>(self, device: &B::Device) -> Self::Out {
+            let config = ModelConfig::read(&self.0.join("config.json"))?;
+            let model = CausalLm::<B>::new(&config, &mut FolderSource::open(self.0)?, device)?;
+            Ok(self.1.run(&model, device))
+        }
+    }
+    device.run(Load(folder, work))?
+}

@@ -1,0 +1,129 @@
+//! Training forward in evaluation mode against the engine on the export, for every kind of layer.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+
+use tritburn_engine::{Engine, EngineOptions};
+use tritburn_nn::device::DeviceKind;
+use tritburn_train::observer::TrainEvent;
+use tritburn_train::parity::{TOLERANCE, max_rel_diff};
+use tritburn_train::recipe::Recipe;
+use tritburn_train::run::RunDir;
+use tritburn_train::{export_hf, train};
+
+fn root() -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
+}
+
+/// A few steps from scratch, so that no norm weight is 1 any more.
+const STEPS: &str = r#"
+name = "layers"
+[model]
+hidden_size = 64
+intermediate_size = 160
+num_hidden_layers = 2
+num_attention_heads = 4
+num_key_value_heads = 2
+max_position_embeddings = 64
+[tokenizer]
+vocab_size = 300
+[data]
+corpus_bytes = 20000
+max_length = 64
+[train]
+save_every = 0
+[[stage]]
+name = "only"
+kind = "lm"
+steps = 4
+batch_size = 4
+seq_len = 32
+lr = 1e-2
+"#;
+
+fn trained(dir: &Path, set: &[&str]) -> PathBuf {
+    let corpus = root().join("data/refinedweb");
+    let mut set: Vec<String> = set.iter().map(ToString::to_string).collect();
+    set.push(format!("data.corpus={}", corpus.display()));
+    let recipe = Recipe::parse(STEPS, "layers", &set).unwrap();
+    let run = RunDir::create_at(dir.join("run"), &recipe).unwrap();
+    let (stop, mut quiet) = (AtomicBool::new(false), |_: &TrainEvent| {});
+    let done = train(&recipe, &run, DeviceKind::Cpu, &mut quiet, &stop);
+    done.unwrap().last
+}
+
+/// Prompts of several lengths over the whole vocabulary.
+fn prompts() -> Vec<Vec<u32>> {
+    [1, 2, 7, 33]
+        .map(|n| (0..n).map(|i| (i * 37 + n * 11) % 300).collect())
+        .to_vec()
+}
+
+#[test]
+fn engine_and_training_forward_agree_for_every_layout() {
+    let ternary = "stage.only.ternary=true";
+    let layouts: [(&str, &[&str]); 9] = [
+        ("full precision", &[]),
+        ("full precision, ReLU²", &["model.hidden_act=relu2"]),
+        ("own head", &["model.tie_word_embeddings=false"]),
+        ("ternary", &[ternary]),
+        ("SubLN", &[ternary, "stage.only.sub_norm=sub_ln"]),
+        (
+            "norm in front of every projection",
+            &[ternary, "stage.only.sub_norm=all"],
+        ),
+        (
+            "ReLU² and SubLN, as in BitNet 2B4T",
+            &[
+                ternary,
+                "stage.only.sub_norm=sub_ln",
+                "model.hidden_act=relu2",
+            ],
+        ),
+        (
+            "every head its own keys, own output head",
+            &[
+                ternary,
+                "model.num_key_value_heads=4",
+                "model.tie_word_embeddings=false",
+            ],
+        ),
+        (
+            "another rotary base and epsilon",
+            &[
+                ternary,
+                "model.rope_theta=500000.0",
+                "model.rms_norm_eps=1e-5",
+            ],
+        ),
+    ];
+    for (name, set) in layouts {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = trained(dir.path(), set);
+        let out = dir.path().join("export");
+        export_hf(&folder, &out, DeviceKind::Cpu).unwrap();
+        let engine = Engine::load(&out, EngineOptions::default()).unwrap();
+        let diff = max_rel_diff(&folder, &engine, &prompts(), DeviceKind::Cpu).unwrap();
+        // Without INT8 rounding only the order of sums differs.
+        let bound = if set.contains(&ternary) {
+            TOLERANCE
+        } else {
+            1e-5
+        };
+        println!("{name}: {diff:.1e}");
+        assert!(diff <= bound, "{name}: {diff:.2e}");
+    }
+}
+
+#[test]
+fn the_reference_backend_agrees_with_the_fast_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let set = ["stage.only.ternary=true", "stage.only.sub_norm=sub_ln"];
+    let folder = trained(dir.path(), &set);
+    let out = dir.path().join("export");
+    export_hf(&folder, &out, DeviceKind::NdArray).unwrap();
+    let engine = Engine::load(&out, EngineOptions::default()).unwrap();
+    let diff = max_rel_diff(&folder, &engine, &prompts(), DeviceKind::NdArray).unwrap();
+    assert!(diff <= TOLERANCE, "{diff:.2e}");
+}
