@@ -1,6 +1,5 @@
 //! The transformer: its parts, how they are loaded and how tokens go through them.
 
-mod attention;
 mod build;
 mod cache;
 mod forward;
@@ -8,8 +7,10 @@ mod linear;
 mod norm;
 mod rope;
 mod source;
+mod table;
 
-pub(crate) use build::{Model, build};
+pub(crate) use build::{Model, WeightFormats, build};
 pub(crate) use cache::KvCache;
 pub(crate) use forward::Scratch;
 pub(crate) use source::{FileSource, RandomSource};
+pub use table::HeadFormat;

@@ -34,7 +34,7 @@ fn rows_of_a_small_random_model() {
         let engine = Engine::random(&config, 1, EngineOptions::default()).unwrap();
         let options = EngineOptions {
             threads: Some(1),
-            kernel: None,
+            ..EngineOptions::default()
         };
         let engine = engine.with_options(&options).unwrap();
         let limits = Limits::measure(&engine).unwrap();
