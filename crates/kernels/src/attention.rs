@@ -2,12 +2,11 @@
 
 use std::cell::RefCell;
 
-use pulp::Arch;
-
 use crate::columns::Columns;
 use crate::exec::Exec;
 use crate::kv::KvRows;
 use crate::ops::exp;
+use crate::vectors::vectorized;
 
 /// Keys whose scores are held at once.
 const CHUNK: usize = 64;
@@ -109,7 +108,7 @@ pub fn attend(
 ) {
     let width = keys.width();
     assert_eq!((q.len(), q.len() % width), (out.len(), 0), "whole heads");
-    Arch::new().dispatch(
+    vectorized(
         #[inline(always)]
         || {
             let heads = q.len() / width;

@@ -1,7 +1,7 @@
 //! From integer sums to outputs: the one place where scales enter, shared by all kernels, so that
 //! their outputs are the same bit for bit.
 
-use pulp::Arch;
+use crate::vectors::vectorized;
 
 /// What the sums of one token are multiplied with.
 #[derive(Debug, Clone, Copy)]
@@ -15,7 +15,7 @@ pub(crate) enum Factor<'a> {
 /// `out[r] = (acc[r] − sum) · factor`: the integer difference, then `step · scale`, then the
 /// product, each rounded once.
 pub(crate) fn scale(acc: &[i32], sum: i32, factor: Factor<'_>, out: &mut [f32]) {
-    Arch::new().dispatch(
+    vectorized(
         #[inline(always)]
         || match factor {
             Factor::Step(step) => {
@@ -34,7 +34,7 @@ pub(crate) fn scale(acc: &[i32], sum: i32, factor: Factor<'_>, out: &mut [f32]) 
 
 /// `total[r] += (acc[r] − sum) · scales[r]`.
 pub(crate) fn add_group(acc: &[i32], sum: i32, scales: &[f32], total: &mut [f32]) {
-    Arch::new().dispatch(
+    vectorized(
         #[inline(always)]
         || {
             for ((total, acc), scale) in total.iter_mut().zip(acc).zip(scales) {
@@ -60,7 +60,7 @@ pub(crate) fn scale_wide(
     scales: &[f32],
     out: &mut [f32],
 ) {
-    Arch::new().dispatch(
+    vectorized(
         #[inline(always)]
         || {
             let sums = high.0.iter().zip(low.0);

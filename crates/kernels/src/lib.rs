@@ -22,6 +22,7 @@ pub mod pool;
 pub mod scalar;
 pub mod scales;
 pub mod ternary;
+mod vectors;
 #[cfg(target_arch = "x86_64")]
 pub mod x86_64;
 

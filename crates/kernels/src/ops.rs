@@ -3,10 +3,10 @@
 //! Sums go through a fixed number of lanes and no multiplication is fused with an addition, so that
 //! every processor, and every number of tokens at once, gives the same bits.
 
-use pulp::Arch;
 use tritburn_quant::ternary::EPS;
 
 use crate::activations::ActBlock;
+use crate::vectors::vectorized;
 
 /// Independent sums.
 const LANES: usize = 16;
@@ -16,7 +16,7 @@ const WIDE: f32 = 16_256.0;
 /// [`tritburn_quant::act::absmax_int8`], bit for bit.
 pub(crate) fn absmax_codes(x: &[f32], codes: &mut [i8]) -> f32 {
     assert_eq!(x.len(), codes.len(), "one code per activation");
-    Arch::new().dispatch(
+    vectorized(
         #[inline(always)]
         || {
             let amax = absmax(x);
@@ -31,7 +31,7 @@ pub(crate) fn absmax_codes(x: &[f32], codes: &mut [i8]) -> f32 {
 
 /// Sum of the codes of some blocks.
 pub(crate) fn sum_codes(blocks: &[ActBlock]) -> i32 {
-    Arch::new().dispatch(
+    vectorized(
         #[inline(always)]
         || {
             let all = blocks.iter().flat_map(|b| b.0.as_chunks::<LANES>().0);
@@ -49,7 +49,7 @@ pub(crate) fn sum_codes(blocks: &[ActBlock]) -> i32 {
 /// The high or the low digit of `q = round(x · 16256 / max|x|) = 128 · high + low`, −64 ≤ low ≤ 64;
 /// returns `max|x| / 16256`.
 pub(crate) fn wide_digits(x: &[f32], high: bool, codes: &mut [i8]) -> f32 {
-    Arch::new().dispatch(
+    vectorized(
         #[inline(always)]
         || {
             let amax = absmax(x);
@@ -98,7 +98,7 @@ fn round_small(v: f32) -> i32 {
 /// Where the lengths differ.
 pub fn rms_norm(x: &[f32], weight: &[f32], eps: f32, y: &mut [f32]) {
     assert_eq!((x.len(), x.len()), (weight.len(), y.len()), "equal widths");
-    Arch::new().dispatch(
+    vectorized(
         #[inline(always)]
         || {
             let scale = 1.0 / (sum_of_squares(x) / x.len() as f32 + eps).sqrt();
@@ -119,7 +119,7 @@ pub fn rms_norm_int8(x: &[f32], weight: &[f32], eps: f32, codes: &mut [i8]) -> f
         (weight.len(), codes.len()),
         "equal widths"
     );
-    Arch::new().dispatch(
+    vectorized(
         #[inline(always)]
         || {
             let scale = 1.0 / (sum_of_squares(x) / x.len() as f32 + eps).sqrt();
@@ -158,7 +158,7 @@ fn sum_of_squares(x: &[f32]) -> f32 {
 
 /// `x += y`.
 pub fn add(x: &mut [f32], y: &[f32]) {
-    Arch::new().dispatch(
+    vectorized(
         #[inline(always)]
         || {
             for (x, y) in x.iter_mut().zip(y) {
@@ -170,7 +170,7 @@ pub fn add(x: &mut [f32], y: &[f32]) {
 
 /// `gate = gate / (1 + e^−gate) · up`: SwiGLU.
 pub fn silu_mul(gate: &mut [f32], up: &[f32]) {
-    Arch::new().dispatch(
+    vectorized(
         #[inline(always)]
         || {
             for (g, u) in gate.iter_mut().zip(up) {
@@ -182,7 +182,7 @@ pub fn silu_mul(gate: &mut [f32], up: &[f32]) {
 
 /// `gate = max(gate, 0)² · up`: the squared ReLU of BitNet b1.58 2B4T (arXiv 2504.12285).
 pub fn relu2_mul(gate: &mut [f32], up: &[f32]) {
-    Arch::new().dispatch(
+    vectorized(
         #[inline(always)]
         || {
             for (g, u) in gate.iter_mut().zip(up) {
@@ -196,7 +196,7 @@ pub fn relu2_mul(gate: &mut [f32], up: &[f32]) {
 /// Sum of words, wrapping: how fast memory can be read.
 #[must_use]
 pub fn sum_words(words: &[u64]) -> u64 {
-    Arch::new().dispatch(
+    vectorized(
         #[inline(always)]
         || words.iter().fold(0, |a: u64, &b| a.wrapping_add(b)),
     )
@@ -206,7 +206,7 @@ pub fn sum_words(words: &[u64]) -> u64 {
 /// no value is a number.
 #[must_use]
 pub fn argmax(x: &[f32]) -> Option<usize> {
-    let largest = Arch::new().dispatch(
+    let largest = vectorized(
         #[inline(always)]
         || {
             let (chunks, tail) = x.as_chunks::<LANES>();
