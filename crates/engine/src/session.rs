@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::engine::Core;
 use crate::error::{EngineError, Result};
-use crate::model::{KvCache, Scratch};
+use crate::model::{Clock, KvCache, Scratch};
 
 /// Tokens that go through the model at once; bounds the buffers of a long prompt.
 pub(crate) const PREFILL_CHUNK: usize = 256;
@@ -123,6 +123,12 @@ impl Session {
     /// The logits that [`Self::prefill`] or [`Self::decode`] returned last.
     pub(crate) fn last_logits(&self) -> &[f32] {
         self.scratch.logits()
+    }
+
+    /// Measures from now on what each kind of operation takes, or no longer; returns the clock so
+    /// far.
+    pub(crate) fn set_clock(&mut self, clock: Option<Clock>) -> Option<Clock> {
+        std::mem::replace(&mut self.scratch.clock, clock)
     }
 
     /// Whether `tokens` can be appended.

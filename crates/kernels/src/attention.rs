@@ -2,11 +2,12 @@
 
 use std::cell::RefCell;
 
+use pulp::{Arch, Simd, WithSimd};
+
 use crate::columns::Columns;
 use crate::exec::Exec;
 use crate::kv::KvRows;
 use crate::ops::exp;
-use crate::vectors::vectorized;
 
 /// Keys whose scores are held at once.
 const CHUNK: usize = 64;
@@ -108,71 +109,120 @@ pub fn attend(
 ) {
     let width = keys.width();
     assert_eq!((q.len(), q.len() % width), (out.len(), 0), "whole heads");
-    vectorized(
-        #[inline(always)]
-        || {
-            let heads = q.len() / width;
-            scratch.rows.resize(CHUNK * width, 0.0);
-            scratch.scores.resize(heads * CHUNK, 0.0);
-            scratch.state.clear();
-            scratch.state.resize(heads, [f32::NEG_INFINITY, 0.0]);
-            out.fill(0.0);
-            for start in (0..len).step_by(CHUNK) {
-                let n = CHUNK.min(len - start);
-                let rows = keys.read(first + start, n, &mut scratch.rows);
-                let scores = &mut scratch.scores[..];
-                for (k, row) in rows.chunks_exact(width).enumerate() {
-                    for (h, q) in q.chunks_exact(width).enumerate() {
-                        scores[h * CHUNK + k] = dot(q, row) * scale;
-                    }
-                }
-                let rows = values.read(first + start, n, &mut scratch.rows);
-                for (h, out) in out.chunks_exact_mut(width).enumerate() {
-                    let scores = &mut scores[h * CHUNK..][..n];
-                    let [max, sum] = &mut scratch.state[h];
-                    let before = *max;
-                    *max = scores.iter().fold(before, |m, &s| m.max(s));
-                    let shrink = exp(before - *max);
-                    *sum *= shrink;
-                    for s in scores.iter_mut() {
-                        *s = exp(*s - *max);
-                    }
-                    for s in scores.iter() {
-                        *sum += s;
-                    }
-                    if start > 0 {
-                        for o in out.iter_mut() {
-                            *o *= shrink;
-                        }
-                    }
-                    add_rows(scores, rows, out);
-                }
-            }
-            for (out, [_, sum]) in out.chunks_exact_mut(width).zip(&scratch.state) {
-                let inv = 1.0 / sum;
-                for o in out {
-                    *o *= inv;
-                }
-            }
-        },
-    );
+    Arch::new().dispatch(Attend {
+        q,
+        keys,
+        values,
+        first,
+        len,
+        scale,
+        scratch,
+        out,
+    });
 }
 
-/// Lanes of a vector of sums.
-const LANES: usize = 16;
+/// The arguments of [`attend`].
+struct Attend<'a> {
+    q: &'a [f32],
+    keys: &'a KvRows,
+    values: &'a KvRows,
+    first: usize,
+    len: usize,
+    scale: f32,
+    scratch: &'a mut AttentionScratch,
+    out: &'a mut [f32],
+}
+
+impl WithSimd for Attend<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let width = self.keys.width();
+        let heads = self.q.len() / width;
+        let AttentionScratch {
+            rows: buffer,
+            scores,
+            state,
+        } = self.scratch;
+        buffer.resize(CHUNK * width, 0.0);
+        scores.resize(heads * CHUNK, 0.0);
+        state.clear();
+        state.resize(heads, [f32::NEG_INFINITY, 0.0]);
+        self.out.fill(0.0);
+        for start in (0..self.len).step_by(CHUNK) {
+            let n = CHUNK.min(self.len - start);
+            let rows = self.keys.read(self.first + start, n, buffer);
+            let heads = self.q.chunks_exact(width);
+            for (q, scores) in heads.zip(scores.chunks_exact_mut(CHUNK)) {
+                scores_of(simd, q, rows, self.scale, &mut scores[..n]);
+            }
+            let rows = self.values.read(self.first + start, n, buffer);
+            let outs = self.out.chunks_exact_mut(width);
+            let scores = scores.chunks_exact_mut(CHUNK);
+            for ((out, scores), [max, sum]) in outs.zip(scores).zip(state.iter_mut()) {
+                let scores = &mut scores[..n];
+                let before = *max;
+                *max = scores.iter().fold(before, |m, &s| m.max(s));
+                let shrink = exp(before - *max);
+                for s in scores.iter_mut() {
+                    *s = exp(*s - *max);
+                }
+                *sum *= shrink;
+                for s in scores.iter() {
+                    *sum += s;
+                }
+                if start > 0 {
+                    for o in out.iter_mut() {
+                        *o *= shrink;
+                    }
+                }
+                add_rows(scores, rows, out);
+            }
+        }
+        for (out, [_, sum]) in self.out.chunks_exact_mut(width).zip(state) {
+            let inv = 1.0 / *sum;
+            for o in out {
+                *o *= inv;
+            }
+        }
+    }
+}
+
+/// `scores[k] = q · rows[k] · scale`, four rows at a time, each in an order of additions of its own.
+#[inline(always)]
+fn scores_of<S: Simd>(simd: S, q: &[f32], rows: &[f32], scale: f32, scores: &mut [f32]) {
+    let (fours, rest) = scores.as_chunks_mut::<4>();
+    let (four_rows, rest_rows) = rows.split_at(fours.len() * 4 * q.len());
+    for (out, rows) in fours.iter_mut().zip(four_rows.chunks_exact(4 * q.len())) {
+        dots::<S, 4>(simd, q, rows, scale, out);
+    }
+    for (out, row) in rest.iter_mut().zip(rest_rows.chunks_exact(q.len())) {
+        dots::<S, 1>(simd, q, row, scale, std::array::from_mut(out));
+    }
+}
 
 #[inline(always)]
-fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let (a, a_tail) = a.as_chunks::<LANES>();
-    let (b, b_tail) = b.as_chunks::<LANES>();
-    let mut lanes = [0f32; LANES];
-    for (a, b) in a.iter().zip(b) {
-        lanes = std::array::from_fn(|i| lanes[i] + a[i] * b[i]);
+fn dots<S: Simd, const N: usize>(simd: S, q: &[f32], rows: &[f32], scale: f32, out: &mut [f32; N]) {
+    let (whole, tail) = S::as_simd_f32s(q);
+    let zero = simd.splat_f32s(0.0);
+    let mut sums = [zero; N];
+    let mut vectors: [&[S::f32s]; N] = [&[]; N];
+    for (vectors, row) in vectors.iter_mut().zip(rows.chunks_exact(q.len())) {
+        *vectors = &S::as_simd_f32s(row).0[..whole.len()];
     }
-    let mut half: [f32; 8] = std::array::from_fn(|i| lanes[i] + lanes[i + 8]);
-    half = std::array::from_fn(|i| half[i] + half[i ^ 4]);
-    let tail: f32 = a_tail.iter().zip(b_tail).map(|(a, b)| a * b).sum();
-    (half[0] + half[1]) + (half[2] + half[3]) + tail
+    for (i, q) in whole.iter().enumerate() {
+        for (sum, vectors) in sums.iter_mut().zip(&vectors) {
+            *sum = simd.mul_add_f32s(*q, vectors[i], *sum);
+        }
+    }
+    for ((out, sum), row) in out.iter_mut().zip(sums).zip(rows.chunks_exact(q.len())) {
+        let mut total = simd.reduce_sum_f32s(sum);
+        for (q, v) in tail.iter().zip(&row[q.len() - tail.len()..]) {
+            total += q * v;
+        }
+        *out = total * scale;
+    }
 }
 
 /// `out += Σ weights[i] · rows[i]`, four rows at a time.

@@ -7,6 +7,7 @@ use tritburn_quant::config::{HiddenAct, ModelConfig};
 
 use super::build::{Layer, Model};
 use super::cache::KvCache;
+use super::clock::{Clock, Op};
 use super::linear::{LinearScratch, project};
 use super::rope::Rope;
 
@@ -27,6 +28,8 @@ pub(crate) struct Scratch {
     gate: Vec<f32>,
     up: Vec<f32>,
     logits: Vec<f32>,
+    /// Where the time goes, while somebody asks.
+    pub(crate) clock: Option<Clock>,
 }
 
 impl Scratch {
@@ -44,6 +47,13 @@ impl Scratch {
             gate: Vec::new(),
             up: Vec::new(),
             logits: Vec::new(),
+            clock: None,
+        }
+    }
+
+    fn lap(&mut self, op: Op) {
+        if let Some(clock) = &mut self.clock {
+            clock.lap(op);
         }
     }
 
@@ -64,12 +74,14 @@ impl Model {
         s: &mut Scratch,
     ) {
         let hidden = self.config.hidden_size;
+        s.clock.iter_mut().for_each(Clock::start);
         cache.reserve(tokens.len());
         s.rope.set_positions(cache.len(), tokens.len());
         s.x.resize(tokens.len() * hidden, 0.0);
         for (&token, x) in tokens.iter().zip(s.x.chunks_exact_mut(hidden)) {
             self.embed.row(token as usize, x);
         }
+        s.lap(Op::Embedding);
         for (i, layer) in self.layers.iter().enumerate() {
             self.attention(exec, i, layer, cache, s);
             self.mlp(exec, layer, s);
@@ -77,6 +89,7 @@ impl Model {
         cache.advance(tokens.len());
         s.h.resize(tokens.len() * hidden, 0.0);
         self.norm.forward(exec, &s.x, &mut s.h);
+        s.lap(Op::FinalNorm);
     }
 
     /// Logits, `[tokens, vocab]`, of tokens `first..first + tokens` of the last forward pass.
@@ -86,6 +99,7 @@ impl Model {
         let x = &s.h[first * hidden..][..tokens * hidden];
         self.head()
             .logits(exec, x, hidden, &mut s.wide, &mut s.logits);
+        s.lap(Op::Head);
     }
 
     fn attention(
@@ -104,9 +118,11 @@ impl Model {
         ];
         let norm = Some(&layer.input_norm);
         project(exec, &s.x, c.hidden_size, norm, outputs, &mut s.linear);
+        s.lap(Op::Qkv);
         s.rope.apply(&mut s.q, c.q_dim());
         s.rope.apply(&mut s.k, c.kv_dim());
         cache.write(index, &s.k, &s.v);
+        s.lap(Op::RopeAndCache);
         s.attn.resize(s.q.len(), 0.0);
         let heads = Heads {
             kv_heads: c.num_key_value_heads,
@@ -123,9 +139,12 @@ impl Model {
             seen,
             &mut s.attn,
         );
+        s.lap(Op::Attention);
         let out = [(&layer.o_proj, &mut s.h)];
         project(exec, &s.attn, c.q_dim(), None, out, &mut s.linear);
+        s.lap(Op::OutProjection);
         ops::add(&mut s.x, &s.h);
+        s.lap(Op::Residual);
     }
 
     fn mlp(&self, exec: &Exec, layer: &Layer, s: &mut Scratch) {
@@ -133,6 +152,7 @@ impl Model {
         let outputs = [(&layer.gate_proj, &mut s.gate), (&layer.up_proj, &mut s.up)];
         let norm = Some(&layer.post_attention_norm);
         project(exec, &s.x, c.hidden_size, norm, outputs, &mut s.linear);
+        s.lap(Op::GateUp);
         let ffn = c.intermediate_size;
         exec.rows(&mut s.gate, ffn, |t, gate| {
             let up = &s.up[t * ffn..][..ffn];
@@ -141,8 +161,11 @@ impl Model {
                 HiddenAct::Relu2 => ops::relu2_mul(gate, up),
             }
         });
+        s.lap(Op::Activation);
         let out = [(&layer.down_proj, &mut s.h)];
         project(exec, &s.gate, ffn, None, out, &mut s.linear);
+        s.lap(Op::Down);
         ops::add(&mut s.x, &s.h);
+        s.lap(Op::Residual);
     }
 }

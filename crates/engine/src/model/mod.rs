@@ -2,6 +2,7 @@
 
 mod build;
 mod cache;
+mod clock;
 mod forward;
 mod linear;
 mod norm;
@@ -11,6 +12,7 @@ mod table;
 
 pub(crate) use build::{Model, WeightFormats, build};
 pub(crate) use cache::KvCache;
+pub(crate) use clock::{Clock, Op};
 pub(crate) use forward::Scratch;
 pub(crate) use source::{FileSource, RandomSource};
 pub use table::HeadFormat;
