@@ -49,6 +49,9 @@ thread_local! {
     static SCRATCH: RefCell<AttentionScratch> = const { RefCell::new(AttentionScratch::new()) };
 }
 
+/// Tokens that share what is read of the keys and values.
+const BLOCK: usize = 8;
+
 /// Scores below which other threads are not asked.
 const MIN_PARALLEL: usize = 1 << 12;
 
@@ -72,43 +75,54 @@ pub fn causal(
     let scale = 1.0 / (heads.head_dim as f32).sqrt();
     let out = Columns::new(out, tokens, heads.kv_heads * width);
     let task = |i: usize| {
-        let (token, head) = (i / heads.kv_heads, i % heads.kv_heads);
-        // SAFETY: each task has a token and head of its own.
-        #[allow(unsafe_code)]
-        let out = unsafe { out.strip(token, head * width, width) };
-        let q = &q[i * width..][..width];
-        let (first, len) = (first_row(head), seen + token + 1);
+        let (block, head) = (i / heads.kv_heads, i % heads.kv_heads);
+        let mine = block * BLOCK..tokens.min((block + 1) * BLOCK);
+        let (mut queries, mut outs) = ([&[][..]; BLOCK], [(); BLOCK].map(|()| &mut [][..]));
+        for (k, token) in mine.clone().enumerate() {
+            queries[k] = &q[(token * heads.kv_heads + head) * width..][..width];
+            // SAFETY: each task has tokens and a head of its own.
+            #[allow(unsafe_code)]
+            let out = unsafe { out.strip(token, head * width, width) };
+            outs[k] = out;
+        }
+        let (first, len) = (first_row(head), seen + mine.start + 1);
+        let (q, out) = (&queries[..mine.len()], &mut outs[..mine.len()]);
         SCRATCH.with_borrow_mut(|s| attend(q, keys, values, first, len, scale, s, out));
     };
-    let tasks = tokens * heads.kv_heads;
-    if tasks * heads.group * (seen + tokens) < MIN_PARALLEL {
+    let tasks = tokens.div_ceil(BLOCK) * heads.kv_heads;
+    if tokens * heads.kv_heads * heads.group * (seen + tokens) < MIN_PARALLEL {
         (0..tasks).for_each(task);
     } else {
         exec.pool.run(tasks, &task);
     }
 }
 
-/// `out[h] = softmax(q[h] · Kᵀ · scale) · V` for query heads that share keys and values: rows
-/// `first..first + len` of `keys` and `values`. `q` and `out` are `[heads, width]`.
+/// `out[t, h] = softmax(q[t, h] · Kᵀ · scale) · V` for query heads that share keys and values: token
+/// `t` sees rows `first..first + len + t` of `keys` and `values`. Each of `q` and `out` is
+/// `[heads, width]`.
 ///
 /// One pass over keys and values in pieces, with the sums rescaled when a larger score comes
-/// (Milakov & Gimelshein, arXiv 1805.02867; FlashAttention, arXiv 2205.14135).
+/// (Milakov & Gimelshein, arXiv 1805.02867; FlashAttention, arXiv 2205.14135). What one token gets
+/// does not depend on the others.
 ///
 /// # Panics
-/// Where rows are missing or the lengths of `q` and `out` differ or are no whole number of heads.
+/// Where rows are missing or `q` and `out` differ in shape or are no whole number of heads.
 #[expect(clippy::too_many_arguments, reason = "the operands of one operation")]
 pub fn attend(
-    q: &[f32],
+    q: &[&[f32]],
     keys: &KvRows,
     values: &KvRows,
     first: usize,
     len: usize,
     scale: f32,
     scratch: &mut AttentionScratch,
-    out: &mut [f32],
+    out: &mut [&mut [f32]],
 ) {
     let width = keys.width();
-    assert_eq!((q.len(), q.len() % width), (out.len(), 0), "whole heads");
+    assert_eq!(q.len(), out.len(), "as many outputs as tokens");
+    for (q, out) in q.iter().zip(&*out) {
+        assert_eq!((q.len(), q.len() % width), (out.len(), 0), "whole heads");
+    }
     Arch::new().dispatch(Attend {
         q,
         keys,
@@ -122,71 +136,92 @@ pub fn attend(
 }
 
 /// The arguments of [`attend`].
-struct Attend<'a> {
-    q: &'a [f32],
+struct Attend<'a, 'b> {
+    q: &'a [&'a [f32]],
     keys: &'a KvRows,
     values: &'a KvRows,
     first: usize,
     len: usize,
     scale: f32,
     scratch: &'a mut AttentionScratch,
-    out: &'a mut [f32],
+    out: &'a mut [&'b mut [f32]],
 }
 
-impl WithSimd for Attend<'_> {
+impl WithSimd for Attend<'_, '_> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let width = self.keys.width();
-        let heads = self.q.len() / width;
+        let heads = self.q.first().map_or(0, |q| q.len() / width);
         let AttentionScratch {
             rows: buffer,
             scores,
             state,
         } = self.scratch;
         buffer.resize(CHUNK * width, 0.0);
-        scores.resize(heads * CHUNK, 0.0);
+        scores.resize(self.q.len() * heads * CHUNK, 0.0);
         state.clear();
-        state.resize(heads, [f32::NEG_INFINITY, 0.0]);
-        self.out.fill(0.0);
-        for start in (0..self.len).step_by(CHUNK) {
-            let n = CHUNK.min(self.len - start);
-            let rows = self.keys.read(self.first + start, n, buffer);
-            let heads = self.q.chunks_exact(width);
-            for (q, scores) in heads.zip(scores.chunks_exact_mut(CHUNK)) {
-                scores_of(simd, q, rows, self.scale, &mut scores[..n]);
+        state.resize(self.q.len() * heads, [f32::NEG_INFINITY, 0.0]);
+        for out in self.out.iter_mut() {
+            out.fill(0.0);
+        }
+        let longest = (self.len + self.q.len()).saturating_sub(1);
+        for start in (0..longest).step_by(CHUNK) {
+            let rows = CHUNK.min(longest - start);
+            // Rows of this piece that token `t` sees.
+            let (len, seen) = (self.len, |t: usize| {
+                rows.min((self.len + t).saturating_sub(start))
+            });
+            let read = self.keys.read(self.first + start, rows, buffer);
+            for (t, q) in self.q.iter().enumerate() {
+                let scores = &mut scores[t * heads * CHUNK..];
+                for (q, scores) in q.chunks_exact(width).zip(scores.chunks_exact_mut(CHUNK)) {
+                    scores_of(simd, q, read, self.scale, &mut scores[..seen(t)]);
+                }
             }
-            let rows = self.values.read(self.first + start, n, buffer);
-            let outs = self.out.chunks_exact_mut(width);
-            let scores = scores.chunks_exact_mut(CHUNK);
-            for ((out, scores), [max, sum]) in outs.zip(scores).zip(state.iter_mut()) {
-                let scores = &mut scores[..n];
-                let before = *max;
-                *max = scores.iter().fold(before, |m, &s| m.max(s));
-                let shrink = exp(before - *max);
-                for s in scores.iter_mut() {
-                    *s = exp(*s - *max);
+            let read = self.values.read(self.first + start, rows, buffer);
+            for (t, out) in self.out.iter_mut().enumerate() {
+                if start >= len + t {
+                    continue;
                 }
-                *sum *= shrink;
-                for s in scores.iter() {
-                    *sum += s;
+                let scores = scores[t * heads * CHUNK..].chunks_exact_mut(CHUNK);
+                let outs = out.chunks_exact_mut(width).zip(scores);
+                for ((out, scores), state) in outs.zip(&mut state[t * heads..]) {
+                    add_piece(&mut scores[..seen(t)], read, state, out);
                 }
-                if start > 0 {
-                    for o in out.iter_mut() {
-                        *o *= shrink;
-                    }
-                }
-                add_rows(scores, rows, out);
             }
         }
-        for (out, [_, sum]) in self.out.chunks_exact_mut(width).zip(state) {
-            let inv = 1.0 / *sum;
-            for o in out {
-                *o *= inv;
+        for (t, out) in self.out.iter_mut().enumerate() {
+            for (out, [_, sum]) in out.chunks_exact_mut(width).zip(&state[t * heads..]) {
+                let inv = 1.0 / *sum;
+                for o in out {
+                    *o *= inv;
+                }
             }
         }
     }
+}
+
+/// Adds the values of a piece, weighted by `e^score`, to what one query head has so far.
+#[inline(always)]
+fn add_piece(scores: &mut [f32], values: &[f32], [max, sum]: &mut [f32; 2], out: &mut [f32]) {
+    let before = *max;
+    *max = scores.iter().fold(before, |m, &s| m.max(s));
+    let shrink = exp(before - *max);
+    for s in scores.iter_mut() {
+        *s = exp(*s - *max);
+    }
+    *sum *= shrink;
+    for s in scores.iter() {
+        *sum += s;
+    }
+    if before > f32::NEG_INFINITY {
+        for o in out.iter_mut() {
+            *o *= shrink;
+        }
+    }
+    add_rows(scores, values, out);
 }
 
 /// `scores[k] = q · rows[k] · scale`, four rows at a time, each in an order of additions of its own.
@@ -248,6 +283,7 @@ fn add_rows(weights: &[f32], rows: &[f32], out: &mut [f32]) {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::kv::KvFormat;
 
@@ -287,7 +323,16 @@ mod tests {
                 let (keys, values) = (store(k), store(v));
                 let mut out = vec![9.0; heads * width];
                 let mut scratch = AttentionScratch::new();
-                attend(q, &keys, &values, 2, len, 0.5, &mut scratch, &mut out);
+                attend(
+                    &[q],
+                    &keys,
+                    &values,
+                    2,
+                    len,
+                    0.5,
+                    &mut scratch,
+                    &mut [&mut out],
+                );
                 for (h, q) in q.chunks(width).enumerate() {
                     let score = |k: &[f32]| k.iter().zip(q).map(|(a, b)| a * b).sum::<f32>() * 0.5;
                     let weights: Vec<f32> = k.chunks(width).map(|k| score(k).exp()).collect();
@@ -310,7 +355,47 @@ mod tests {
         (0..2).for_each(|i| values.set(i, &[i as f32]));
         let mut out = [0.0];
         let mut scratch = AttentionScratch::new();
-        attend(&[1.0], &keys, &values, 0, 2, 1.0, &mut scratch, &mut out);
+        attend(
+            &[&[1.0]],
+            &keys,
+            &values,
+            0,
+            2,
+            1.0,
+            &mut scratch,
+            &mut [&mut out],
+        );
         assert_eq!(out, [0.5]);
+    }
+
+    #[test]
+    fn tokens_together_are_each_by_itself() {
+        let (width, group, tokens, seen) = (24, 2, 21, 60);
+        let all = noise((2 * (seen + tokens) + group * tokens) * width);
+        let (k, rest) = all.split_at((seen + tokens) * width);
+        let (v, q) = rest.split_at((seen + tokens) * width);
+        let mut stores = [k, v].map(|rows| {
+            let mut store = KvRows::new(KvFormat::F16, seen + tokens, width);
+            let rows = rows.chunks(width).enumerate();
+            rows.for_each(|(i, row)| store.set(i, row));
+            store
+        });
+        let heads = Heads {
+            kv_heads: 1,
+            group,
+            head_dim: width,
+        };
+        let exec = Exec::new(None, Some(3)).unwrap();
+        let [keys, values] = &mut stores;
+        let run = |first: usize, n: usize| {
+            let q = &q[first * group * width..][..n * group * width];
+            let mut out = vec![0.0; q.len()];
+            let stored = (&*keys, &*values);
+            causal(&exec, heads, q, stored, |_| 0, seen + first, &mut out);
+            out
+        };
+        let together = run(0, tokens);
+        let alone: Vec<f32> = (0..tokens).flat_map(|t| run(t, 1)).collect();
+        assert_eq!(together, alone);
     }
 }

@@ -134,7 +134,16 @@ mod tests {
         let value = |head: usize, t: usize| {
             let (mut out, first) = ([0.0], cache.first_row(head) + t);
             let mut scratch = AttentionScratch::new();
-            attend(&[1.0], keys, values, first, 1, 1.0, &mut scratch, &mut out);
+            attend(
+                &[&[1.0]],
+                keys,
+                values,
+                first,
+                1,
+                1.0,
+                &mut scratch,
+                &mut [&mut out],
+            );
             out[0]
         };
         for t in 0..700 {
