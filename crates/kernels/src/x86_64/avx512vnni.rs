@@ -114,7 +114,7 @@ fn block<const P: usize, const T: usize, const C: usize>(
     for (d, weights) in tile.deep_blocks().iter().enumerate() {
         let x: [&[[i8; QUAD]]; T] = x.map(|x| x[d].0.as_chunks().0);
         for q in 0..DEPTH_BLOCKS {
-            if T == 1 {
+            if T <= 2 {
                 prefetch(&weights[q]);
             }
             let planes = prefixes::<P>(load(&weights[q]));
