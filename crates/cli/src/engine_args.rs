@@ -23,6 +23,7 @@ impl EngineArgs {
         EngineOptions {
             threads: self.threads.map(NonZeroUsize::get),
             kernel: self.kernel.clone(),
+            ..EngineOptions::default()
         }
     }
 

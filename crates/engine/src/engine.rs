@@ -5,24 +5,47 @@ use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::Value;
-use tritburn_kernels::{Kernel, select};
+use tritburn_kernels::kv::KvFormat;
+use tritburn_kernels::{Exec, Format};
 use tritburn_quant::config::ModelConfig;
 use tritburn_quant::tensor_file::TensorFile;
 
 use crate::chat::{ChatMessage, ChatTemplate};
 use crate::error::{EngineError, Result};
-use crate::model::{FileSource, Model, RandomSource, build};
+use crate::model::{FileSource, HeadFormat, Model, RandomSource, WeightFormats, build};
 use crate::session::Session;
 use crate::tokenizer::{TextTokenizer, read_json};
 
 /// How to run a model.
 #[derive(Debug, Clone, Default)]
 pub struct EngineOptions {
-    /// Threads to compute with; `None` takes all that the machine has.
+    /// Threads to compute with; `None` takes one for each core.
     pub threads: Option<usize>,
     /// Kernel by name ([`tritburn_kernels::available`]); `None` takes `TRITBURN_KERNEL`, else the
     /// best.
     pub kernel: Option<String>,
+    /// How ternary weights are packed when they are loaded; two bits by default.
+    pub format: Format,
+    /// How output head and embedding are stored when they are loaded. `None` takes int8 for a model
+    /// with ternary projections, whose logits then differ by at most 1% of the largest from those
+    /// of [`Self::exact`] on the golden models, and f32 for a model in full precision.
+    pub head: Option<HeadFormat>,
+    /// How keys and values are stored. `None` takes f16 for a model with ternary projections and
+    /// f32 for a model in full precision.
+    pub kv: Option<KvFormat>,
+}
+
+impl EngineOptions {
+    /// Nothing but the projections' own quantisation: head, embedding, keys and values in f32. For
+    /// comparisons with the trained model.
+    #[must_use]
+    pub fn exact() -> Self {
+        Self {
+            head: Some(HeadFormat::F32),
+            kv: Some(KvFormat::F32),
+            ..Self::default()
+        }
+    }
 }
 
 /// What an engine runs with, for logs and reports.
@@ -30,8 +53,12 @@ pub struct EngineOptions {
 pub struct EngineInfo {
     /// Bytes that all weight matrices take in memory.
     pub weights_bytes: usize,
-    /// `ternary-2bit`, or `f32` where no projection is ternary.
+    /// `ternary-2bit` or `ternary-base3`, or `f32` where no projection is ternary.
     pub format: &'static str,
+    /// How output head and embedding are stored.
+    pub head: HeadFormat,
+    /// How keys and values are stored.
+    pub kv: KvFormat,
     /// Name of the kernel.
     pub kernel: &'static str,
     /// Threads that compute.
@@ -42,8 +69,18 @@ pub struct EngineInfo {
 #[derive(Debug)]
 pub(crate) struct Core {
     pub(crate) model: Arc<Model>,
-    pub(crate) kernel: &'static dyn Kernel,
-    pub(crate) pool: rayon::ThreadPool,
+    pub(crate) exec: Exec,
+    pub(crate) kv: KvFormat,
+}
+
+impl Core {
+    fn new(model: Arc<Model>, exec: Exec, options: &EngineOptions) -> Arc<Self> {
+        let kv = options.kv.unwrap_or(match model.is_ternary() {
+            true => KvFormat::F16,
+            false => KvFormat::F32,
+        });
+        Arc::new(Self { model, exec, kv })
+    }
 }
 
 /// A model with its tokenizer, ready to answer. Shared by reference among threads.
@@ -72,8 +109,8 @@ impl Engine {
         let chat_template = ChatTemplate::load(folder)?;
         let file = TensorFile::open_folder(folder)?;
         let mut source = FileSource::new(&file);
-        let (pool, kernel) = start(&options)?;
-        let model = pool.install(|| build(&config, &mut source))?;
+        let exec = start(&options)?;
+        let model = build(&config, &mut source, &WeightFormats::of(&config, &options))?;
         source.check_all_used(config.tie_word_embeddings)?;
         let mut eos: BTreeSet<u32> = config.eos_token_id.into_iter().collect();
         for path in [config_path, folder.join("generation_config.json")] {
@@ -82,11 +119,7 @@ impl Engine {
             }
         }
         let engine = Self {
-            core: Arc::new(Core {
-                model: Arc::new(model),
-                kernel,
-                pool,
-            }),
+            core: Core::new(Arc::new(model), exec, &options),
             eos,
             tokenizer,
             chat_template,
@@ -113,33 +146,26 @@ impl Engine {
         if !problems.is_empty() {
             return Err(EngineError::Bench(problems.join("; ")));
         }
-        let (pool, kernel) = start(&options)?;
+        let exec = start(&options)?;
         let mut source = RandomSource::new(seed);
-        let model = pool.install(|| build(config, &mut source))?;
+        let model = build(config, &mut source, &WeightFormats::of(config, &options))?;
         Ok(Self {
-            core: Arc::new(Core {
-                model: Arc::new(model),
-                kernel,
-                pool,
-            }),
+            core: Core::new(Arc::new(model), exec, &options),
             eos: config.eos_token_id.into_iter().collect(),
             tokenizer: None,
             chat_template: ChatTemplate::default(),
         })
     }
 
-    /// The same weights with other threads or another kernel.
+    /// The same weights, in the formats that they have, with other threads, another kernel or
+    /// another cache.
     ///
     /// # Errors
-    /// [`EngineError::Kernel`], [`EngineError::Parameter`] or [`EngineError::Threads`].
+    /// [`EngineError::Kernel`] or [`EngineError::Parameter`].
     pub fn with_options(&self, options: &EngineOptions) -> Result<Self> {
-        let (pool, kernel) = start(options)?;
+        let exec = start(options)?;
         Ok(Self {
-            core: Arc::new(Core {
-                model: Arc::clone(&self.core.model),
-                kernel,
-                pool,
-            }),
+            core: Core::new(Arc::clone(&self.core.model), exec, options),
             eos: self.eos.clone(),
             tokenizer: self.tokenizer.clone(),
             chat_template: self.chat_template.clone(),
@@ -170,8 +196,10 @@ impl Engine {
         EngineInfo {
             weights_bytes: self.core.model.weights_bytes(),
             format: self.core.model.format(),
-            kernel: self.core.kernel.name(),
-            threads: self.core.pool.current_num_threads(),
+            head: self.core.model.head_format(),
+            kv: self.core.kv,
+            kernel: self.core.exec.kernel.name(),
+            threads: self.core.exec.threads(),
         }
     }
 
@@ -211,9 +239,7 @@ impl Engine {
     }
 }
 
-fn start(options: &EngineOptions) -> Result<(rayon::ThreadPool, &'static dyn Kernel)> {
-    let kernel = select(options.kernel.as_deref())?;
-    let threads = options.threads.unwrap_or(0);
+fn start(options: &EngineOptions) -> Result<Exec> {
     if options.threads == Some(0) {
         return Err(EngineError::Parameter {
             field: "threads",
@@ -221,12 +247,7 @@ fn start(options: &EngineOptions) -> Result<(rayon::ThreadPool, &'static dyn Ker
             expected: "at least one thread is needed",
         });
     }
-    let pool = rayon::ThreadPoolBuilder::new()
-        .num_threads(threads)
-        .thread_name(|i| format!("tritburn-{i}"))
-        .build()
-        .map_err(|source| EngineError::Threads { threads, source })?;
-    Ok((pool, kernel))
+    Ok(Exec::new(options.kernel.as_deref(), options.threads)?)
 }
 
 /// `eos_token_id`, a number or a list of them.

@@ -15,7 +15,7 @@ pub enum EngineError {
     /// Configuration or weights cannot be read or disagree.
     #[error(transparent)]
     Model(#[from] QuantError),
-    /// A kernel is not available.
+    /// A kernel is not available, or no threads can be started.
     #[error(transparent)]
     Kernel(#[from] KernelError),
     /// A tensor's content is wrong.
@@ -45,14 +45,6 @@ pub enum EngineError {
     /// The chat template refuses the messages.
     #[error("chat template: {0}")]
     ChatTemplate(String),
-    /// No threads can be started.
-    #[error("cannot start {threads} threads: {source}")]
-    Threads {
-        /// How many were asked for.
-        threads: usize,
-        /// The pool's own words.
-        source: rayon::ThreadPoolBuildError,
-    },
     /// There is nothing to continue.
     #[error("the prompt is empty: give at least one token")]
     EmptyPrompt,

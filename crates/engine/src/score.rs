@@ -1,5 +1,7 @@
 //! Probabilities of given tokens.
 
+use tritburn_kernels::ops::argmax;
+
 use crate::engine::Engine;
 use crate::error::{EngineError, Result};
 
@@ -40,7 +42,7 @@ impl Engine {
         &self,
         tokens: &[u32],
         first: usize,
-        each: &mut (dyn FnMut(f64, bool) + Send),
+        each: &mut dyn FnMut(f64, bool),
     ) -> Result<()> {
         let Some((&last, seen)) = tokens.split_last() else {
             return Err(EngineError::EmptyPrompt);
@@ -55,8 +57,7 @@ impl Engine {
             let target = tokens[i + 1] as usize;
             let logprob = f64::from(logits[target]) - log_sum_exp(logits);
             finite &= logprob.is_finite();
-            let best = |b: usize, (i, v): (usize, &f32)| if *v > logits[b] { i } else { b };
-            each(logprob, logits.iter().enumerate().fold(0, best) == target);
+            each(logprob, argmax(logits) == Some(target));
         })?;
         if finite {
             Ok(())

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::engine::Core;
 use crate::error::{EngineError, Result};
-use crate::model::{KvCache, Scratch};
+use crate::model::{Clock, KvCache, Scratch};
 
 /// Tokens that go through the model at once; bounds the buffers of a long prompt.
 pub(crate) const PREFILL_CHUNK: usize = 256;
@@ -28,6 +28,7 @@ impl Session {
             config.num_key_value_heads,
             config.head_dim(),
             max_len,
+            core.kv,
         );
         let scratch = Scratch::new(config);
         Self {
@@ -94,7 +95,7 @@ impl Session {
         &mut self,
         tokens: &[u32],
         first: usize,
-        each: &mut (dyn FnMut(usize, &[f32]) + Send),
+        each: &mut dyn FnMut(usize, &[f32]),
     ) -> Result<()> {
         self.check(tokens)?;
         let Self {
@@ -102,28 +103,32 @@ impl Session {
             cache,
             scratch,
         } = self;
-        let (model, kernel) = (&core.model, core.kernel);
+        let (model, exec) = (&core.model, &core.exec);
         let vocab = model.config.vocab_size;
-        core.pool.install(|| {
-            for (i, chunk) in tokens.chunks(PREFILL_CHUNK).enumerate() {
-                let start = i * PREFILL_CHUNK;
-                model.forward(kernel, chunk, cache, scratch);
-                let wanted = first.saturating_sub(start)..chunk.len();
-                for at in wanted.clone().step_by(LOGITS_CHUNK) {
-                    let n = LOGITS_CHUNK.min(wanted.end - at);
-                    model.logits(kernel, at, n, scratch);
-                    for (k, logits) in scratch.logits().chunks_exact(vocab).enumerate() {
-                        each(start + at + k, logits);
-                    }
+        for (i, chunk) in tokens.chunks(PREFILL_CHUNK).enumerate() {
+            let start = i * PREFILL_CHUNK;
+            model.forward(exec, chunk, cache, scratch);
+            let wanted = first.saturating_sub(start)..chunk.len();
+            for at in wanted.clone().step_by(LOGITS_CHUNK) {
+                let n = LOGITS_CHUNK.min(wanted.end - at);
+                model.logits(exec, at, n, scratch);
+                for (k, logits) in scratch.logits().chunks_exact(vocab).enumerate() {
+                    each(start + at + k, logits);
                 }
             }
-        });
+        }
         Ok(())
     }
 
     /// The logits that [`Self::prefill`] or [`Self::decode`] returned last.
     pub(crate) fn last_logits(&self) -> &[f32] {
         self.scratch.logits()
+    }
+
+    /// Measures from now on what each kind of operation takes, or no longer; returns the clock so
+    /// far.
+    pub(crate) fn set_clock(&mut self, clock: Option<Clock>) -> Option<Clock> {
+        std::mem::replace(&mut self.scratch.clock, clock)
     }
 
     /// Whether `tokens` can be appended.

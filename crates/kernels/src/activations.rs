@@ -1,24 +1,34 @@
 //! Rows of int8 activations with their steps, in the blocks that the kernels read.
 
-use crate::kernel::Kernel;
-use crate::ternary::BLOCK;
+use crate::columns::Columns;
+use crate::exec::Exec;
+use crate::layout::DEPTH;
+use crate::ops;
 
-/// 128 activation codes on a cache line boundary.
+/// Columns that share a scale where a matrix has scales per group, and whose codes are summed apart.
+pub const GROUP: usize = 128;
+
+/// Activations below which other threads are not asked.
+const MIN_PARALLEL: usize = 1 << 14;
+
+/// 64 activation codes on a cache line boundary.
 #[derive(Debug, Clone, Copy)]
 #[repr(C, align(64))]
-pub struct ActBlock(pub [i8; BLOCK]);
+pub struct ActBlock(pub [i8; DEPTH]);
 
-const _: () = assert!(size_of::<ActBlock>() == BLOCK);
+const _: () = assert!(size_of::<ActBlock>() == DEPTH);
 
 /// Quantised activations of some tokens: codes padded with zeros to whole blocks, one step and the
-/// sum of the codes per token. The buffers are kept from call to call.
+/// sums of the codes per token. The buffers are kept from call to call.
 #[derive(Debug, Default)]
 pub struct Activations {
     width: usize,
     blocks: usize,
+    stride: usize,
     codes: Vec<ActBlock>,
     steps: Vec<f32>,
     sums: Vec<i32>,
+    group_sums: Vec<i32>,
 }
 
 impl Activations {
@@ -32,11 +42,11 @@ impl Activations {
     ///
     /// # Panics
     /// Where `x` is no whole number of rows.
-    pub fn quantize(&mut self, kernel: &dyn Kernel, x: &[f32], width: usize) {
-        self.fill(x.len(), width, |token, row| {
-            let x = &x[token * width..][..width];
-            kernel.quantize(x, row)
+    pub fn quantize(&mut self, exec: &Exec, x: &[f32], width: usize) {
+        self.fill(exec, x.len() / width.max(1), width, |token, row| {
+            ops::absmax_codes(&x[token * width..][..width], row)
         });
+        assert_eq!(x.len(), self.tokens() * width, "whole rows of {width}");
     }
 
     /// Takes codes, row major `[tokens, width]`, and steps from elsewhere.
@@ -47,33 +57,74 @@ impl Activations {
     pub fn from_codes(codes: &[i8], steps: &[f32], width: usize) -> Self {
         assert_eq!(codes.len(), steps.len() * width, "one step per row");
         let mut this = Self::new();
-        if width == 0 {
-            this.steps = steps.to_vec();
-            this.sums = vec![0; steps.len()];
-            return this;
-        }
-        this.fill(codes.len(), width, |token, row| {
+        this.fill_on(None, steps.len(), width, |token, row| {
             row.copy_from_slice(&codes[token * width..][..width]);
             steps[token]
         });
         this
     }
 
-    fn fill(&mut self, len: usize, width: usize, mut row: impl FnMut(usize, &mut [i8]) -> f32) {
-        let tokens = len / width.max(1);
-        assert_eq!(len, tokens * width, "whole rows of {width}");
+    /// Makes `tokens` rows of `width` codes, each on any thread: `row` writes the codes of a token
+    /// and returns its step.
+    pub fn fill(
+        &mut self,
+        exec: &Exec,
+        tokens: usize,
+        width: usize,
+        row: impl Fn(usize, &mut [i8]) -> f32 + Sync,
+    ) {
+        self.fill_on(Some(exec), tokens, width, row);
+    }
+
+    fn fill_on(
+        &mut self,
+        exec: Option<&Exec>,
+        tokens: usize,
+        width: usize,
+        row: impl Fn(usize, &mut [i8]) -> f32 + Sync,
+    ) {
         self.width = width;
-        self.blocks = width.div_ceil(BLOCK);
-        self.codes
-            .resize(tokens * self.blocks, ActBlock([0; BLOCK]));
-        self.steps.clear();
-        self.sums.clear();
-        for (token, blocks) in self.codes.chunks_exact_mut(self.blocks.max(1)).enumerate() {
-            let codes = ActBlock::as_flat_mut(blocks);
-            let (codes, padding) = codes.split_at_mut(width);
+        self.blocks = width.div_ceil(DEPTH);
+        // An odd number of cache lines, so that the same column of neighbouring tokens does not
+        // fall into the same set of the cache.
+        self.stride = self.blocks | 1;
+        // Whole tiles of tokens, for kernels that compute so many at once.
+        let padded = if tokens > 1 {
+            tokens.next_multiple_of(TOKEN_TILE)
+        } else {
+            tokens
+        };
+        let (blocks, stride, groups) = (self.blocks, self.stride, width.div_ceil(GROUP));
+        self.codes.resize(padded * stride, ActBlock([0; DEPTH]));
+        self.steps.resize(tokens, 0.0);
+        self.sums.resize(tokens, 0);
+        self.group_sums.resize(tokens * groups, 0);
+        let codes = Columns::new(&mut self.codes, padded, stride);
+        let steps = Columns::new(&mut self.steps, tokens, 1);
+        let sums = Columns::new(&mut self.sums, tokens, 1);
+        let group_sums = Columns::new(&mut self.group_sums, tokens, groups);
+        let task = |t: usize| {
+            // SAFETY: each task has a token of its own.
+            #[allow(unsafe_code)]
+            let (codes, step, sum, group_sums) = unsafe {
+                (
+                    codes.strip(t, 0, blocks),
+                    steps.strip(t, 0, 1),
+                    sums.strip(t, 0, 1),
+                    group_sums.strip(t, 0, groups),
+                )
+            };
+            let (live, padding) = ActBlock::as_flat_mut(codes).split_at_mut(width);
             padding.fill(0);
-            self.steps.push(row(token, codes));
-            self.sums.push(codes.iter().map(|&c| i32::from(c)).sum());
+            step[0] = row(t, live);
+            for (sum, codes) in group_sums.iter_mut().zip(codes.chunks(GROUP / DEPTH)) {
+                *sum = ops::sum_codes(codes);
+            }
+            sum[0] = group_sums.iter().sum();
+        };
+        match exec {
+            Some(exec) if tokens * width >= MIN_PARALLEL => exec.pool.run(tokens, &task),
+            _ => (0..tokens).for_each(task),
         }
     }
 
@@ -95,22 +146,38 @@ impl Activations {
         &self.steps
     }
 
+    /// Sum of the codes of each token.
     pub(crate) fn sums(&self) -> &[i32] {
         &self.sums
     }
 
-    pub(crate) fn rows(&self, first: usize, tokens: usize) -> &[ActBlock] {
-        &self.codes[first * self.blocks..][..tokens * self.blocks]
+    /// Sums of the codes of one token, one for each [`GROUP`] columns.
+    pub(crate) fn group_sums(&self, token: usize) -> &[i32] {
+        let groups = self.width.div_ceil(GROUP);
+        &self.group_sums[token * groups..][..groups]
+    }
+
+    /// Blocks from one token to the next.
+    pub(crate) fn stride(&self) -> usize {
+        self.stride
+    }
+
+    /// Rows of `token` and all later ones, and of tokens that only fill up a tile.
+    pub(crate) fn rows(&self, token: usize) -> &[ActBlock] {
+        &self.codes[token * self.stride..]
     }
 }
 
+/// Tokens in a tile of AMX.
+pub const TOKEN_TILE: usize = 16;
+
 impl ActBlock {
     fn as_flat_mut(blocks: &mut [Self]) -> &mut [i8] {
-        // SAFETY: `ActBlock` is `repr(C)` with one field of `BLOCK` bytes and no padding, as the
+        // SAFETY: `ActBlock` is `repr(C)` with one field of `DEPTH` bytes and no padding, as the
         // size assertion above shows, so the blocks are that many i8 in a row.
         #[allow(unsafe_code)]
         unsafe {
-            std::slice::from_raw_parts_mut(blocks.as_mut_ptr().cast::<i8>(), blocks.len() * BLOCK)
+            std::slice::from_raw_parts_mut(blocks.as_mut_ptr().cast::<i8>(), blocks.len() * DEPTH)
         }
     }
 }

@@ -1,8 +1,14 @@
 //! Full-precision matrices: what is not ternary, and the output head.
 
+use crate::columns::Columns;
 use crate::error::{KernelError, Result};
-use crate::gemm::{self, Product};
-use crate::kernel::{DenseTile, Kernel};
+use crate::exec::Exec;
+use crate::kernel::DenseTile;
+
+/// Rows that one task computes.
+const TASK_ROWS: usize = 16;
+/// Most tokens in a tile.
+const TILE_TOKENS: usize = 16;
 
 /// A matrix `[rows, cols]` of f32, row major.
 #[derive(Debug, Clone, PartialEq)]
@@ -56,49 +62,41 @@ impl DenseMatrix {
 
     /// `out[t, r] = Σ w[r, c] · x[t, c]`, `x` row major `[tokens, cols]`, `out` `[tokens, rows]`.
     ///
-    /// Runs on the current rayon pool; the result depends neither on it nor on how many tokens
-    /// are computed at once.
+    /// The result depends neither on the number of threads nor on how many tokens are computed at
+    /// once.
     ///
     /// # Panics
     /// Where the lengths of `x` and `out` are not those of the same number of tokens.
-    pub fn gemm(&self, kernel: &dyn Kernel, x: &[f32], out: &mut [f32]) {
+    pub fn gemm(&self, exec: &Exec, x: &[f32], out: &mut [f32]) {
         let tokens = out.len().checked_div(self.rows).unwrap_or(0);
         assert_eq!(
             x.len(),
             tokens * self.cols,
             "activations as wide as the matrix"
         );
-        gemm::run(&Dense { w: self, x, kernel }, self.rows, tokens, out);
-    }
-}
-
-struct Dense<'a> {
-    w: &'a DenseMatrix,
-    x: &'a [f32],
-    kernel: &'a dyn Kernel,
-}
-
-impl Product for Dense<'_> {
-    type Acc = f32;
-
-    fn work_per_row(&self) -> usize {
-        // A f32 weight costs about four times a ternary one.
-        self.w.cols * 4
-    }
-
-    fn tile(&self, row: usize, rows: usize, token: usize, tokens: usize, acc: &mut [f32]) {
-        let cols = self.w.cols;
-        let tile = DenseTile {
-            weights: &self.w.data[row * cols..][..rows * cols],
-            x: &self.x[token * cols..][..tokens * cols],
-            cols,
-            rows,
-            tokens,
-        };
-        self.kernel.dense_tile(tile, acc);
-    }
-
-    fn finish(&self, _: usize, acc: &[f32], out: &mut [f32]) {
-        out.copy_from_slice(acc);
+        let columns = Columns::new(out, tokens, self.rows);
+        exec.pool.run(self.rows.div_ceil(TASK_ROWS), &|task| {
+            let first = task * TASK_ROWS;
+            let n = TASK_ROWS.min(self.rows - first);
+            let mut acc = [0f32; TASK_ROWS * TILE_TOKENS];
+            for token in (0..tokens).step_by(TILE_TOKENS) {
+                let some = TILE_TOKENS.min(tokens - token);
+                let acc = &mut acc[..n * some];
+                let tile = DenseTile {
+                    weights: &self.data[first * self.cols..][..n * self.cols],
+                    x: &x[token * self.cols..][..some * self.cols],
+                    cols: self.cols,
+                    rows: n,
+                    tokens: some,
+                };
+                exec.kernel.dense_tile(tile, acc);
+                for (t, acc) in acc.chunks_exact(n).enumerate() {
+                    // SAFETY: each task has rows of its own.
+                    #[allow(unsafe_code)]
+                    let out = unsafe { columns.strip(token + t, first, n) };
+                    out.copy_from_slice(acc);
+                }
+            }
+        });
     }
 }

@@ -6,7 +6,7 @@ use crate::error::{KernelError, Result};
 use crate::kernel::Kernel;
 use crate::scalar::Scalar;
 #[cfg(target_arch = "x86_64")]
-use crate::x86_64::{Avx2, Avx512Vnni, AvxVnni};
+use crate::x86_64::{Amx, Avx2, Avx512Vnni, AvxVnni};
 
 /// Environment variable that names the kernel to use.
 pub const KERNEL_ENV: &str = "TRITBURN_KERNEL";
@@ -18,6 +18,7 @@ pub fn available() -> &'static [Box<dyn Kernel>] {
         let mut all: Vec<Box<dyn Kernel>> = Vec::new();
         #[cfg(target_arch = "x86_64")]
         {
+            all.extend(Amx::detect().map(|k| Box::new(k) as Box<dyn Kernel>));
             all.extend(Avx512Vnni::detect().map(|k| Box::new(k) as Box<dyn Kernel>));
             all.extend(AvxVnni::detect().map(|k| Box::new(k) as Box<dyn Kernel>));
             all.extend(Avx2::detect().map(|k| Box::new(k) as Box<dyn Kernel>));

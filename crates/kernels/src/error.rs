@@ -15,10 +15,26 @@ pub enum KernelError {
         /// The names that would work, best first.
         available: String,
     },
+    /// A format of ternary weights that does not exist.
+    #[error("there is no ternary format \"{name}\"; known are {known}")]
+    Format {
+        /// The name asked for.
+        name: String,
+        /// The names that would work.
+        known: String,
+    },
     /// A matrix whose shape and data disagree, or that is wider than sums in i32 allow.
     #[error("{0}")]
     Shape(String),
     /// Packed codes that are not ternary.
     #[error(transparent)]
     Codes(#[from] tritburn_quant::QuantError),
+    /// No threads can be started.
+    #[error("cannot start {threads} threads: {source}")]
+    Threads {
+        /// How many were asked for.
+        threads: usize,
+        /// The system's own words.
+        source: std::io::Error,
+    },
 }

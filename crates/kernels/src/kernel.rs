@@ -1,34 +1,39 @@
 //! What an instruction set has to provide.
 
 use crate::activations::ActBlock;
-use crate::ternary::WeightBlock;
+use crate::layout::{DEPTH_BLOCKS, Format, LANES, WeightBlock};
 
-/// A block of a ternary product: `rows` rows of weights against `tokens` rows of activations.
+/// Part of a product with packed weights: one row tile, or some of its columns, against `tokens`
+/// rows of activations.
 #[derive(Debug, Clone, Copy)]
-pub struct TernaryTile<'a> {
-    /// `rows × blocks` packed weights.
+pub struct PackedTile<'a> {
+    /// Blocks of four columns, a multiple of [`DEPTH_BLOCKS`].
     pub weights: &'a [WeightBlock],
-    /// `tokens × blocks` activation codes.
+    /// Activation codes from the first of these columns on.
     pub x: &'a [ActBlock],
-    /// Blocks of 128 along the shared dimension.
-    pub blocks: usize,
-    /// Rows of weights.
-    pub rows: usize,
+    /// Blocks from one token to the next.
+    pub stride: usize,
     /// Rows of activations.
     pub tokens: usize,
 }
 
-impl<'a> TernaryTile<'a> {
-    /// `R` rows of weights from `first` on.
+impl<'a> PackedTile<'a> {
+    /// Blocks of activations that go with the weights.
     #[inline]
-    pub(crate) fn rows<const R: usize>(&self, first: usize) -> [&'a [WeightBlock]; R] {
-        std::array::from_fn(|r| &self.weights[(first + r) * self.blocks..][..self.blocks])
+    pub(crate) fn depth(&self) -> usize {
+        self.weights.len() / DEPTH_BLOCKS
     }
 
-    /// `T` rows of activations from `first` on.
+    /// Activations of token `t`.
     #[inline]
-    pub(crate) fn tokens<const T: usize>(&self, first: usize) -> [&'a [ActBlock]; T] {
-        std::array::from_fn(|t| &self.x[(first + t) * self.blocks..][..self.blocks])
+    pub(crate) fn token(&self, t: usize) -> &'a [ActBlock] {
+        &self.x[t * self.stride..][..self.depth()]
+    }
+
+    /// Weights of 64 columns each.
+    #[inline]
+    pub(crate) fn deep_blocks(&self) -> &'a [[WeightBlock; DEPTH_BLOCKS]] {
+        self.weights.as_chunks().0
     }
 }
 
@@ -69,27 +74,22 @@ pub trait Kernel: Send + Sync + std::fmt::Debug {
     /// Name for `TRITBURN_KERNEL`, logs and benchmarks.
     fn name(&self) -> &'static str;
 
-    /// `acc[t · rows + r] = Σ (w[r] + 1) · x[t]`, exact in i32: the weights enter as their codes 0,
-    /// 1, 2, and the caller takes the sum of the activations off.
-    fn ternary_tile(&self, tile: TernaryTile<'_>, acc: &mut [i32]);
+    /// `acc[t, r] = Σ (w[r, c] + 1) · x[t, c]` for the rows of a row tile, exact in i32; `acc` is
+    /// `[tokens, format.tile_rows()]`. The caller takes the sum of the activations off.
+    fn ternary_tile(&self, format: Format, tile: PackedTile<'_>, acc: &mut [i32]);
+
+    /// `acc[t, r] = Σ w[r, c] · x[t, c]` for the 16 rows of a tile with one weight, 0…255, in a
+    /// byte, exact in i32; `acc` is `[tokens, LANES]`.
+    fn byte_tile(&self, tile: PackedTile<'_>, acc: &mut [i32]);
 
     /// `acc[t · rows + r] = Σ w[r] · x[t]`, in an order of additions that does not depend on the
     /// tile's shape.
     fn dense_tile(&self, tile: DenseTile<'_>, acc: &mut [f32]);
-
-    /// `out += Σ weights[i] · rows[i]`, where row `i` has the length of `out`.
-    fn add_weighted_rows(&self, weights: &[f32], rows: &[f32], out: &mut [f32]);
-
-    /// [`tritburn_quant::act::absmax_int8`].
-    fn quantize(&self, x: &[f32], codes: &mut [i8]) -> f32;
 }
 
-/// Plain code for [`Kernel::add_weighted_rows`], compiled for each instruction set.
+/// The sums of one token in `acc`, `[tokens, planes, LANES]`, plane by plane.
 #[inline(always)]
-pub(crate) fn add_weighted_rows(weights: &[f32], rows: &[f32], out: &mut [f32]) {
-    for (weight, row) in weights.iter().zip(rows.chunks_exact(out.len().max(1))) {
-        for (o, v) in out.iter_mut().zip(row) {
-            *o += weight * v;
-        }
-    }
+pub(crate) fn planes_of(acc: &mut [i32], token: usize, planes: usize) -> &mut [[i32; LANES]] {
+    let row = planes * LANES;
+    acc[token * row..][..row].as_chunks_mut().0
 }

@@ -6,13 +6,23 @@
 //! differ between kernels by rounding.
 
 pub mod activations;
+pub mod attention;
+mod columns;
 pub mod dense;
 pub mod dispatch;
+mod epilogue;
 pub mod error;
-mod gemm;
+pub mod exec;
+pub mod head;
 pub mod kernel;
+pub mod kv;
+pub mod layout;
+pub mod ops;
+pub mod pool;
 pub mod scalar;
+pub mod scales;
 pub mod ternary;
+mod vectors;
 #[cfg(target_arch = "x86_64")]
 pub mod x86_64;
 
@@ -20,5 +30,10 @@ pub use activations::Activations;
 pub use dense::DenseMatrix;
 pub use dispatch::{available, default_kernel, select};
 pub use error::{KernelError, Result};
+pub use exec::Exec;
+pub use head::Int8Matrix;
 pub use kernel::Kernel;
+pub use layout::Format;
+pub use pool::Pool;
+pub use scales::Scales;
 pub use ternary::TernaryMatrix;

@@ -1,9 +1,8 @@
 //! The reference: plain Rust that every processor runs and every other kernel is compared with.
 
-use tritburn_quant::act::absmax_int8;
-
-use crate::kernel::{self, DenseTile, Kernel, TernaryTile};
-use crate::ternary::LANES;
+use crate::activations::ActBlock;
+use crate::kernel::{DenseTile, Kernel, PackedTile};
+use crate::layout::{Format, LANES, QUAD};
 
 /// Sums that [`dot`] keeps apart, so that the loop becomes vector code.
 const DENSE_LANES: usize = 8;
@@ -17,21 +16,17 @@ impl Kernel for Scalar {
         "scalar"
     }
 
-    fn ternary_tile(&self, tile: TernaryTile<'_>, acc: &mut [i32]) {
-        for t in 0..tile.tokens {
-            let [x] = tile.tokens(t);
-            for r in 0..tile.rows {
-                let [w] = tile.rows(r);
-                let mut sum = 0;
-                for (w, x) in w.iter().zip(x) {
-                    for (i, x) in x.0.chunks_exact(LANES).enumerate() {
-                        for (w, &x) in w.0.iter().zip(x) {
-                            sum += i32::from((w >> (2 * i)) & 3) * i32::from(x);
-                        }
-                    }
-                }
-                acc[t * tile.rows + r] = sum;
+    fn ternary_tile(&self, format: Format, tile: PackedTile<'_>, acc: &mut [i32]) {
+        for (t, acc) in acc.chunks_exact_mut(format.tile_rows()).enumerate() {
+            for (plane, acc) in acc.chunks_exact_mut(LANES).enumerate() {
+                sums(tile, t, acc, |byte| i32::from(format.code(byte, plane)));
             }
+        }
+    }
+
+    fn byte_tile(&self, tile: PackedTile<'_>, acc: &mut [i32]) {
+        for (t, acc) in acc.chunks_exact_mut(LANES).enumerate() {
+            sums(tile, t, acc, i32::from);
         }
     }
 
@@ -44,14 +39,23 @@ impl Kernel for Scalar {
             }
         }
     }
+}
 
-    fn add_weighted_rows(&self, weights: &[f32], rows: &[f32], out: &mut [f32]) {
-        kernel::add_weighted_rows(weights, rows, out);
+/// `acc[lane] = Σ weight(byte) · x` for one token.
+fn sums(tile: PackedTile<'_>, token: usize, acc: &mut [i32], weight: impl Fn(u8) -> i32) {
+    acc.fill(0);
+    let x = tile.token(token).iter().flat_map(quads);
+    for (block, x) in tile.weights.iter().zip(x) {
+        for (sum, bytes) in acc.iter_mut().zip(block.0.as_chunks::<QUAD>().0) {
+            let products = bytes.iter().zip(x).map(|(&b, &x)| weight(b) * i32::from(x));
+            *sum += products.sum::<i32>();
+        }
     }
+}
 
-    fn quantize(&self, x: &[f32], codes: &mut [i8]) -> f32 {
-        absmax_int8(x, codes)
-    }
+/// The codes of a block, four columns at a time.
+fn quads(block: &ActBlock) -> &[[i8; QUAD]] {
+    block.0.as_chunks().0
 }
 
 fn dot(w: &[f32], x: &[f32]) -> f32 {

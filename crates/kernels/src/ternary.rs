@@ -1,49 +1,73 @@
 //! Ternary matrices in the layout that the kernels read.
 
-use rayon::prelude::*;
+use std::cell::RefCell;
+
 use tritburn_quant::hf_pack;
 
-use crate::activations::Activations;
+use crate::activations::{Activations, GROUP};
+use crate::columns::Columns;
+use crate::epilogue::{self, Factor};
 use crate::error::{KernelError, Result};
-use crate::gemm::{self, Product};
-use crate::kernel::{Kernel, TernaryTile};
+use crate::exec::Exec;
+use crate::kernel::PackedTile;
+use crate::layout::{self, Format, QUAD, WeightBlock, pack_tile, tile_blocks};
+use crate::scales::Scales;
 
-/// Weights in a block.
-pub const BLOCK: usize = 128;
-/// Weights that one shift of a block brings to the low bits of its bytes.
-pub(crate) const LANES: usize = BLOCK / 4;
-/// Widest matrix: `2 · 128 · MAX_COLS` stays below 2³¹.
-pub const MAX_COLS: usize = 1 << 22;
+/// Widest matrix: sums of a byte with activations, `170 · 128 · MAX_COLS`, stay below 2³¹.
+pub const MAX_COLS: usize = 1 << 16;
+/// Tokens whose sums are held at once.
+const TOKENS: usize = 256;
 
-/// 128 weights of one row: byte `j` holds weights `j`, `j + 32`, `j + 64` and `j + 96` in bits 0–1,
-/// 2–3, 4–5 and 6–7, each as `w + 1`. So a shift and a mask give 32 neighbouring weights.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(C, align(32))]
-pub struct WeightBlock(pub [u8; LANES]);
+thread_local! {
+    /// Sums of one row tile, kept by each thread so that nothing is allocated while decoding.
+    static SUMS: RefCell<Sums> = const { RefCell::new(Sums { acc: Vec::new(), total: Vec::new() }) };
+}
 
-const _: () = assert!(size_of::<WeightBlock>() == LANES);
+struct Sums {
+    acc: Vec<i32>,
+    total: Vec<f32>,
+}
 
-/// A matrix `[rows, cols]` of −1, 0, +1 with one scale; rows are padded to whole blocks.
+/// A matrix `[rows, cols]` of −1, 0, +1 with scales; rows are padded to whole row tiles, columns to
+/// multiples of 64.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TernaryMatrix {
+    format: Format,
     rows: usize,
     cols: usize,
-    blocks: usize,
-    scale: f32,
+    scales: Scales,
+    /// Scales per group in the order of use: `[row tile, group, row of the tile]`.
+    group_scales: Vec<f32>,
     data: Vec<WeightBlock>,
 }
 
 impl TernaryMatrix {
-    /// From codes, row major; weight `i` is `scale · codes[i]`.
+    /// From codes, row major, with one scale for all: weight `i` is `scale · codes[i]`. Two bits a
+    /// weight.
     ///
     /// # Errors
     /// [`KernelError::Shape`] where the codes do not fill the shape or it is too wide;
     /// [`KernelError::Codes`] where a code is not −1, 0 or +1.
     pub fn from_codes(codes: &[i8], rows: usize, cols: usize, scale: f32) -> Result<Self> {
+        Self::with_scales(codes, rows, cols, Scales::Tensor(scale), Format::default())
+    }
+
+    /// From codes, row major, with any scales and in any format.
+    ///
+    /// # Errors
+    /// As [`Self::from_codes`], and [`KernelError::Shape`] where the number of scales is wrong.
+    pub fn with_scales(
+        codes: &[i8],
+        rows: usize,
+        cols: usize,
+        scales: Scales,
+        format: Format,
+    ) -> Result<Self> {
         check_width(cols)?;
+        scales.check(rows, cols)?;
         // Says what is wrong with shape and codes.
         let packed = hf_pack::pack(codes, rows, cols)?;
-        Self::from_hf_packed(&packed, rows, cols, scale)
+        Self::build(&packed, rows, cols, scales, format)
     }
 
     /// From the bytes of a Hugging Face checkpoint ([`hf_pack`]).
@@ -51,29 +75,67 @@ impl TernaryMatrix {
     /// # Errors
     /// [`KernelError::Shape`] where the matrix is too wide; [`KernelError::Codes`] where the bytes
     /// do not fit the shape or a code is 3.
-    pub fn from_hf_packed(packed: &[u8], rows: usize, cols: usize, scale: f32) -> Result<Self> {
+    pub fn from_hf_packed(
+        packed: &[u8],
+        rows: usize,
+        cols: usize,
+        scale: f32,
+        format: Format,
+    ) -> Result<Self> {
         check_width(cols)?;
         hf_pack::check(packed, rows, cols)?;
-        let blocks = cols.div_ceil(BLOCK);
-        let mut data = vec![WeightBlock([0; LANES]); rows * blocks];
-        data.par_chunks_exact_mut(blocks.max(1))
-            .enumerate()
-            .for_each_init(
-                || vec![0i8; cols],
-                |codes, (row, out)| {
-                    hf_pack::unpack_row(packed, rows, row, codes);
-                    for (block, codes) in out.iter_mut().zip(codes.chunks(BLOCK)) {
-                        *block = pack_block(codes);
-                    }
-                },
-            );
+        Self::build(packed, rows, cols, Scales::Tensor(scale), format)
+    }
+
+    /// Packs what has been checked.
+    fn build(
+        packed: &[u8],
+        rows: usize,
+        cols: usize,
+        scales: Scales,
+        format: Format,
+    ) -> Result<Self> {
+        let (tile_rows, blocks) = (format.tile_rows(), tile_blocks(cols));
+        let mut data = vec![WeightBlock::ZERO; rows.div_ceil(tile_rows) * blocks];
+        let mut codes = vec![0i8; tile_rows * cols];
+        for (i, tile) in data.chunks_exact_mut(blocks.max(1)).enumerate() {
+            let first = i * tile_rows;
+            let live = tile_rows.min(rows - first);
+            for (r, codes) in codes.chunks_exact_mut(cols.max(1)).take(live).enumerate() {
+                hf_pack::unpack_row(packed, rows, first + r, codes);
+            }
+            let row = |r: usize| (r < live).then(|| &codes[r * cols..][..cols]);
+            pack_tile(format, tile, row);
+        }
+        let group_scales = match &scales {
+            Scales::Group(scales) => order_groups(scales, rows, cols, tile_rows),
+            _ => Vec::new(),
+        };
         Ok(Self {
+            format,
             rows,
             cols,
-            blocks,
-            scale,
+            scales,
+            group_scales,
             data,
         })
+    }
+
+    /// The same matrix in another format.
+    ///
+    /// # Errors
+    /// None that a matrix which exists could cause.
+    pub fn to_format(&self, format: Format) -> Result<Self> {
+        let scales = self.scales.clone();
+        Self::with_scales(&self.codes(), self.rows, self.cols, scales, format)
+    }
+
+    /// The bytes of a Hugging Face checkpoint ([`hf_pack`]); the scales are not among them.
+    ///
+    /// # Errors
+    /// None that a matrix which exists could cause.
+    pub fn to_hf_packed(&self) -> Result<Vec<u8>> {
+        Ok(hf_pack::pack(&self.codes(), self.rows, self.cols)?)
     }
 
     /// Number of rows: the output width.
@@ -88,44 +150,170 @@ impl TernaryMatrix {
         self.cols
     }
 
-    /// What a code of 1 stands for.
+    /// How the trits are packed.
     #[must_use]
-    pub fn scale(&self) -> f32 {
-        self.scale
+    pub fn format(&self) -> Format {
+        self.format
     }
 
-    /// Bytes that the weights take.
+    /// What a code of 1 stands for.
+    #[must_use]
+    pub fn scales(&self) -> &Scales {
+        &self.scales
+    }
+
+    /// Bytes that a product reads.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.data.len() * size_of::<WeightBlock>()
+        size_of_val(self.data.as_slice()) + self.scales.bytes()
     }
 
     /// The codes, row major.
     #[must_use]
     pub fn codes(&self) -> Vec<i8> {
-        let mut codes = Vec::with_capacity(self.rows * self.cols);
-        for row in self.data.chunks_exact(self.blocks.max(1)) {
-            let code = |c: usize| {
-                let block = &row[c / BLOCK].0;
-                let at = c % BLOCK;
-                ((block[at % LANES] >> (2 * (at / LANES))) & 3) as i8 - 1
-            };
-            codes.extend((0..self.cols).map(code));
+        let mut codes = vec![0i8; self.rows * self.cols];
+        let tile_rows = self.format.tile_rows();
+        for (r, codes) in codes.chunks_exact_mut(self.cols.max(1)).enumerate() {
+            layout::unpack_row(self.format, self.tile(r / tile_rows), r % tile_rows, codes);
         }
         codes
     }
 
+    fn tile(&self, tile: usize) -> &[WeightBlock] {
+        let blocks = tile_blocks(self.cols);
+        &self.data[tile * blocks..][..blocks]
+    }
+
+    fn tiles(&self) -> usize {
+        self.rows.div_ceil(self.format.tile_rows())
+    }
+
     /// `out[t, r] = (Σ w[r, c] · x[t, c]) · (step[t] · scale)`: the sum in i32, then two f32
-    /// products. `out` is row major `[tokens, rows]`.
-    ///
-    /// Runs on the current rayon pool; the result does not depend on it.
+    /// products; with groups, `(Σ_g (Σ_{c in g} w · x) · scale[r, g]) · step[t]`, groups added in
+    /// order. `out` is row major `[tokens, rows]`. The result does not depend on `exec`.
     ///
     /// # Panics
     /// Where the widths of matrix and activations or the length of `out` do not fit.
-    pub fn gemm(&self, kernel: &dyn Kernel, x: &Activations, out: &mut [f32]) {
-        assert_eq!(x.width(), self.cols, "activations as wide as the matrix");
-        gemm::run(&Packed { w: self, x, kernel }, self.rows, x.tokens(), out);
+    pub fn gemm(&self, exec: &Exec, x: &Activations, out: &mut [f32]) {
+        gemm_all(exec, x, &mut [(self, out)]);
     }
+
+    /// One row tile for all tokens.
+    fn multiply_tile(&self, exec: &Exec, x: &Activations, tile: usize, out: &Columns<'_, f32>) {
+        SUMS.with_borrow_mut(|sums| {
+            for first in (0..x.tokens()).step_by(TOKENS) {
+                let tokens = first..x.tokens().min(first + TOKENS);
+                match &self.scales {
+                    Scales::Group(_) => self.tile_of_groups(exec, x, tile, tokens, sums, out),
+                    _ => self.tile_of_rows(exec, x, tile, tokens, sums, out),
+                }
+            }
+        });
+    }
+
+    fn tile_of_rows(
+        &self,
+        exec: &Exec,
+        x: &Activations,
+        tile: usize,
+        tokens: std::ops::Range<usize>,
+        sums: &mut Sums,
+        out: &Columns<'_, f32>,
+    ) {
+        let rows = self.format.tile_rows();
+        sums.acc.resize(tokens.len() * rows, 0);
+        let part = PackedTile {
+            weights: self.tile(tile),
+            x: x.rows(tokens.start),
+            stride: x.stride(),
+            tokens: tokens.len(),
+        };
+        exec.kernel.ternary_tile(self.format, part, &mut sums.acc);
+        for (t, acc) in tokens.zip(sums.acc.chunks_exact(rows)) {
+            let step = x.steps()[t];
+            let factor = match &self.scales {
+                Scales::Tensor(scale) => Factor::Step(step * scale),
+                Scales::Row(scales) | Scales::Group(scales) => {
+                    Factor::Rows(step, &scales[tile * rows..])
+                }
+            };
+            // SAFETY: each task has a row tile of its own.
+            #[allow(unsafe_code)]
+            let out = unsafe { out.strip(t, tile * rows, rows) };
+            epilogue::scale(acc, x.sums()[t], factor, out);
+        }
+    }
+
+    fn tile_of_groups(
+        &self,
+        exec: &Exec,
+        x: &Activations,
+        tile: usize,
+        tokens: std::ops::Range<usize>,
+        sums: &mut Sums,
+        out: &Columns<'_, f32>,
+    ) {
+        let rows = self.format.tile_rows();
+        let groups = self.cols.div_ceil(GROUP);
+        sums.acc.resize(tokens.len() * rows, 0);
+        sums.total.clear();
+        sums.total.resize(tokens.len() * rows, 0.0);
+        for (g, weights) in self.tile(tile).chunks(GROUP / QUAD).enumerate() {
+            let part = PackedTile {
+                weights,
+                x: &x.rows(tokens.start)[g * (GROUP / layout::DEPTH)..],
+                stride: x.stride(),
+                tokens: tokens.len(),
+            };
+            exec.kernel.ternary_tile(self.format, part, &mut sums.acc);
+            let scales = &self.group_scales[(tile * groups + g) * rows..][..rows];
+            let pairs = sums
+                .acc
+                .chunks_exact(rows)
+                .zip(sums.total.chunks_exact_mut(rows));
+            for (t, (acc, total)) in tokens.clone().zip(pairs) {
+                epilogue::add_group(acc, x.group_sums(t)[g], scales, total);
+            }
+        }
+        for (t, total) in tokens.zip(sums.total.chunks_exact(rows)) {
+            // SAFETY: each task has a row tile of its own.
+            #[allow(unsafe_code)]
+            let out = unsafe { out.strip(t, tile * rows, rows) };
+            epilogue::scale_total(total, x.steps()[t], out);
+        }
+    }
+}
+
+/// [`TernaryMatrix::gemm`] of several matrices with the same activations, in one parallel region.
+///
+/// # Panics
+/// As [`TernaryMatrix::gemm`].
+pub fn gemm_all<const N: usize>(
+    exec: &Exec,
+    x: &Activations,
+    products: &mut [(&TernaryMatrix, &mut [f32]); N],
+) {
+    let matrices: [&TernaryMatrix; N] = std::array::from_fn(|i| products[i].0);
+    for matrix in matrices {
+        assert_eq!(x.width(), matrix.cols, "activations as wide as the matrix");
+    }
+    let mut outs = products.each_mut().map(|(_, out)| out);
+    let outs: [Columns<'_, f32>; N] = {
+        let mut i = 0;
+        outs.each_mut().map(|out| {
+            i += 1;
+            Columns::new(out, x.tokens(), matrices[i - 1].rows)
+        })
+    };
+    let tiles = matrices.map(TernaryMatrix::tiles).iter().sum();
+    exec.pool.run(tiles, &|mut tile| {
+        for (matrix, out) in matrices.iter().zip(&outs) {
+            if tile < matrix.tiles() {
+                return matrix.multiply_tile(exec, x, tile, out);
+            }
+            tile -= matrix.tiles();
+        }
+    });
 }
 
 fn check_width(cols: usize) -> Result<()> {
@@ -137,46 +325,15 @@ fn check_width(cols: usize) -> Result<()> {
     )))
 }
 
-fn pack_block(codes: &[i8]) -> WeightBlock {
-    let mut bytes = [0u8; LANES];
-    for (i, lane) in codes.chunks(LANES).enumerate() {
-        for (byte, code) in bytes.iter_mut().zip(lane) {
-            *byte |= ((code + 1) as u8) << (2 * i);
+/// From `[rows, groups]` to `[row tile, group, row of the tile]`, padded with zeros.
+fn order_groups(scales: &[f32], rows: usize, cols: usize, tile_rows: usize) -> Vec<f32> {
+    let groups = cols.div_ceil(GROUP);
+    let mut ordered = vec![0.0; rows.div_ceil(tile_rows) * groups * tile_rows];
+    for (r, scales) in scales.chunks_exact(groups.max(1)).enumerate() {
+        let (tile, row) = (r / tile_rows, r % tile_rows);
+        for (g, scale) in scales.iter().enumerate() {
+            ordered[(tile * groups + g) * tile_rows + row] = *scale;
         }
     }
-    WeightBlock(bytes)
-}
-
-struct Packed<'a> {
-    w: &'a TernaryMatrix,
-    x: &'a Activations,
-    kernel: &'a dyn Kernel,
-}
-
-impl Product for Packed<'_> {
-    type Acc = i32;
-
-    fn work_per_row(&self) -> usize {
-        self.w.cols
-    }
-
-    fn tile(&self, row: usize, rows: usize, token: usize, tokens: usize, acc: &mut [i32]) {
-        let blocks = self.w.blocks;
-        let tile = TernaryTile {
-            weights: &self.w.data[row * blocks..][..rows * blocks],
-            x: self.x.rows(token, tokens),
-            blocks,
-            rows,
-            tokens,
-        };
-        self.kernel.ternary_tile(tile, acc);
-    }
-
-    fn finish(&self, token: usize, acc: &[i32], out: &mut [f32]) {
-        let sum = self.x.sums()[token];
-        let step = self.x.steps()[token] * self.w.scale;
-        for (out, acc) in out.iter_mut().zip(acc) {
-            *out = (acc - sum) as f32 * step;
-        }
-    }
+    ordered
 }

@@ -46,6 +46,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
     let options = |threads: Option<NonZeroUsize>| EngineOptions {
         threads: threads.map(NonZeroUsize::get),
         kernel: args.kernel.clone(),
+        ..EngineOptions::default()
     };
     let counts: Vec<Option<NonZeroUsize>> = if args.threads.is_empty() {
         vec![None]

@@ -122,7 +122,8 @@ fn measure(
         .take(PARITY_PROMPTS)
         .map(|row| Ok(encoder.prompt(&row.texts)?.0))
         .collect::<anyhow::Result<Vec<_>>>()?;
-    let parity = parity::max_rel_diff(&master, &engine, &prompts, device)?;
+    let exact = Engine::load(&folder, EngineOptions::exact())?;
+    let parity = parity::max_rel_diff(&master, &exact, &prompts, device)?;
     ensure!(
         parity <= parity::TOLERANCE,
         "{name}: training forward and engine differ by {parity:.2e} of the largest logit, \

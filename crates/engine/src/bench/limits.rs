@@ -1,10 +1,10 @@
 //! What the machine can do at most, measured.
 
 use std::hint::black_box;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use rayon::prelude::*;
-use tritburn_kernels::{Activations, DenseMatrix, TernaryMatrix};
+use tritburn_kernels::{Activations, DenseMatrix, Exec, Scales, TernaryMatrix, ops};
 
 use crate::engine::Engine;
 use crate::error::Result;
@@ -34,28 +34,27 @@ impl Limits {
     /// # Errors
     /// [`crate::EngineError::Kernel`], never in practice.
     pub fn measure(engine: &Engine) -> Result<Self> {
-        let pool = &engine.core.pool;
-        let bytes_per_second = pool.install(read_memory);
-        let products_per_second = pool.install(|| multiply(engine))?;
         Ok(Self {
-            bytes_per_second,
-            products_per_second,
+            bytes_per_second: read_memory(&engine.core.exec),
+            products_per_second: multiply(engine)?,
         })
     }
 }
 
-fn read_memory() -> f64 {
+fn read_memory(exec: &Exec) -> f64 {
+    /// Words that a thread reads before it looks for more.
+    const PART: usize = 1 << 16;
     // Not zeros, which the system could map to one page.
-    let words: Vec<u64> = (0..(MEMORY / 8) as u64).into_par_iter().collect();
+    let mut words: Vec<u64> = vec![0; MEMORY / 8];
+    exec.rows(&mut words, PART, |i, part| part.fill(i as u64 + 1));
     let pass = || {
         let start = Instant::now();
-        let sum = |part: &[u64]| part.iter().fold(0u64, |a, &b| a.wrapping_add(b));
-        black_box(
-            words
-                .par_chunks(1 << 16)
-                .map(sum)
-                .reduce(|| 0, u64::wrapping_add),
-        );
+        let total = AtomicU64::new(0);
+        exec.pool.run(words.len() / PART, &|i| {
+            let part = ops::sum_words(&words[i * PART..][..PART]);
+            total.fetch_add(part, Ordering::Relaxed);
+        });
+        black_box(total);
         MEMORY as f64 / start.elapsed().as_secs_f64()
     };
     (0..PASSES).map(|_| pass()).fold(0.0, f64::max)
@@ -63,29 +62,35 @@ fn read_memory() -> f64 {
 
 fn multiply(engine: &Engine) -> Result<f64> {
     let [rows, cols, tokens] = PRODUCT;
-    let kernel = engine.core.kernel;
-    let threads = rayon::current_num_threads();
+    let exec = &engine.core.exec;
     let x = vec![1.0; tokens * cols];
-    let ternary = TernaryMatrix::from_codes(&vec![1; rows * cols], rows, cols, 1.0)?;
+    let format = engine.core.model.ternary_format();
+    let ternary = TernaryMatrix::with_scales(
+        &vec![1; rows * cols],
+        rows,
+        cols,
+        Scales::Tensor(1.0),
+        format.unwrap_or_default(),
+    )?;
     let dense = DenseMatrix::new(vec![1.0; rows * cols], rows, cols)?;
-    let is_ternary = engine.core.model.format() != "f32";
     let mut activations = Activations::new();
-    activations.quantize(kernel, &x, cols);
+    activations.quantize(exec, &x, cols);
     let mut out = vec![0.0; tokens * rows];
     let mut product = || {
-        if is_ternary {
-            ternary.gemm(kernel, &activations, &mut out);
+        if format.is_some() {
+            ternary.gemm(exec, &activations, &mut out);
         } else {
-            dense.gemm(kernel, &x, &mut out);
+            dense.gemm(exec, &x, &mut out);
         }
     };
     product();
     let start = Instant::now();
-    let mut count = 0;
-    while count < threads || start.elapsed() < TIME {
+    let mut fastest = f64::INFINITY;
+    while start.elapsed() < TIME {
+        let start = Instant::now();
         product();
-        count += 1;
+        fastest = fastest.min(start.elapsed().as_secs_f64());
     }
     black_box(&out);
-    Ok((count * rows * cols * tokens) as f64 / start.elapsed().as_secs_f64())
+    Ok((rows * cols * tokens) as f64 / fastest)
 }

@@ -1,9 +1,11 @@
 //! Speed of prefill and decode beside what the machine could do at most.
 
 mod limits;
+mod profile;
 mod shapes;
 
 pub use limits::Limits;
+pub use profile::{OpShare, profile};
 pub use shapes::{SHAPES, shape};
 
 use std::time::Instant;

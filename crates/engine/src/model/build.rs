@@ -1,11 +1,13 @@
 //! The parts of a model and how a [`Source`] fills them.
 
-use tritburn_kernels::DenseMatrix;
+use tritburn_kernels::Format;
 use tritburn_quant::config::{ModelConfig, QuantizationConfig, SubNorm};
 
 use super::linear::{Linear, Weight};
 use super::norm::RmsNorm;
 use super::source::Source;
+use super::table::{HeadFormat, Table};
+use crate::engine::EngineOptions;
 use crate::error::Result;
 
 /// One transformer block.
@@ -40,23 +42,23 @@ impl Layer {
 #[derive(Debug)]
 pub(crate) struct Model {
     pub(crate) config: ModelConfig,
-    pub(crate) embed: DenseMatrix,
+    pub(crate) embed: Table,
     pub(crate) layers: Vec<Layer>,
     pub(crate) norm: RmsNorm,
     /// `None` where the embedding is the head.
-    lm_head: Option<DenseMatrix>,
+    lm_head: Option<Table>,
 }
 
 impl Model {
     /// The output head.
-    pub(crate) fn head(&self) -> &DenseMatrix {
+    pub(crate) fn head(&self) -> &Table {
         self.lm_head.as_ref().unwrap_or(&self.embed)
     }
 
     /// Bytes that all matrices take.
     pub(crate) fn weights_bytes(&self) -> usize {
         let layers = self.layers.iter().flat_map(Layer::projections);
-        let head = self.lm_head.as_ref().map_or(0, DenseMatrix::bytes);
+        let head = self.lm_head.as_ref().map_or(0, Table::bytes);
         layers.map(Linear::bytes).sum::<usize>() + self.embed.bytes() + head
     }
 
@@ -74,30 +76,76 @@ impl Model {
 
     /// How the projections are stored, for reports.
     pub(crate) fn format(&self) -> &'static str {
-        let ternary = self
-            .layers
-            .iter()
-            .flat_map(Layer::projections)
-            .any(|l| matches!(l.weight, Weight::Ternary(_)));
-        if ternary { "ternary-2bit" } else { "f32" }
+        match self.ternary_format() {
+            Some(Format::TwoBit) => "ternary-2bit",
+            Some(Format::Base3) => "ternary-base3",
+            None => "f32",
+        }
+    }
+
+    /// Whether any projection is ternary.
+    pub(crate) fn is_ternary(&self) -> bool {
+        self.ternary_format().is_some()
+    }
+
+    /// How ternary projections are packed, where there are any.
+    pub(crate) fn ternary_format(&self) -> Option<Format> {
+        let mut all = self.layers.iter().flat_map(Layer::projections);
+        all.find_map(|l| match &l.weight {
+            Weight::Ternary(w) => Some(w.format()),
+            Weight::Dense(_) => None,
+        })
+    }
+
+    /// How output head and embedding are stored.
+    pub(crate) fn head_format(&self) -> HeadFormat {
+        self.embed.format()
+    }
+}
+
+/// How weights are stored in memory.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct WeightFormats {
+    pub(crate) ternary: Format,
+    pub(crate) head: HeadFormat,
+}
+
+impl WeightFormats {
+    /// What the options ask for.
+    pub(crate) fn of(config: &ModelConfig, options: &EngineOptions) -> Self {
+        let head = match config.is_ternary() {
+            true => HeadFormat::Int8,
+            false => HeadFormat::F32,
+        };
+        Self {
+            ternary: options.format,
+            head: options.head.unwrap_or(head),
+        }
     }
 }
 
 /// Builds the model that `config` describes.
-pub(crate) fn build(config: &ModelConfig, source: &mut dyn Source) -> Result<Model> {
-    let mut parts = Parts { config, source };
+pub(crate) fn build(
+    config: &ModelConfig,
+    source: &mut dyn Source,
+    formats: &WeightFormats,
+) -> Result<Model> {
     let (hidden, vocab) = (config.hidden_size, config.vocab_size);
-    let embed = parts
-        .source
-        .dense("model.embed_tokens.weight", vocab, hidden)?;
-    let layers = (0..config.num_hidden_layers)
-        .map(|i| parts.layer(&format!("model.layers.{i}")))
-        .collect::<Result<_>>()?;
+    let embed = source.table("model.embed_tokens.weight", vocab, hidden, formats.head)?;
     let lm_head = if config.tie_word_embeddings {
         None
     } else {
-        Some(parts.source.dense("lm_head.weight", vocab, hidden)?)
+        Some(source.table("lm_head.weight", vocab, hidden, formats.head)?)
     };
+    let format = formats.ternary;
+    let mut parts = Parts {
+        config,
+        source,
+        format,
+    };
+    let layers = (0..config.num_hidden_layers)
+        .map(|i| parts.layer(&format!("model.layers.{i}")))
+        .collect::<Result<_>>()?;
     Ok(Model {
         config: config.clone(),
         embed,
@@ -110,6 +158,7 @@ pub(crate) fn build(config: &ModelConfig, source: &mut dyn Source) -> Result<Mod
 struct Parts<'a> {
     config: &'a ModelConfig,
     source: &'a mut dyn Source,
+    format: Format,
 }
 
 impl Parts<'_> {
@@ -135,7 +184,9 @@ impl Parts<'_> {
         };
         let quantization = self.config.quantization_config.as_ref();
         let quantization = quantization.filter(|q| !is_excluded(q, module));
-        let weight = self.source.projection(module, rows, cols, quantization)?;
+        let weight = self
+            .source
+            .projection(module, rows, cols, quantization, self.format)?;
         Ok(Linear { norm, weight })
     }
 

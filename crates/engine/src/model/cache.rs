@@ -1,19 +1,22 @@
 //! Keys and values of the tokens seen so far.
 
+use tritburn_kernels::kv::{KvFormat, KvRows};
+
 /// Room that the first token makes.
 const FIRST_CAPACITY: usize = 128;
 
-/// Keys and values of one layer, `[kv_heads, capacity, head_dim]` each.
-#[derive(Debug, Default)]
+/// Keys and values of one layer, `[kv_heads · capacity, head_dim]` each.
+#[derive(Debug)]
 struct Layer {
-    keys: Vec<f32>,
-    values: Vec<f32>,
+    keys: KvRows,
+    values: KvRows,
 }
 
-/// The f32 cache of all layers. It grows by doubling up to the length it was made for.
+/// The cache of all layers. It grows by doubling up to the length it was made for.
 #[derive(Debug)]
 pub(crate) struct KvCache {
     layers: Vec<Layer>,
+    format: KvFormat,
     kv_heads: usize,
     head_dim: usize,
     capacity: usize,
@@ -22,9 +25,21 @@ pub(crate) struct KvCache {
 }
 
 impl KvCache {
-    pub(crate) fn new(layers: usize, kv_heads: usize, head_dim: usize, max_len: usize) -> Self {
+    pub(crate) fn new(
+        layers: usize,
+        kv_heads: usize,
+        head_dim: usize,
+        max_len: usize,
+        format: KvFormat,
+    ) -> Self {
+        let empty = || KvRows::new(format, 0, head_dim);
+        let layer = |_| Layer {
+            keys: empty(),
+            values: empty(),
+        };
         Self {
-            layers: (0..layers).map(|_| Layer::default()).collect(),
+            layers: (0..layers).map(layer).collect(),
+            format,
             kv_heads,
             head_dim,
             capacity: 0,
@@ -61,18 +76,13 @@ impl KvCache {
             .next_power_of_two()
             .max(FIRST_CAPACITY)
             .min(self.max_len);
-        let (old, new, used) = (
-            self.capacity * self.head_dim,
-            capacity * self.head_dim,
-            self.len * self.head_dim,
-        );
         for layer in &mut self.layers {
-            for buffer in [&mut layer.keys, &mut layer.values] {
-                let mut grown = vec![0.0; self.kv_heads * new];
+            for rows in [&mut layer.keys, &mut layer.values] {
+                let mut grown = KvRows::new(self.format, self.kv_heads * capacity, self.head_dim);
                 for head in 0..self.kv_heads {
-                    grown[head * new..][..used].copy_from_slice(&buffer[head * old..][..used]);
+                    grown.copy_rows(head * capacity, rows, head * self.capacity, self.len);
                 }
-                *buffer = grown;
+                *rows = grown;
             }
         }
         self.capacity = capacity;
@@ -80,33 +90,38 @@ impl KvCache {
 
     /// Stores keys and values, `[tokens, kv_heads · head_dim]`, of the tokens after the last.
     pub(crate) fn write(&mut self, layer: usize, keys: &[f32], values: &[f32]) {
-        let (d, stride) = (self.head_dim, self.capacity * self.head_dim);
+        let d = self.head_dim;
         let layer = &mut self.layers[layer];
-        for (buffer, rows) in [(&mut layer.keys, keys), (&mut layer.values, values)] {
+        for (store, rows) in [(&mut layer.keys, keys), (&mut layer.values, values)] {
             for (t, row) in rows.chunks_exact(self.kv_heads * d).enumerate() {
                 for (head, row) in row.chunks_exact(d).enumerate() {
-                    buffer[head * stride + (self.len + t) * d..][..d].copy_from_slice(row);
+                    store.set(head * self.capacity + self.len + t, row);
                 }
             }
         }
     }
 
-    /// Keys and values, `[len, head_dim]` each, of one head.
-    pub(crate) fn head(&self, layer: usize, head: usize, len: usize) -> (&[f32], &[f32]) {
-        let start = head * self.capacity * self.head_dim;
-        let range = start..start + len * self.head_dim;
+    /// Keys and values of a layer.
+    pub(crate) fn layer(&self, layer: usize) -> (&KvRows, &KvRows) {
         let layer = &self.layers[layer];
-        (&layer.keys[range.clone()], &layer.values[range])
+        (&layer.keys, &layer.values)
+    }
+
+    /// Where the rows of a head begin in those of a layer.
+    pub(crate) fn first_row(&self, head: usize) -> usize {
+        head * self.capacity
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use tritburn_kernels::attention::{AttentionScratch, attend};
+
     use super::*;
 
     #[test]
     fn growing_keeps_what_was_written() {
-        let mut cache = KvCache::new(1, 2, 1, 1000);
+        let mut cache = KvCache::new(1, 2, 1, 1000, KvFormat::F32);
         for t in 0..700 {
             cache.reserve(1);
             let v = t as f32;
@@ -114,11 +129,28 @@ mod tests {
             cache.advance(1);
         }
         assert!(cache.capacity <= 1000);
-        for head in 0..2 {
-            let (keys, values) = cache.head(0, head, 700);
-            let sign = if head == 0 { 1.0 } else { -1.0 };
-            assert!((0..700).all(|t| keys[t] == sign * t as f32));
-            assert!((0..700).all(|t| values[t] == 10.0 * (head + 1) as f32 + t as f32));
+        // Attention over one key is its value.
+        let (keys, values) = cache.layer(0);
+        let value = |head: usize, t: usize| {
+            let (mut out, first) = ([0.0], cache.first_row(head) + t);
+            let mut scratch = AttentionScratch::new();
+            attend(
+                &[&[1.0]],
+                keys,
+                values,
+                first,
+                1,
+                1.0,
+                &mut scratch,
+                &mut [&mut out],
+            );
+            out[0]
+        };
+        for t in 0..700 {
+            assert_eq!(
+                (value(0, t), value(1, t)),
+                (10.0 + t as f32, 20.0 + t as f32)
+            );
         }
         cache.truncate(3);
         assert_eq!(cache.len(), 3);

@@ -1,6 +1,7 @@
 //! Projections, ternary or dense, with or without a norm in front.
 
-use tritburn_kernels::{Activations, DenseMatrix, Kernel, TernaryMatrix};
+use tritburn_kernels::ternary::gemm_all;
+use tritburn_kernels::{Activations, DenseMatrix, Exec, TernaryMatrix};
 
 use super::norm::RmsNorm;
 
@@ -23,7 +24,10 @@ pub(crate) struct Linear {
 /// Buffers of [`project`].
 #[derive(Debug, Default)]
 pub(crate) struct LinearScratch {
-    normed: Vec<f32>,
+    /// `x` after the norm that all outputs share.
+    shared: Vec<f32>,
+    /// `x` after the norm of one output.
+    own: Vec<f32>,
     activations: Activations,
 }
 
@@ -53,35 +57,86 @@ impl Linear {
     }
 }
 
-/// Applies several projections to the same `x`, `[tokens, width]`; each output is resized to
-/// `[tokens, rows]`. Without norms of their own they share one quantisation of `x`.
-pub(crate) fn project(
-    kernel: &dyn Kernel,
+/// Applies several projections to the same `x`, `[tokens, width]`, after `norm` where there is one;
+/// each output is resized to `[tokens, rows]`. Without norms of their own they share one
+/// quantisation of `x`, which is one pass with the norm, and one parallel region.
+pub(crate) fn project<const N: usize>(
+    exec: &Exec,
     x: &[f32],
     width: usize,
-    outputs: &mut [(&Linear, &mut Vec<f32>)],
+    norm: Option<&RmsNorm>,
+    mut outputs: [(&Linear, &mut Vec<f32>); N],
     scratch: &mut LinearScratch,
 ) {
     let tokens = x.len() / width;
-    let mut shared = false;
-    for (linear, out) in outputs {
-        let input = if let Some(norm) = &linear.norm {
-            scratch.normed.resize(x.len(), 0.0);
-            norm.forward(x, &mut scratch.normed);
-            &scratch.normed
-        } else {
-            x
-        };
+    for (linear, out) in &mut outputs {
         out.resize(tokens * linear.rows(), 0.0);
+    }
+    if let Some(matrices) = ternary_without_norms(&outputs) {
+        quantize(exec, x, width, norm, &mut scratch.activations);
+        let mut outs = outputs.map(|(_, out)| out.as_mut_slice()).into_iter();
+        let mut products = matrices.map(|w| (w, outs.next().unwrap_or_default()));
+        return gemm_all(exec, &scratch.activations, &mut products);
+    }
+    let x = match norm {
+        Some(norm) => {
+            scratch.shared.resize(x.len(), 0.0);
+            norm.forward(exec, x, &mut scratch.shared);
+            &scratch.shared
+        }
+        None => x,
+    };
+    for (linear, out) in outputs {
         match &linear.weight {
-            Weight::Dense(w) => w.gemm(kernel, input, out),
             Weight::Ternary(w) => {
-                if !shared || linear.norm.is_some() {
-                    scratch.activations.quantize(kernel, input, width);
-                    shared = linear.norm.is_none();
-                }
-                w.gemm(kernel, &scratch.activations, out);
+                quantize(
+                    exec,
+                    x,
+                    width,
+                    linear.norm.as_ref(),
+                    &mut scratch.activations,
+                );
+                w.gemm(exec, &scratch.activations, out);
             }
+            Weight::Dense(w) => match &linear.norm {
+                Some(norm) => {
+                    scratch.own.resize(x.len(), 0.0);
+                    norm.forward(exec, x, &mut scratch.own);
+                    w.gemm(exec, &scratch.own, out);
+                }
+                None => w.gemm(exec, x, out),
+            },
+        }
+    }
+}
+
+fn ternary_without_norms<'a, const N: usize>(
+    outputs: &[(&'a Linear, &mut Vec<f32>); N],
+) -> Option<[&'a TernaryMatrix; N]> {
+    let matrix = |linear: &'a Linear| match &linear.weight {
+        Weight::Ternary(w) if linear.norm.is_none() => Some(w),
+        _ => None,
+    };
+    let first = matrix(outputs.first()?.0)?;
+    let mut all = [first; N];
+    for (slot, (linear, _)) in all.iter_mut().zip(outputs) {
+        *slot = matrix(linear)?;
+    }
+    Some(all)
+}
+
+fn quantize(
+    exec: &Exec,
+    x: &[f32],
+    width: usize,
+    norm: Option<&RmsNorm>,
+    activations: &mut Activations,
+) {
+    match norm {
+        None => activations.quantize(exec, x, width),
+        Some(norm) => {
+            let row = |t: usize, codes: &mut [i8]| norm.quantize(&x[t * width..][..width], codes);
+            activations.fill(exec, x.len() / width, width, row);
         }
     }
 }

@@ -1,15 +1,18 @@
 //! The transformer: its parts, how they are loaded and how tokens go through them.
 
-mod attention;
 mod build;
 mod cache;
+mod clock;
 mod forward;
 mod linear;
 mod norm;
 mod rope;
 mod source;
+mod table;
 
-pub(crate) use build::{Model, build};
+pub(crate) use build::{Model, WeightFormats, build};
 pub(crate) use cache::KvCache;
+pub(crate) use clock::{Clock, Op};
 pub(crate) use forward::Scratch;
 pub(crate) use source::{FileSource, RandomSource};
+pub use table::HeadFormat;

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use tritburn_kernels::{DenseMatrix, TernaryMatrix};
+use tritburn_kernels::{DenseMatrix, Format, Int8Matrix, Scales, TernaryMatrix};
 use tritburn_quant::Dtype;
 use tritburn_quant::config::{LinearClass, QuantizationConfig, QuantizationMode};
 use tritburn_quant::hf_pack::packed_rows;
@@ -12,7 +12,10 @@ use tritburn_quant::tensor_file::TensorFile;
 use tritburn_quant::ternary::{absmean, ternary_codes};
 
 use super::linear::Weight;
+use super::table::{HeadFormat, Table};
 use crate::error::{EngineError, Result};
+
+const NOT_FINITE: &str = "holds NaN or infinity; the weights are damaged";
 
 /// Gives the tensors of a model by name.
 pub(crate) trait Source: Send {
@@ -22,6 +25,9 @@ pub(crate) trait Source: Send {
     /// A matrix in full precision.
     fn dense(&mut self, name: &str, rows: usize, cols: usize) -> Result<DenseMatrix>;
 
+    /// Output head or embedding.
+    fn table(&mut self, name: &str, rows: usize, cols: usize, format: HeadFormat) -> Result<Table>;
+
     /// The weight of projection `module`, in the form that `quantization` asks for.
     fn projection(
         &mut self,
@@ -29,6 +35,7 @@ pub(crate) trait Source: Send {
         rows: usize,
         cols: usize,
         quantization: Option<&QuantizationConfig>,
+        format: Format,
     ) -> Result<Weight>;
 }
 
@@ -74,7 +81,7 @@ impl<'a> FileSource<'a> {
         if values.iter().all(|v| v.is_finite()) {
             Ok(values)
         } else {
-            Err(self.error(name, "holds NaN or infinity; the weights are damaged"))
+            Err(self.error(name, NOT_FINITE))
         }
     }
 
@@ -91,6 +98,48 @@ impl<'a> FileSource<'a> {
             Ok(scale)
         } else {
             Err(self.error(&name, &format!("is {value}, but a scale must be positive")))
+        }
+    }
+
+    /// Reads rows one by one, so that no f32 copy of a large tensor is made.
+    fn int8(&mut self, name: &str, rows: usize, cols: usize) -> Result<Int8Matrix> {
+        let found = self.file.info(name).map(|(dtype, _)| dtype);
+        let read: fn(&[u8], &mut [f32]) = match found {
+            Some(Dtype::BF16) => |bytes, out| {
+                for (out, b) in out.iter_mut().zip(bytes.as_chunks().0) {
+                    *out = half::bf16::from_le_bytes(*b).to_f32();
+                }
+            },
+            Some(Dtype::F16) => |bytes, out| {
+                for (out, b) in out.iter_mut().zip(bytes.as_chunks().0) {
+                    *out = half::f16::from_le_bytes(*b).to_f32();
+                }
+            },
+            _ => |bytes, out| {
+                for (out, b) in out.iter_mut().zip(bytes.as_chunks().0) {
+                    *out = f32::from_le_bytes(*b);
+                }
+            },
+        };
+        // For another type, the error says which are right.
+        let dtype = found.filter(|d| matches!(d, Dtype::BF16 | Dtype::F16 | Dtype::F32));
+        let Some(dtype) = dtype else {
+            let values = self.values(name, &[rows, cols])?;
+            let row = |r: usize, out: &mut [f32]| out.copy_from_slice(&values[r * cols..][..cols]);
+            return Ok(Int8Matrix::quantize(rows, cols, row)?);
+        };
+        let bytes = self.file.bytes(name, dtype, &[rows, cols])?;
+        let width = cols * dtype.bitsize() / 8;
+        let mut finite = true;
+        let matrix = Int8Matrix::quantize(rows, cols, |r, out| {
+            read(&bytes[r * width..][..width], out);
+            finite &= out.iter().all(|v| v.is_finite());
+        })?;
+        self.use_name(name);
+        if finite {
+            Ok(matrix)
+        } else {
+            Err(self.error(name, NOT_FINITE))
         }
     }
 
@@ -116,12 +165,20 @@ impl Source for FileSource<'_> {
         )?)
     }
 
+    fn table(&mut self, name: &str, rows: usize, cols: usize, format: HeadFormat) -> Result<Table> {
+        Ok(match format {
+            HeadFormat::F32 => Table::F32(self.dense(name, rows, cols)?),
+            HeadFormat::Int8 => Table::Int8(self.int8(name, rows, cols)?),
+        })
+    }
+
     fn projection(
         &mut self,
         module: &str,
         rows: usize,
         cols: usize,
         quantization: Option<&QuantizationConfig>,
+        format: Format,
     ) -> Result<Weight> {
         let name = format!("{module}.weight");
         let Some(quantization) = quantization else {
@@ -131,7 +188,8 @@ impl Source for FileSource<'_> {
             QuantizationMode::Online => {
                 let master = self.values(&name, &[rows, cols])?;
                 let scale = absmean(&master);
-                TernaryMatrix::from_codes(&ternary_codes(&master, scale), rows, cols, scale)?
+                let codes = ternary_codes(&master, scale);
+                TernaryMatrix::with_scales(&codes, rows, cols, Scales::Tensor(scale), format)?
             }
             QuantizationMode::Offline => {
                 self.use_name(&name);
@@ -139,7 +197,7 @@ impl Source for FileSource<'_> {
                     .file
                     .bytes(&name, Dtype::U8, &[packed_rows(rows), cols])?;
                 let scale = self.scale(module, quantization.linear_class)?;
-                TernaryMatrix::from_hf_packed(packed, rows, cols, scale)
+                TernaryMatrix::from_hf_packed(packed, rows, cols, scale, format)
                     .map_err(|e| self.error(&name, &e.to_string()))?
             }
         };
@@ -159,6 +217,14 @@ impl RandomSource {
             rng: ChaCha8Rng::seed_from_u64(seed),
         }
     }
+
+    /// Uniform with the variance that keeps activations as large as they came.
+    fn fill(&mut self, values: &mut [f32], cols: usize) {
+        let bound = (3.0 / cols as f32).sqrt();
+        for value in values {
+            *value = (self.rng.next_u32() as f32 / (1u32 << 31) as f32 - 1.0) * bound;
+        }
+    }
 }
 
 impl Source for RandomSource {
@@ -167,12 +233,19 @@ impl Source for RandomSource {
     }
 
     fn dense(&mut self, _: &str, rows: usize, cols: usize) -> Result<DenseMatrix> {
-        let rng = &mut self.rng;
-        // Uniform with the variance that keeps activations as large as they came.
-        let bound = (3.0 / cols as f32).sqrt();
-        let unit = |bits: u32| bits as f32 / (1u32 << 31) as f32 - 1.0;
-        let values = (0..rows * cols).map(|_| unit(rng.next_u32()) * bound);
-        Ok(DenseMatrix::new(values.collect(), rows, cols)?)
+        let mut values = vec![0.0; rows * cols];
+        self.fill(&mut values, cols);
+        Ok(DenseMatrix::new(values, rows, cols)?)
+    }
+
+    fn table(&mut self, name: &str, rows: usize, cols: usize, format: HeadFormat) -> Result<Table> {
+        Ok(match format {
+            HeadFormat::F32 => Table::F32(self.dense(name, rows, cols)?),
+            HeadFormat::Int8 => {
+                let row = |_, out: &mut [f32]| self.fill(out, cols);
+                Table::Int8(Int8Matrix::quantize(rows, cols, row)?)
+            }
+        })
     }
 
     fn projection(
@@ -181,6 +254,7 @@ impl Source for RandomSource {
         rows: usize,
         cols: usize,
         quantization: Option<&QuantizationConfig>,
+        format: Format,
     ) -> Result<Weight> {
         if quantization.is_none() {
             return Ok(Weight::Dense(self.dense(module, rows, cols)?));
@@ -193,7 +267,7 @@ impl Source for RandomSource {
             *byte = bytes[usize::from(*byte) % bytes.len()];
         }
         let scale = (1.5 / cols as f32).sqrt();
-        let matrix = TernaryMatrix::from_hf_packed(&packed, rows, cols, scale)?;
+        let matrix = TernaryMatrix::from_hf_packed(&packed, rows, cols, scale, format)?;
         Ok(Weight::Ternary(matrix))
     }
 }

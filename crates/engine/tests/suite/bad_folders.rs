@@ -9,7 +9,7 @@ use tritburn_quant::config::SubNorm;
 fn load(dir: &Path) -> Result<Engine, String> {
     let options = EngineOptions {
         threads: Some(1),
-        kernel: None,
+        ..EngineOptions::default()
     };
     Engine::load(dir, options).map_err(|e| e.to_string())
 }
@@ -154,7 +154,12 @@ fn options_that_cannot_be() {
     write(dir.path(), &config, &tensors(&config, Form::Dense));
     let load = |threads, kernel: Option<&str>| {
         let kernel = kernel.map(str::to_owned);
-        Engine::load(dir.path(), EngineOptions { threads, kernel }).map_err(|e| e.to_string())
+        let options = EngineOptions {
+            threads,
+            kernel,
+            ..EngineOptions::default()
+        };
+        Engine::load(dir.path(), options).map_err(|e| e.to_string())
     };
     assert!(load(Some(0), None).unwrap_err().contains("threads"));
     assert!(load(Some(1), Some("mmx")).unwrap_err().contains("scalar"));

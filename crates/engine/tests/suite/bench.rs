@@ -1,5 +1,5 @@
 //! Benchmarks run and say what they measured; how fast is not tested.
-use tritburn_engine::bench::{BenchOptions, Limits, Phase, SHAPES, run, shape};
+use tritburn_engine::bench::{BenchOptions, Limits, Phase, SHAPES, profile, run, shape};
 use tritburn_engine::{Engine, EngineOptions};
 
 #[test]
@@ -34,7 +34,7 @@ fn rows_of_a_small_random_model() {
         let engine = Engine::random(&config, 1, EngineOptions::default()).unwrap();
         let options = EngineOptions {
             threads: Some(1),
-            kernel: None,
+            ..EngineOptions::default()
         };
         let engine = engine.with_options(&options).unwrap();
         let limits = Limits::measure(&engine).unwrap();
@@ -52,6 +52,10 @@ fn rows_of_a_small_random_model() {
         }
         assert_eq!((rows[0].phase, rows[0].tokens), (Phase::Prefill, 20));
         assert_eq!((rows[1].phase, rows[1].tokens), (Phase::Decode, 4));
+        let shares = profile(&engine).unwrap();
+        let whole: f64 = shares.iter().map(|s| s.share).sum();
+        assert!((whole - 1.0).abs() < 1e-6, "{whole}");
+        assert!(shares.iter().any(|s| s.op == "head" && s.seconds > 0.0));
         let none = BenchOptions { runs: 0, ..small };
         assert!(run(&engine, "small", &none, &limits).is_err());
         // A seed is a model.

@@ -13,7 +13,7 @@ const LAYOUTS: [SubNorm; 3] = [SubNorm::None, SubNorm::SubLn, SubNorm::All];
 fn options(threads: usize) -> EngineOptions {
     EngineOptions {
         threads: Some(threads),
-        kernel: None,
+        ..EngineOptions::default()
     }
 }
 

@@ -1,7 +1,7 @@
 //! Logits against those that transformers computed.
 use std::path::{Path, PathBuf};
 
-use tritburn_engine::{Engine, EngineOptions};
+use tritburn_engine::{Engine, EngineOptions, Format, HeadFormat, KvFormat};
 use tritburn_quant::Dtype;
 use tritburn_quant::tensor_file::TensorFile;
 
@@ -65,6 +65,7 @@ fn options(kernel: &str) -> EngineOptions {
     EngineOptions {
         threads: Some(2),
         kernel: Some(kernel.into()),
+        ..EngineOptions::exact()
     }
 }
 
@@ -123,6 +124,33 @@ fn golden_bitnet_offline_is_near_its_own_bf16_logits() {
         "bitnet_offline_autobitlinear",
         5e-3,
     );
+}
+
+/// What runs by default, int8 for head and embedding and f16 for keys and values, in each ternary
+/// format; and the most compact cache.
+#[test]
+fn golden_bitnet_in_default_formats() {
+    let name = "bitnet_online_autobitlinear";
+    let Some(dir) = model(name) else { return };
+    for (format, kv, tolerance) in [
+        (Format::TwoBit, None, 1e-2),
+        (Format::Base3, None, 1e-2),
+        (Format::Base3, Some(KvFormat::Int8), 3e-2),
+    ] {
+        let options = EngineOptions {
+            format,
+            kv,
+            ..EngineOptions::default()
+        };
+        let engine = Engine::load(&dir, options).unwrap();
+        assert_eq!(engine.info().head, HeadFormat::Int8);
+        for row in rows(&dir) {
+            let logits = engine.new_session(64).prefill_all(&row.tokens).unwrap();
+            let diff = max_relative(&logits, &row.logits);
+            eprintln!("{format:?} {kv:?}: relative difference {diff:e}");
+            assert!(diff < tolerance, "{format:?} {kv:?}: {diff}");
+        }
+    }
 }
 
 /// Greedy continuation token for token, with the cache and from scratch at every step.

@@ -1,14 +1,15 @@
-//! AVX2 and FMA: `vpmaddubsw` multiplies codes 0…2 with signed activations to sums of pairs in i16.
+//! AVX2 and FMA: `vpmaddubsw` multiplies codes 0…2 with signed activations to sums of pairs in i16,
+//! half a block of weights at a time.
 
 use std::arch::x86_64::*;
 
-use tritburn_quant::act::absmax_int8;
+use super::half_block::{load, prefixes, store};
+use crate::activations::ActBlock;
+use crate::kernel::{DenseTile, Kernel, PackedTile, planes_of};
+use crate::layout::{DEPTH_BLOCKS, Format, QUAD};
 
-use super::{load_codes, load_weights};
-use crate::kernel::{self, DenseTile, Kernel, TernaryTile};
-
-/// Blocks whose sums of pairs fit i16: 4 · 8 sums of at most 2 · 2 · 128.
-const FLUSH: usize = 8;
+/// Deep blocks whose sums of pairs fit i16: 3 · 16 sums of at most 2 · 2 · 128.
+const FLUSH: usize = 3;
 
 /// A processor with AVX2 and FMA.
 #[derive(Debug, Clone, Copy)]
@@ -28,108 +29,131 @@ impl Kernel for Avx2 {
         "avx2"
     }
 
-    fn ternary_tile(&self, tile: TernaryTile<'_>, acc: &mut [i32]) {
+    fn ternary_tile(&self, format: Format, tile: PackedTile<'_>, acc: &mut [i32]) {
         // SAFETY: `detect` has found AVX2.
-        unsafe { ternary_tile(tile, acc) }
+        unsafe {
+            match format {
+                Format::TwoBit => tokens::<4>(tile, acc),
+                Format::Base3 => tokens::<5>(tile, acc),
+            }
+        }
+    }
+
+    fn byte_tile(&self, tile: PackedTile<'_>, acc: &mut [i32]) {
+        // SAFETY: `detect` has found AVX2.
+        unsafe { bytes(tile, acc) }
     }
 
     fn dense_tile(&self, tile: DenseTile<'_>, acc: &mut [f32]) {
         // SAFETY: `detect` has found AVX2 and FMA.
         unsafe { dense_tile(tile, acc) }
     }
-
-    fn add_weighted_rows(&self, weights: &[f32], rows: &[f32], out: &mut [f32]) {
-        // SAFETY: `detect` has found AVX2.
-        unsafe { add_weighted_rows(weights, rows, out) }
-    }
-
-    fn quantize(&self, x: &[f32], codes: &mut [i8]) -> f32 {
-        // SAFETY: `detect` has found AVX2.
-        unsafe { quantize(x, codes) }
-    }
 }
 
 #[target_feature(enable = "avx2")]
-pub(super) fn add_weighted_rows(weights: &[f32], rows: &[f32], out: &mut [f32]) {
-    kernel::add_weighted_rows(weights, rows, out);
-}
-
-#[target_feature(enable = "avx2")]
-pub(super) fn quantize(x: &[f32], codes: &mut [i8]) -> f32 {
-    absmax_int8(x, codes)
-}
-
-#[target_feature(enable = "avx2")]
-fn ternary_tile(tile: TernaryTile<'_>, acc: &mut [i32]) {
-    let mut r = 0;
-    while r < tile.rows {
-        let pair = tile.rows - r >= 2;
-        let mut t = 0;
-        while t < tile.tokens {
-            t += match (pair, tile.tokens - t) {
-                (true, 4..) => ternary_block::<2, 4>(tile, r, t, acc),
-                (true, _) => ternary_block::<2, 1>(tile, r, t, acc),
-                (false, 4..) => ternary_block::<1, 4>(tile, r, t, acc),
-                (false, _) => ternary_block::<1, 1>(tile, r, t, acc),
-            };
+fn tokens<const P: usize>(tile: PackedTile<'_>, acc: &mut [i32]) {
+    let mut t = 0;
+    while t < tile.tokens {
+        let pair = tile.tokens - t >= 2;
+        for half in 0..2 {
+            if pair {
+                block::<P, 2>(tile, t, half, acc);
+            } else {
+                block::<P, 1>(tile, t, half, acc);
+            }
         }
-        r += if pair { 2 } else { 1 };
+        t += if pair { 2 } else { 1 };
     }
 }
 
-/// `R` rows against `T` tokens; returns `T`.
+/// `P` planes of one half against `T` tokens.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn ternary_block<const R: usize, const T: usize>(
-    tile: TernaryTile<'_>,
-    r: usize,
+fn block<const P: usize, const T: usize>(
+    tile: PackedTile<'_>,
     t: usize,
+    half: usize,
     acc: &mut [i32],
-) -> usize {
-    let rows = tile.rows::<R>(r);
-    let tokens = tile.tokens::<T>(t);
-    let mask = _mm256_set1_epi8(3);
+) {
+    let x: [&[ActBlock]; T] = std::array::from_fn(|k| tile.token(t + k));
     let ones = _mm256_set1_epi16(1);
-    let mut sums = [[_mm256_setzero_si256(); T]; R];
-    for start in (0..tile.blocks).step_by(FLUSH) {
-        let mut pairs = [[_mm256_setzero_si256(); T]; R];
-        for b in start..tile.blocks.min(start + FLUSH) {
-            let mut w: [__m256i; R] = std::array::from_fn(|r| load_weights(&rows[r][b]));
-            for lane in 0..4 {
-                let codes = w.map(|w| _mm256_and_si256(w, mask));
-                for t in 0..T {
-                    let x = load_codes(&tokens[t][b].0.as_chunks().0[lane]);
-                    for r in 0..R {
-                        let products = _mm256_maddubs_epi16(codes[r], x);
-                        pairs[r][t] = _mm256_add_epi16(pairs[r][t], products);
+    let mut sums = [[_mm256_setzero_si256(); P]; T];
+    for (f, weights) in tile.deep_blocks().chunks(FLUSH).enumerate() {
+        let mut pairs = [[_mm256_setzero_si256(); P]; T];
+        for (d, weights) in weights.iter().enumerate() {
+            let x: [&[[i8; QUAD]]; T] = x.map(|x| x[f * FLUSH + d].0.as_chunks().0);
+            for q in 0..DEPTH_BLOCKS {
+                let codes = codes::<P>(load(&weights[q], half));
+                for k in 0..T {
+                    let x = _mm256_set1_epi32(i32::from_ne_bytes(x[k][q].map(i8::cast_unsigned)));
+                    for (pairs, codes) in pairs[k].iter_mut().zip(codes) {
+                        *pairs = _mm256_add_epi16(*pairs, _mm256_maddubs_epi16(codes, x));
                     }
                 }
-                w = w.map(|w| _mm256_srli_epi16::<2>(w));
             }
         }
-        for r in 0..R {
-            for t in 0..T {
-                let wide = _mm256_madd_epi16(pairs[r][t], ones);
-                sums[r][t] = _mm256_add_epi32(sums[r][t], wide);
+        for k in 0..T {
+            for (sum, pairs) in sums[k].iter_mut().zip(pairs[k]) {
+                *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(pairs, ones));
             }
         }
     }
-    for (i, sums) in sums.iter().enumerate() {
-        for (k, &sum) in sums.iter().enumerate() {
-            acc[(t + k) * tile.rows + r + i] = sum_i32(sum);
+    for (k, sums) in sums.iter().enumerate() {
+        for (out, &sum) in planes_of(acc, t + k, P).iter_mut().zip(sums) {
+            store(out, half, sum);
         }
     }
-    T
 }
 
-/// Sum of the eight i32.
+/// The codes 0…2 of each plane: sums of whole bytes would not fit i16.
 #[inline]
 #[target_feature(enable = "avx2")]
-pub(super) fn sum_i32(v: __m256i) -> i32 {
-    let v = _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256::<1>(v));
-    let v = _mm_add_epi32(v, _mm_shuffle_epi32::<0b00_00_11_10>(v));
-    let v = _mm_add_epi32(v, _mm_shuffle_epi32::<0b00_00_00_01>(v));
-    _mm_cvtsi128_si32(v)
+fn codes<const P: usize>(mut w: __m256i) -> [__m256i; P] {
+    let mut out = prefixes::<P>(w);
+    if P == 4 {
+        let mask = _mm256_set1_epi8(3);
+        for out in &mut out {
+            *out = _mm256_and_si256(w, mask);
+            w = _mm256_srli_epi16::<2>(w);
+        }
+    } else {
+        for p in (1..P).rev() {
+            let before = out[p - 1];
+            let thrice = _mm256_add_epi8(before, _mm256_add_epi8(before, before));
+            out[p] = _mm256_sub_epi8(out[p], thrice);
+        }
+    }
+    out
+}
+
+/// Weights 0…255: products with activations do not fit i16 in pairs, so both are widened.
+#[target_feature(enable = "avx2")]
+fn bytes(tile: PackedTile<'_>, acc: &mut [i32]) {
+    for t in 0..tile.tokens {
+        let x = tile.token(t);
+        for half in 0..2 {
+            // Columns 0 and 2, and 1 and 3, of each row.
+            let mut sums = _mm256_setzero_si256();
+            let low = _mm256_set1_epi16(0x00FF);
+            for (weights, x) in tile.deep_blocks().iter().zip(x) {
+                for (block, x) in weights.iter().zip(x.0.as_chunks::<QUAD>().0) {
+                    let w = load(block, half);
+                    let x = _mm256_set1_epi32(i32::from_ne_bytes(x.map(i8::cast_unsigned)));
+                    let even = _mm256_madd_epi16(
+                        _mm256_and_si256(w, low),
+                        _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(x)),
+                    );
+                    let odd =
+                        _mm256_madd_epi16(_mm256_srli_epi16::<8>(w), _mm256_srai_epi16::<8>(x));
+                    sums = _mm256_add_epi32(sums, _mm256_add_epi32(even, odd));
+                }
+            }
+            let [out] = planes_of(acc, t, 1) else {
+                return;
+            };
+            store(out, half, sums);
+        }
+    }
 }
 
 #[target_feature(enable = "avx2,fma")]

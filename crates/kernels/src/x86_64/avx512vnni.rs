@@ -1,12 +1,18 @@
-//! AVX-512 VNNI: `vpdpbusd` on 512 bits. A block of weights stands in both halves of a register,
-//! and a shift that differs between the halves gives 64 neighbouring codes.
+//! AVX-512 VNNI: `vpdpbusd` sums four columns for 16 rows at once.
+//!
+//! The weights of a plane are not shifted to the low bits of their bytes: see [`crate::layout`]. For
+//! 64 bytes of weights and one token that is three `and`s and four `vpdpbusd` for two bits a
+//! weight, one load of weights and one broadcast of activations.
 
 use std::arch::x86_64::*;
 
-use tritburn_quant::act::absmax_int8;
+use super::avx2;
+use crate::activations::ActBlock;
+use crate::kernel::{DenseTile, Kernel, PackedTile, planes_of};
+use crate::layout::{DEPTH_BLOCKS, Format, LANES, QUAD, WeightBlock};
 
-use super::{avx2, load_weights};
-use crate::kernel::{self, DenseTile, Kernel, TernaryTile};
+/// Weights are asked for so many blocks ahead of their use: memory needs about 100 ns.
+const AHEAD: usize = 32;
 
 /// A processor with AVX-512 F, BW and VNNI.
 #[derive(Debug, Clone, Copy)]
@@ -29,100 +35,155 @@ impl Kernel for Avx512Vnni {
         "avx512vnni"
     }
 
-    fn ternary_tile(&self, tile: TernaryTile<'_>, acc: &mut [i32]) {
+    fn ternary_tile(&self, format: Format, tile: PackedTile<'_>, acc: &mut [i32]) {
         // SAFETY: `detect` has found AVX-512 F, BW and VNNI.
-        unsafe { ternary_tile(tile, acc) }
+        unsafe {
+            match format {
+                Format::TwoBit => two_bit(tile, acc),
+                Format::Base3 => base3(tile, acc),
+            }
+        }
+    }
+
+    fn byte_tile(&self, tile: PackedTile<'_>, acc: &mut [i32]) {
+        // SAFETY: `detect` has found AVX-512 F, BW and VNNI.
+        unsafe { bytes(tile, acc) }
     }
 
     fn dense_tile(&self, tile: DenseTile<'_>, acc: &mut [f32]) {
         // SAFETY: `detect` has found AVX2 and FMA.
         unsafe { avx2::dense_tile(tile, acc) }
     }
-
-    fn add_weighted_rows(&self, weights: &[f32], rows: &[f32], out: &mut [f32]) {
-        // SAFETY: `detect` has found AVX-512 F.
-        unsafe { add_weighted_rows(weights, rows, out) }
-    }
-
-    fn quantize(&self, x: &[f32], codes: &mut [i8]) -> f32 {
-        // SAFETY: `detect` has found AVX-512 F and BW.
-        unsafe { quantize(x, codes) }
-    }
-}
-
-#[target_feature(enable = "avx512f")]
-fn add_weighted_rows(weights: &[f32], rows: &[f32], out: &mut [f32]) {
-    kernel::add_weighted_rows(weights, rows, out);
-}
-
-#[target_feature(enable = "avx512f,avx512bw")]
-fn quantize(x: &[f32], codes: &mut [i8]) -> f32 {
-    absmax_int8(x, codes)
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-fn ternary_tile(tile: TernaryTile<'_>, acc: &mut [i32]) {
-    let mut r = 0;
-    while r < tile.rows {
-        let four = tile.rows - r >= 4;
-        let mut t = 0;
-        while t < tile.tokens {
-            t += match (four, tile.tokens - t) {
-                (true, 4..) => ternary_block::<4, 4>(tile, r, t, acc),
-                (true, _) => ternary_block::<4, 1>(tile, r, t, acc),
-                (false, 4..) => ternary_block::<1, 4>(tile, r, t, acc),
-                (false, _) => ternary_block::<1, 1>(tile, r, t, acc),
-            };
-        }
-        r += if four { 4 } else { 1 };
+fn two_bit(tile: PackedTile<'_>, acc: &mut [i32]) {
+    let mut t = 0;
+    while t < tile.tokens {
+        t += match tile.tokens - t {
+            6.. => block::<4, 6, 1>(tile, t, acc),
+            4.. => block::<4, 4, 1>(tile, t, acc),
+            2.. => block::<4, 2, 1>(tile, t, acc),
+            _ => block::<4, 1, 2>(tile, t, acc),
+        };
+    }
+    for acc in acc.chunks_exact_mut(Format::TwoBit.tile_rows()) {
+        Format::TwoBit.separate(acc);
     }
 }
 
-/// `R` rows against `T` tokens; returns `T`.
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+fn base3(tile: PackedTile<'_>, acc: &mut [i32]) {
+    let mut t = 0;
+    while t < tile.tokens {
+        t += match tile.tokens - t {
+            4.. => block::<5, 4, 1>(tile, t, acc),
+            2.. => block::<5, 2, 1>(tile, t, acc),
+            _ => block::<5, 1, 2>(tile, t, acc),
+        };
+    }
+    for acc in acc.chunks_exact_mut(Format::Base3.tile_rows()) {
+        Format::Base3.separate(acc);
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+fn bytes(tile: PackedTile<'_>, acc: &mut [i32]) {
+    let mut t = 0;
+    while t < tile.tokens {
+        t += match tile.tokens - t {
+            16.. => block::<1, 16, 1>(tile, t, acc),
+            4.. => block::<1, 4, 2>(tile, t, acc),
+            2.. => block::<1, 2, 4>(tile, t, acc),
+            _ => block::<1, 1, 4>(tile, t, acc),
+        };
+    }
+}
+
+/// `P` planes against `T` tokens in `C` chains of additions each, since `vpdpbusd` takes five
+/// cycles and two may start in each; returns `T`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-fn ternary_block<const R: usize, const T: usize>(
-    tile: TernaryTile<'_>,
-    r: usize,
+fn block<const P: usize, const T: usize, const C: usize>(
+    tile: PackedTile<'_>,
     t: usize,
     acc: &mut [i32],
 ) -> usize {
-    let rows = tile.rows::<R>(r);
-    let tokens = tile.tokens::<T>(t);
-    let mask = _mm512_set1_epi8(3);
-    // Bits 0–1 below and 2–3 above, then 4–5 below and 6–7 above.
-    let shifts = [
-        _mm512_set_epi64(2, 2, 2, 2, 0, 0, 0, 0),
-        _mm512_set_epi64(6, 6, 6, 6, 4, 4, 4, 4),
-    ];
-    let mut sums = [[[_mm512_setzero_si512(); 2]; T]; R];
-    for b in 0..tile.blocks {
-        let w: [__m512i; R] =
-            std::array::from_fn(|r| _mm512_broadcast_i64x4(load_weights(&rows[r][b])));
-        for (half, &shift) in shifts.iter().enumerate() {
-            let codes = w.map(|w| _mm512_and_si512(_mm512_srlv_epi64(w, shift), mask));
-            let chain = if R * T >= 8 { 0 } else { half };
-            for t in 0..T {
-                let x = load_codes(&tokens[t][b].0.as_chunks().0[half]);
-                for r in 0..R {
-                    let sum = &mut sums[r][t][chain];
-                    *sum = _mm512_dpbusd_epi32(*sum, codes[r], x);
+    let x: [&[ActBlock]; T] = std::array::from_fn(|k| tile.token(t + k));
+    let mut sums = [[[_mm512_setzero_si512(); P]; T]; C];
+    for (d, weights) in tile.deep_blocks().iter().enumerate() {
+        let x: [&[[i8; QUAD]]; T] = x.map(|x| x[d].0.as_chunks().0);
+        for q in 0..DEPTH_BLOCKS {
+            if T <= 2 {
+                prefetch(&weights[q]);
+            }
+            let planes = prefixes::<P>(load(&weights[q]));
+            for k in 0..T {
+                let x = _mm512_set1_epi32(i32::from_ne_bytes(x[k][q].map(i8::cast_unsigned)));
+                for (sum, plane) in sums[q % C][k].iter_mut().zip(planes) {
+                    *sum = _mm512_dpbusd_epi32(*sum, plane, x);
                 }
             }
         }
     }
-    for (i, sums) in sums.iter().enumerate() {
-        for (k, &[low, high]) in sums.iter().enumerate() {
-            acc[(t + k) * tile.rows + r + i] = _mm512_reduce_add_epi32(_mm512_add_epi32(low, high));
+    for k in 0..T {
+        for (p, out) in planes_of(acc, t + k, P).iter_mut().enumerate() {
+            let mut sum = sums[0][k][p];
+            for chain in &sums[1..] {
+                sum = _mm512_add_epi32(sum, chain[k][p]);
+            }
+            store(out, sum);
         }
     }
     T
 }
 
-/// 64 activation codes.
+/// The numbers that the first 1, 2, … `P` planes of each byte form; a byte itself where `P` is 1.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+pub(super) fn prefixes<const P: usize>(w: __m512i) -> [__m512i; P] {
+    let mut out = [w; P];
+    if P == 4 {
+        for (out, mask) in out.iter_mut().zip([0x03, 0x0F, 0x3F]) {
+            *out = _mm512_and_si512(w, _mm512_set1_epi8(mask));
+        }
+    } else if P == 5 {
+        // Quotients of bytes from products of words: an even byte alone in its word gives it in the
+        // low byte, an odd one in the high byte above what is then replaced. The factors are
+        // 2¹⁶ / 3ⁿ rounded up, exact for every byte up to 242.
+        let low = _mm512_set1_epi16(0x00FF);
+        let even = _mm512_and_si512(w, low);
+        let odd = _mm512_andnot_si512(low, w);
+        for (out, factor) in out.iter_mut().zip([810, 2428, 7282, 21846]) {
+            let factor = _mm512_set1_epi16(factor);
+            let (even, odd) = (
+                _mm512_mulhi_epu16(even, factor),
+                _mm512_mulhi_epu16(odd, factor),
+            );
+            // low ? even : odd
+            *out = _mm512_ternarylogic_epi32::<0xCA>(low, even, odd);
+        }
+    }
+    out
+}
+
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn load_codes(codes: &[i8; 64]) -> __m512i {
+pub(super) fn load(block: &WeightBlock) -> __m512i {
+    // SAFETY: a `WeightBlock` is 64 bytes and aligned to 64.
+    unsafe { _mm512_load_si512(block.0.as_ptr().cast()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn store(out: &mut [i32; LANES], v: __m512i) {
     // SAFETY: the array is 64 bytes.
-    unsafe { _mm512_loadu_si512(codes.as_ptr().cast()) }
+    unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), v) }
+}
+
+#[inline]
+#[target_feature(enable = "sse")]
+fn prefetch(block: &WeightBlock) {
+    let ahead = std::ptr::from_ref(block).wrapping_add(AHEAD);
+    _mm_prefetch::<_MM_HINT_T0>(ahead.cast());
 }

@@ -1,9 +1,13 @@
-//! AVX-VNNI: `vpdpbusd` on 256 bits, from codes 0…2 and signed activations straight to i32.
+//! AVX-VNNI: `vpdpbusd` on 256 bits, half a block of weights at a time; otherwise as
+//! `avx512vnni`.
 
 use std::arch::x86_64::*;
 
-use super::{avx2, load_codes, load_weights};
-use crate::kernel::{DenseTile, Kernel, TernaryTile};
+use super::avx2;
+use super::half_block::{load, prefixes, store};
+use crate::activations::ActBlock;
+use crate::kernel::{DenseTile, Kernel, PackedTile, planes_of};
+use crate::layout::{DEPTH_BLOCKS, Format, QUAD};
 
 /// A processor with AVX-VNNI, AVX2 and FMA.
 #[derive(Debug, Clone, Copy)]
@@ -23,78 +27,78 @@ impl Kernel for AvxVnni {
         "avxvnni"
     }
 
-    fn ternary_tile(&self, tile: TernaryTile<'_>, acc: &mut [i32]) {
-        // SAFETY: `detect` has found AVX-VNNI.
-        unsafe { ternary_tile(tile, acc) }
+    fn ternary_tile(&self, format: Format, tile: PackedTile<'_>, acc: &mut [i32]) {
+        // SAFETY: `detect` has found AVX2 and AVX-VNNI.
+        unsafe {
+            match format {
+                Format::TwoBit => tokens::<4>(tile, acc),
+                Format::Base3 => tokens::<5>(tile, acc),
+            }
+        }
+        for acc in acc.chunks_exact_mut(format.tile_rows()) {
+            format.separate(acc);
+        }
+    }
+
+    fn byte_tile(&self, tile: PackedTile<'_>, acc: &mut [i32]) {
+        // SAFETY: `detect` has found AVX2 and AVX-VNNI.
+        unsafe { tokens::<1>(tile, acc) }
     }
 
     fn dense_tile(&self, tile: DenseTile<'_>, acc: &mut [f32]) {
         // SAFETY: `detect` has found AVX2 and FMA.
         unsafe { avx2::dense_tile(tile, acc) }
     }
-
-    fn add_weighted_rows(&self, weights: &[f32], rows: &[f32], out: &mut [f32]) {
-        // SAFETY: `detect` has found AVX2.
-        unsafe { avx2::add_weighted_rows(weights, rows, out) }
-    }
-
-    fn quantize(&self, x: &[f32], codes: &mut [i8]) -> f32 {
-        // SAFETY: `detect` has found AVX2.
-        unsafe { avx2::quantize(x, codes) }
-    }
 }
 
 #[target_feature(enable = "avx2,avxvnni")]
-fn ternary_tile(tile: TernaryTile<'_>, acc: &mut [i32]) {
-    let mut r = 0;
-    while r < tile.rows {
-        let pair = tile.rows - r >= 2;
-        let mut t = 0;
-        while t < tile.tokens {
-            t += match (pair, tile.tokens - t) {
-                (true, 4..) => ternary_block::<2, 4>(tile, r, t, acc),
-                (true, _) => ternary_block::<2, 1>(tile, r, t, acc),
-                (false, 4..) => ternary_block::<1, 4>(tile, r, t, acc),
-                (false, _) => ternary_block::<1, 1>(tile, r, t, acc),
-            };
-        }
-        r += if pair { 2 } else { 1 };
+fn tokens<const P: usize>(tile: PackedTile<'_>, acc: &mut [i32]) {
+    let mut t = 0;
+    while t < tile.tokens {
+        t += if tile.tokens - t >= 2 {
+            for half in 0..2 {
+                block::<P, 2, 1>(tile, t, half, acc);
+            }
+            2
+        } else {
+            // Both halves of a block while it is at hand.
+            block::<P, 1, 2>(tile, t, 0, acc);
+            1
+        };
     }
 }
 
-/// `R` rows against `T` tokens; returns `T`.
+/// `P` planes of `H` halves from `half` on against `T` tokens.
 #[inline]
 #[target_feature(enable = "avx2,avxvnni")]
-fn ternary_block<const R: usize, const T: usize>(
-    tile: TernaryTile<'_>,
-    r: usize,
+fn block<const P: usize, const T: usize, const H: usize>(
+    tile: PackedTile<'_>,
     t: usize,
+    half: usize,
     acc: &mut [i32],
-) -> usize {
-    let rows = tile.rows::<R>(r);
-    let tokens = tile.tokens::<T>(t);
-    let mask = _mm256_set1_epi8(3);
-    // Even and odd lanes apart: two chains of additions where few rows and tokens are in flight.
-    let mut sums = [[[_mm256_setzero_si256(); 2]; T]; R];
-    for b in 0..tile.blocks {
-        let mut w: [__m256i; R] = std::array::from_fn(|r| load_weights(&rows[r][b]));
-        for lane in 0..4 {
-            let codes = w.map(|w| _mm256_and_si256(w, mask));
-            let chain = if R * T >= 4 { 0 } else { lane % 2 };
-            for t in 0..T {
-                let x = load_codes(&tokens[t][b].0.as_chunks().0[lane]);
-                for r in 0..R {
-                    let sum = &mut sums[r][t][chain];
-                    *sum = _mm256_dpbusd_avx_epi32(*sum, codes[r], x);
+) {
+    let x: [&[ActBlock]; T] = std::array::from_fn(|k| tile.token(t + k));
+    let mut sums = [[[_mm256_setzero_si256(); P]; T]; H];
+    for (d, weights) in tile.deep_blocks().iter().enumerate() {
+        let x: [&[[i8; QUAD]]; T] = x.map(|x| x[d].0.as_chunks().0);
+        for q in 0..DEPTH_BLOCKS {
+            for (h, sums) in sums.iter_mut().enumerate() {
+                let planes = prefixes::<P>(load(&weights[q], half + h));
+                for (k, sums) in sums.iter_mut().enumerate() {
+                    let x = i32::from_ne_bytes(x[k][q].map(i8::cast_unsigned));
+                    let x = _mm256_set1_epi32(x);
+                    for (sum, plane) in sums.iter_mut().zip(planes) {
+                        *sum = _mm256_dpbusd_avx_epi32(*sum, plane, x);
+                    }
                 }
             }
-            w = w.map(|w| _mm256_srli_epi16::<2>(w));
         }
     }
-    for (i, sums) in sums.iter().enumerate() {
-        for (k, &[even, odd]) in sums.iter().enumerate() {
-            acc[(t + k) * tile.rows + r + i] = avx2::sum_i32(_mm256_add_epi32(even, odd));
+    for (h, sums) in sums.iter().enumerate() {
+        for (k, sums) in sums.iter().enumerate() {
+            for (out, &sum) in planes_of(acc, t + k, P).iter_mut().zip(sums) {
+                store(out, half + h, sum);
+            }
         }
     }
-    T
 }

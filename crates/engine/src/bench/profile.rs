@@ -1,0 +1,57 @@
+//! Where the time of a token goes.
+
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use crate::engine::Engine;
+use crate::error::Result;
+use crate::model::{Clock, Op};
+
+/// Share of one kind of operation.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct OpShare {
+    /// Name of the operation.
+    pub op: &'static str,
+    /// Seconds a token, mean of the tokens.
+    pub seconds: f64,
+    /// Share of the whole, 0…1; the shares add up to 1.
+    pub share: f64,
+}
+
+/// Tokens in the context before.
+const CONTEXT: usize = 16;
+/// Tokens that are measured.
+const TOKENS: usize = 16;
+
+/// Decodes some tokens and tells where the time goes, in the order of a token's way through the
+/// model. Readings of the clock add less than a microsecond a layer.
+///
+/// # Errors
+/// [`crate::EngineError::ContextTooLong`] where the model has no room for 32 tokens.
+pub fn profile(engine: &Engine) -> Result<Vec<OpShare>> {
+    let vocab = engine.config().vocab_size as u64;
+    let id = |i: usize| (i as u64 * 2_654_435_761 % vocab) as u32;
+    let prompt: Vec<u32> = (0..CONTEXT).map(id).collect();
+    let mut session = engine.new_session(CONTEXT + TOKENS);
+    session.prefill(&prompt)?;
+    session.set_clock(Some(Clock::default()));
+    let start = Instant::now();
+    for i in 0..TOKENS {
+        session.decode(id(CONTEXT + i))?;
+    }
+    let total = start.elapsed().max(Duration::from_nanos(1)).as_secs_f64();
+    let clock = session.set_clock(None).unwrap_or_default();
+    let row = |op: &'static str, seconds: f64| OpShare {
+        op,
+        seconds: seconds / TOKENS as f64,
+        share: seconds / total,
+    };
+    let mut rows: Vec<OpShare> = Op::ALL
+        .iter()
+        .map(|&op| row(op.name(), clock.seconds(op)))
+        .collect();
+    let known: f64 = rows.iter().map(|r| r.seconds).sum();
+    rows.push(row("other", (total - known * TOKENS as f64).max(0.0)));
+    Ok(rows)
+}

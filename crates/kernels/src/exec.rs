@@ -1,0 +1,57 @@
+//! What a product runs on.
+
+use crate::columns::Columns;
+use crate::dispatch;
+use crate::error::Result;
+use crate::kernel::Kernel;
+use crate::pool::{Pool, default_threads};
+
+/// A kernel and the threads that run it. Shared by reference; results depend on neither.
+#[derive(Debug)]
+pub struct Exec {
+    /// The instruction set.
+    pub kernel: &'static dyn Kernel,
+    /// The threads.
+    pub pool: Pool,
+}
+
+impl Exec {
+    /// With the kernel of that name, else `TRITBURN_KERNEL`, else the best; and so many threads,
+    /// else [`default_threads`].
+    ///
+    /// # Errors
+    /// [`crate::KernelError::Unavailable`] or [`crate::KernelError::Threads`].
+    pub fn new(kernel: Option<&str>, threads: Option<usize>) -> Result<Self> {
+        Ok(Self {
+            kernel: dispatch::select(kernel)?,
+            pool: Pool::new(threads.unwrap_or_else(default_threads))?,
+        })
+    }
+
+    /// Threads that compute.
+    #[must_use]
+    pub fn threads(&self) -> usize {
+        self.pool.threads()
+    }
+
+    /// Calls `row` with the number and the values of each row of `data`, `[rows, width]`, on all
+    /// threads.
+    ///
+    /// # Panics
+    /// Where `data` is no whole number of rows.
+    pub fn rows<T: Send>(
+        &self,
+        data: &mut [T],
+        width: usize,
+        row: impl Fn(usize, &mut [T]) + Sync,
+    ) {
+        let rows = data.len().checked_div(width).unwrap_or(0);
+        let data = Columns::new(data, rows, width);
+        self.pool.run(rows, &|r| {
+            // SAFETY: each task has a row of its own.
+            #[allow(unsafe_code)]
+            let values = unsafe { data.strip(r, 0, width) };
+            row(r, values);
+        });
+    }
+}
