@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 
 use anyhow::Context;
-use tritburn_engine::{Engine, EngineOptions};
+use tritburn_engine::{Engine, EngineOptions, Format};
 
 /// Threads and kernel.
 #[derive(Debug, Clone, clap::Args)]
@@ -15,6 +15,15 @@ pub(crate) struct EngineArgs {
     /// Kernel by name, as `tritburn doctor` lists them [default: TRITBURN_KERNEL, else the best]
     #[arg(long, value_name = "NAME")]
     pub(crate) kernel: Option<String>,
+    /// How ternary weights are packed: 2bit, or base3 (five weights a byte: less memory traffic,
+    /// more arithmetic)
+    #[arg(long, value_name = "NAME", default_value = Format::default().name(), value_parser = format)]
+    pub(crate) format: Format,
+}
+
+/// A packing of ternary weights by name.
+pub(crate) fn format(name: &str) -> Result<Format, String> {
+    Format::from_name(name).map_err(|e| e.to_string())
 }
 
 impl EngineArgs {
@@ -23,6 +32,7 @@ impl EngineArgs {
         EngineOptions {
             threads: self.threads.map(NonZeroUsize::get),
             kernel: self.kernel.clone(),
+            format: self.format,
             ..EngineOptions::default()
         }
     }

@@ -64,6 +64,7 @@ fn wrong_usage_ends_with_code_2() {
         &["bench", "model", "--shape", "smollm2-135m"],
         &["serve", "model", "--port", "70000"],
         &["completions", "cmd.exe"],
+        &["bench", "model", "--format", "abacus"],
     ] {
         let output = run(args);
         assert_eq!(output.status.code(), Some(2), "{args:?}");
@@ -374,13 +375,13 @@ fn bench_rows_have_the_stable_keys() {
         "4",
         "--runs",
         "1",
+        "--profile",
         "--json",
         out.to_str().unwrap(),
     ]);
-    assert!(
-        table.contains("prefill") && table.contains("decode"),
-        "{table}"
-    );
+    for word in ["prefill", "decode", "µs a token", "attention"] {
+        assert!(table.contains(word), "{word} is missing in {table}");
+    }
     let rows = json(&out);
     let rows = rows.as_array().unwrap();
     assert_eq!(rows.len(), 4);

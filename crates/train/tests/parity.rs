@@ -103,7 +103,7 @@ fn engine_and_training_forward_agree_for_every_layout() {
         let folder = trained(dir.path(), set);
         let out = dir.path().join("export");
         export_hf(&folder, &out, DeviceKind::Cpu).unwrap();
-        let engine = Engine::load(&out, EngineOptions::default()).unwrap();
+        let engine = Engine::load(&out, EngineOptions::exact()).unwrap();
         let diff = max_rel_diff(&folder, &engine, &prompts(), DeviceKind::Cpu).unwrap();
         // Without INT8 rounding only the order of sums differs.
         let bound = if set.contains(&ternary) {
@@ -123,7 +123,7 @@ fn the_reference_backend_agrees_with_the_fast_one() {
     let folder = trained(dir.path(), &set);
     let out = dir.path().join("export");
     export_hf(&folder, &out, DeviceKind::NdArray).unwrap();
-    let engine = Engine::load(&out, EngineOptions::default()).unwrap();
+    let engine = Engine::load(&out, EngineOptions::exact()).unwrap();
     let diff = max_rel_diff(&folder, &engine, &prompts(), DeviceKind::NdArray).unwrap();
     assert!(diff <= TOLERANCE, "{diff:.2e}");
 }

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use tritburn_engine::bench::{self, BenchOptions, BenchRow, Limits, Phase};
-use tritburn_engine::{Engine, EngineOptions};
+use tritburn_engine::{Engine, EngineOptions, Format};
 
-use crate::{model_path, output};
+use crate::{engine_args, model_path, output};
 
 /// Seed of the weights of a `--shape`.
 const SEED: u64 = 0;
@@ -36,6 +36,12 @@ pub(crate) struct Args {
     /// Runs, of which the median counts
     #[arg(long, value_name = "N", default_value_t = BenchOptions::default().runs)]
     runs: usize,
+    /// How ternary weights are packed: 2bit or base3
+    #[arg(long, value_name = "NAME", default_value = Format::default().name(), value_parser = engine_args::format)]
+    format: Format,
+    /// Also show where the time of a token goes
+    #[arg(long)]
+    profile: bool,
     /// Also write the rows to a file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -46,6 +52,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
     let options = |threads: Option<NonZeroUsize>| EngineOptions {
         threads: threads.map(NonZeroUsize::get),
         kernel: args.kernel.clone(),
+        format: args.format,
         ..EngineOptions::default()
     };
     let counts: Vec<Option<NonZeroUsize>> = if args.threads.is_empty() {
@@ -78,12 +85,28 @@ pub(crate) fn run(args: Args) -> Result<()> {
         ));
         let limits = Limits::measure(&engine)?;
         rows.extend(bench::run(&engine, &name, &what, &limits)?);
+        if args.profile {
+            output::print(profile(&engine)?)?;
+        }
     }
     if let Some(path) = &args.json {
         output::write_json(path, &rows)?;
     }
     output::print(table(&rows))?;
     Ok(())
+}
+
+fn profile(engine: &Engine) -> Result<String> {
+    let cells = |op: &bench::OpShare| {
+        vec![
+            op.op.to_owned(),
+            format!("{:.1}", op.seconds * 1e6),
+            format!("{:.1}%", op.share * 100.0),
+        ]
+    };
+    let rows: Vec<Vec<String>> = bench::profile(engine)?.iter().map(cells).collect();
+    let table = output::table(&["operation", "µs a token", "share"], &rows);
+    Ok(format!("{} threads\n{table}\n", engine.info().threads))
 }
 
 fn table(rows: &[BenchRow]) -> String {
