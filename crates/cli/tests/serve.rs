@@ -106,3 +106,31 @@ fn a_model_without_tokenizer_is_refused() {
     let stderr = fails(&["serve", dir.path().to_str().unwrap(), "--port", "0"]);
     assert!(stderr.contains("tokenizer.json"), "{stderr}");
 }
+
+/// The official client, where a Python has it: `TRITBURN_OPENAI_PYTHON`, or `python3`.
+#[test]
+fn the_official_client_works() {
+    let python = std::env::var("TRITBURN_OPENAI_PYTHON").unwrap_or_else(|_| "python3".to_owned());
+    let has_it = std::process::Command::new(&python)
+        .args(["-c", "import openai"])
+        .output()
+        .is_ok_and(|output| output.status.success());
+    if !has_it {
+        eprintln!("skipped: {python} has no package openai; pip install openai");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    write_model(dir.path());
+    let server = Server::start(dir.path().to_str().unwrap(), &[]);
+    let script = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../tests/python/openai_smoke.py"
+    );
+    let output = std::process::Command::new(&python)
+        .arg(script)
+        .arg(format!("http://{}", server.address))
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+}

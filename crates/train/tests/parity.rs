@@ -111,7 +111,7 @@ fn engine_and_training_forward_agree_for_every_layout() {
         } else {
             1e-5
         };
-        println!("{name}: {diff:.1e}");
+        eprintln!("{name}: {diff:.1e}");
         assert!(diff <= bound, "{name}: {diff:.2e}");
     }
 }

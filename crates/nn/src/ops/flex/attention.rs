@@ -1,6 +1,8 @@
 //! Causal attention, one task a sequence: scores of one head stay in the cache.
 //!
 //! What lies above the diagonal of a triangular matrix is never written and stays zero.
+// See `tile`.
+#![allow(clippy::needless_range_loop)]
 
 use rayon::prelude::*;
 

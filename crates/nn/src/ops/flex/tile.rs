@@ -1,6 +1,8 @@
 //! Small matrices that stay in the cache, multiplied in tiles that stay in registers.
 //!
 //! Rows and columns are padded with zeros to whole tiles, so products have no tails.
+// Counted loops over whole arrays stay in registers where chains of iterators do not.
+#![allow(clippy::needless_range_loop)]
 
 /// Columns computed at once: one vector of AVX-512, two of AVX2.
 pub(super) const COLS: usize = 16;
@@ -17,7 +19,6 @@ pub(super) fn lanes(row: &[f32], at: usize) -> &[f32; COLS] {
 /// `tile[r] += factors[r] · row`
 #[inline(always)]
 pub(super) fn rank_one(tile: &mut Tile, factors: [f32; ROWS], row: &[f32; COLS]) {
-    // Counted loops over whole arrays: these stay in registers, iterators do not.
     for r in 0..ROWS {
         for c in 0..COLS {
             tile[r][c] += factors[r] * row[c];
