@@ -4,7 +4,7 @@
 //! must not cost a system call. A region is opened by one store, whoever sees it takes task numbers
 //! from a counter, and it is over when the counter is used up and those who came have left: a
 //! thread that the system keeps from running is not waited for. Threads without work for
-//! [`SPIN`] go to sleep.
+//! two milliseconds go to sleep.
 
 use std::any::Any;
 use std::cell::UnsafeCell;
