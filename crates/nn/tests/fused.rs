@@ -47,7 +47,8 @@ fn run<B: Kernels>(
 
 fn same(what: &str, fused: &[Vec<f32>], plain: &[Vec<f32>]) {
     for (i, (a, b)) in fused.iter().zip(plain).enumerate() {
-        let largest = b.iter().fold(1e-3f32, |m, x| m.max(x.abs()));
+        // Gradients may cancel to nearly nothing: what they cancel from is of order 1.
+        let largest = b.iter().fold(0.1f32, |m, x| m.max(x.abs()));
         for (a, b) in a.iter().zip(b) {
             assert!(
                 (a - b).abs() <= 2e-5 * largest,

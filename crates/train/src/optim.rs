@@ -182,18 +182,20 @@ impl<B: Kernels, A: AutodiffBackend<InnerBackend = B>> ModuleMapper<A> for Updat
 
 /// L2 norm of all gradients together.
 #[must_use]
-pub fn grad_norm<A: AutodiffBackend, M: AutodiffModule<A>>(
-    model: &M,
-    grads: &GradientsParams,
-) -> f32 {
-    struct Sum<'a, B: Backend> {
+pub fn grad_norm<A, M>(model: &M, grads: &GradientsParams) -> f32
+where
+    A: AutodiffBackend<InnerBackend: Kernels>,
+    M: AutodiffModule<A>,
+{
+    struct Sum<'a, B: Kernels> {
         grads: &'a GradientsParams,
         total: Option<Tensor<B, 1>>,
     }
-    impl<A: AutodiffBackend> ModuleVisitor<A> for Sum<'_, A::InnerBackend> {
+    impl<A: AutodiffBackend<InnerBackend: Kernels>> ModuleVisitor<A> for Sum<'_, A::InnerBackend> {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<A, D>>) {
             if let Some(grad) = self.grads.get::<A::InnerBackend, D>(param.id) {
-                let square = (grad.clone() * grad).sum();
+                let size = grad.shape().num_elements();
+                let square = A::InnerBackend::sum_squares(grad.reshape([size]));
                 self.total = Some(match self.total.take() {
                     Some(total) => total + square,
                     None => square,

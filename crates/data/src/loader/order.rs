@@ -4,6 +4,16 @@ use super::LoaderState;
 use crate::dice::Dice;
 use crate::error::{DataError, Result};
 
+/// Batches of a window, inside which rows of like length come together.
+const WINDOW: usize = 32;
+
+/// Lengths of the items, and how many make a batch.
+#[derive(Debug, Clone)]
+struct Grouping {
+    lengths: Vec<u32>,
+    batch: usize,
+}
+
 /// Walks through `0..items` in a shuffled order, epoch after epoch.
 #[derive(Debug, Clone)]
 pub(super) struct Order {
@@ -11,6 +21,7 @@ pub(super) struct Order {
     epoch: u64,
     position: usize,
     permutation: Vec<u32>,
+    grouping: Option<Grouping>,
 }
 
 impl Order {
@@ -27,7 +38,18 @@ impl Order {
             epoch: 0,
             position: 0,
             permutation: (0..count).collect(),
+            grouping: None,
         };
+        order.shuffle();
+        Ok(order)
+    }
+
+    /// Like [`Order::new`], with items of like length in the same batch, so that little of a batch
+    /// is padding. Batches are still in random order, and so are the rows that meet in them up to
+    /// their length.
+    pub(super) fn grouped(lengths: Vec<u32>, batch: usize, seed: u64) -> Result<Self> {
+        let mut order = Self::new(lengths.len(), seed)?;
+        order.grouping = Some(Grouping { lengths, batch });
         order.shuffle();
         Ok(order)
     }
@@ -37,7 +59,21 @@ impl Order {
         for (index, item) in self.permutation.iter_mut().enumerate() {
             *item = index as u32;
         }
-        Dice::new(self.seed, self.epoch).shuffle(&mut self.permutation);
+        let mut dice = Dice::new(self.seed, self.epoch);
+        dice.shuffle(&mut self.permutation);
+        let Some(Grouping { lengths, batch }) = &self.grouping else {
+            return;
+        };
+        for window in self.permutation.chunks_mut(batch * WINDOW) {
+            window.sort_by_key(|&item| lengths[item as usize]);
+            let whole = window.len() / batch * batch;
+            let mut batches: Vec<Vec<u32>> = window[..whole]
+                .chunks(*batch)
+                .map(<[u32]>::to_vec)
+                .collect();
+            dice.shuffle(&mut batches);
+            window[..whole].copy_from_slice(&batches.concat());
+        }
     }
 
     /// The next item; goes on with the next epoch behind the last one.

@@ -5,7 +5,7 @@ use super::{Batch, BatchSource, LoaderState};
 use crate::error::{DataError, Result};
 use crate::examples::Example;
 
-/// Hands out shuffled examples. A batch that reaches the end of an epoch is filled from the next
+/// Hands out shuffled examples, those of like length together. A batch that reaches the end of an epoch is filled from the next
 /// one, so every batch has the same number of rows and no example is dropped.
 #[derive(Debug, Clone)]
 pub struct SftLoader {
@@ -45,7 +45,11 @@ impl SftLoader {
                 message: format!("example {index} has no answer behind a prompt"),
             });
         }
-        let order = Order::new(examples.len(), seed)?;
+        let lengths = examples
+            .iter()
+            .map(|e| u32::try_from(e.tokens.len()).unwrap_or(u32::MAX))
+            .collect();
+        let order = Order::grouped(lengths, batch_size, seed)?;
         Ok(Self {
             examples,
             order,

@@ -82,6 +82,31 @@ fn an_epoch_sees_every_example_once_in_another_order() {
 }
 
 #[test]
+fn rows_of_like_length_share_a_batch() {
+    // Lengths 1 to 64 in turn: a shuffled batch of eight nearly always holds a long one.
+    let examples: Vec<Example> = (0..2048)
+        .map(|i| Example {
+            tokens: vec![7; 2 + i % 64],
+            answer_start: 1,
+            label: None,
+        })
+        .collect();
+    let mut loader = SftLoader::new(examples, 8, 3, 0, 1).unwrap();
+    let (mut real, mut all, mut lengths) = (0, 0, Vec::new());
+    for _ in 0..256 {
+        let batch = loader.next_batch().unwrap();
+        real += batch.tokens_in_batch;
+        all += batch.tokens.len();
+        lengths.push(batch.seq);
+    }
+    assert!(real * 10 > all * 9, "{real} of {all}");
+    assert!(
+        !lengths.is_sorted(),
+        "batches come in the order of their length"
+    );
+}
+
+#[test]
 fn the_stream_is_cut_into_rows_without_gaps() {
     let mut loader = CorpusLoader::new(vec![(10..19).collect()], 3, 1, 0, 2).unwrap();
     let mut rows = BTreeMap::new();

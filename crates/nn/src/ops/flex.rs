@@ -273,6 +273,10 @@ impl Kernels for Flex {
         tensor(out, dims)
     }
 
+    fn sum_squares(x: Tensor<Self, 1>) -> Tensor<Self, 1> {
+        tensor(vec![rows::sum_squares(values(&contiguous(x)))], [1])
+    }
+
     fn adamw(
         param: Tensor<Self, 1>,
         grad: Tensor<Self, 1>,

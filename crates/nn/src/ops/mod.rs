@@ -238,6 +238,12 @@ pub trait Kernels: Backend {
         reference::relation_kl_grad(student, teacher, shape, grad)
     }
 
+    /// Sum of squares, `[1]`; the same bits at every call, whatever the number of threads.
+    #[must_use]
+    fn sum_squares(x: Tensor<Self, 1>) -> Tensor<Self, 1> {
+        (x.clone() * x).sum()
+    }
+
     /// One AdamW step on one parameter, all tensors of the same shape.
     ///
     /// Returns the new parameter and the new first and second moments.

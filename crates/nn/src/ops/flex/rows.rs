@@ -83,6 +83,22 @@ fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp(-x))
 }
 
+/// Partial sums of fixed chunks, added in order.
+pub(super) fn sum_squares(x: &[f32]) -> f32 {
+    let parts: Vec<f32> = x
+        .par_chunks(CHUNK)
+        .map(|x| {
+            let mut part = 0.0;
+            wide(
+                #[inline(always)]
+                || part = dot(x, x),
+            );
+            part
+        })
+        .collect();
+    parts.iter().sum()
+}
+
 pub(super) fn ternary(weight: &[f32], scale: f32) -> Vec<f32> {
     let inv = 1.0 / scale;
     let mut codes = vec![0.0; weight.len()];
