@@ -92,18 +92,13 @@ impl<'a, B: Kernels + Ops> ModelScorer<'a, B> {
             open.retain(|&i| sequences[i].last().is_none_or(|last| !stop.contains(last)));
         }
         let news = sequences.iter().zip(prompts).map(|(s, p)| {
-            let new = &s[p.len()..];
-            new.strip_suffix(stopped(new, stop)).unwrap_or(new).to_vec()
+            let mut new = s[p.len()..].to_vec();
+            if new.last().is_some_and(|last| stop.contains(last)) {
+                new.pop();
+            }
+            new
         });
         news.collect()
-    }
-}
-
-/// The stop token at the end of `new`, if there is one.
-fn stopped<'a>(new: &'a [u32], stop: &[u32]) -> &'a [u32] {
-    match new {
-        [.., last] if stop.contains(last) => &new[new.len() - 1..],
-        _ => &[],
     }
 }
 

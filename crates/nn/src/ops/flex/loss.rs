@@ -3,15 +3,15 @@
 use rayon::prelude::*;
 
 use super::super::Relation;
+use super::super::reference::{MIN_NORM, MIN_PROBABILITY};
 use super::rows::{dot, exp, max, sum};
 use super::tile::{Padded, times, transpose};
-use super::{super::reference::MIN_NORM, super::reference::MIN_PROBABILITY, wide};
+use super::wide;
 
 /// Rows in one task: a row is a whole vocabulary.
 const ROWS: usize = 8;
 
-/// Turns `x / τ` into probabilities in place and returns the logarithm of their sum before
-/// normalising, with the largest value put back.
+/// Turns `x` into `softmax(x / τ)` in place and returns `log Σ e^(x / τ)`.
 #[inline(always)]
 fn softmax(x: &mut [f32], inv_tau: f32) -> f32 {
     let top = max(x) * inv_tau;
@@ -26,7 +26,7 @@ fn softmax(x: &mut [f32], inv_tau: f32) -> f32 {
     total.ln() + top
 }
 
-/// `log Σ e^x`
+/// `log Σ e^(x / τ)`
 #[inline(always)]
 fn log_sum_exp(x: &[f32], inv_tau: f32, scratch: &mut [f32]) -> f32 {
     let top = max(x) * inv_tau;
