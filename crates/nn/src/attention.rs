@@ -3,10 +3,12 @@
 use burn::module::Module;
 use burn::tensor::{Tensor, backend::Backend};
 use tritburn_quant::config::{ModelConfig, SubNorm};
+use tritburn_quant::scheme::Input;
 
 use crate::linear::{BitLinear, LinearSpec};
 use crate::norm::RmsNorm;
-use crate::ops::{AttentionShape, Ops};
+use crate::ops::{AttentionShape, CacheQuant, Ops};
+use crate::probe::Probe;
 use crate::rope::Rope;
 use crate::weights::WeightSource;
 use crate::{NnError, Result};
@@ -40,6 +42,8 @@ pub struct Attention<B: Backend> {
     heads: usize,
     kv_heads: usize,
     head_dim: usize,
+    q_bits: Option<u8>,
+    kv_bits: Option<u8>,
 }
 
 impl<B: Backend> Attention<B> {
@@ -55,14 +59,14 @@ impl<B: Backend> Attention<B> {
     ) -> Result<Self, NnError> {
         let sub_norm = config.sub_norm();
         let (d, q, kv) = (config.hidden_size, config.q_dim(), config.kv_dim());
-        let mut linear = |part: &str, d_in, d_out| {
-            let spec = LinearSpec::of(config, d_in, d_out);
+        let mut linear = |part: &str, input, d_in, d_out| {
+            let spec = LinearSpec::of(config, input, d_in, d_out);
             BitLinear::new(source, &format!("{name}.{part}"), spec, device)
         };
-        let q_proj = linear("q_proj", d, q)?;
-        let k_proj = linear("k_proj", d, kv)?;
-        let v_proj = linear("v_proj", d, kv)?;
-        let o_proj = linear("o_proj", q, d)?;
+        let q_proj = linear("q_proj", Input::Qkv, d, q)?;
+        let k_proj = linear("k_proj", Input::Qkv, d, kv)?;
+        let v_proj = linear("v_proj", Input::Qkv, d, kv)?;
+        let o_proj = linear("o_proj", Input::O, q, d)?;
         let attn_sub_norm = (sub_norm == SubNorm::SubLn)
             .then(|| {
                 let name = format!("{name}.attn_sub_norm");
@@ -78,7 +82,19 @@ impl<B: Backend> Attention<B> {
             heads: config.num_attention_heads,
             kv_heads: config.num_key_value_heads,
             head_dim: config.head_dim(),
+            q_bits: config.quant_scheme().and_then(|s| s.q_bits),
+            kv_bits: config.quant_scheme().and_then(|s| s.kv_bits),
         })
+    }
+
+    /// Every projection.
+    pub fn projections_mut(&mut self) -> [&mut BitLinear<B>; 4] {
+        [
+            &mut self.q_proj,
+            &mut self.k_proj,
+            &mut self.v_proj,
+            &mut self.o_proj,
+        ]
     }
 
     /// # Shapes
@@ -90,10 +106,12 @@ impl<B: Backend> Attention<B> {
         rope: &Rope<B>,
         batch: usize,
         seq: usize,
+        probe: &mut dyn Probe<B>,
     ) -> (Tensor<B, 2>, QkvStates<B>)
     where
         B: Ops,
     {
+        probe.input(Input::Qkv, &x, &self.q_proj);
         let q = rope.forward(self.q_proj.forward(x.clone()), seq);
         let k = rope.forward(self.k_proj.forward(x.clone()), seq);
         let v = self.v_proj.forward(x);
@@ -104,11 +122,29 @@ impl<B: Backend> Attention<B> {
             kv_heads: self.kv_heads,
             head_dim: self.head_dim,
         };
-        let heads = B::causal_attention(q.clone(), k.clone(), v.clone(), shape);
+        let cached = |x: &Tensor<B, 2>, bits: Option<u8>| match bits {
+            Some(bits) => {
+                let head_dim = self.head_dim;
+                let quant = CacheQuant {
+                    bits,
+                    head_dim,
+                    seq,
+                };
+                B::cache_quant(x.clone(), quant)
+            }
+            None => x.clone(),
+        };
+        let heads = B::causal_attention(
+            cached(&q, self.q_bits),
+            cached(&k, self.kv_bits),
+            cached(&v, self.kv_bits),
+            shape,
+        );
         let heads = match &self.attn_sub_norm {
             Some(norm) => norm.forward(heads),
             None => heads,
         };
+        probe.input(Input::O, &heads, &self.o_proj);
         (self.o_proj.forward(heads), QkvStates { q, k, v })
     }
 }

@@ -8,12 +8,15 @@ pub mod attention;
 pub mod device;
 pub mod error;
 pub mod folder;
+pub mod hadamard;
 pub mod linear;
 pub mod mlp;
 pub mod model;
 pub mod norm;
 pub mod ops;
+pub mod probe;
 pub mod rope;
+pub mod sparsity;
 pub mod weights;
 
 pub use error::{NnError, Result};

@@ -2,11 +2,12 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::{Tensor, TensorData, backend::Backend};
-
 use tritburn_quant::config::{ModelConfig, SubNorm};
+use tritburn_quant::scheme::{Input, WeightQuant};
 
+use crate::hadamard::Hadamard;
 use crate::norm::RmsNorm;
-use crate::ops::{Kernels, Ops, TernaryWeight};
+use crate::ops::{Kernels, LinearQuant, Ops, QuantActs, QuantWeight};
 use crate::weights::WeightSource;
 use crate::{NnError, Result};
 
@@ -17,27 +18,35 @@ pub struct LinearSpec {
     pub d_in: usize,
     /// Output features.
     pub d_out: usize,
-    /// Whether weights and activations are quantised in the forward pass.
-    pub ternary: bool,
-    /// Epsilon of the norm in front, where the layout has one inside every projection.
-    pub norm_eps: Option<f64>,
+    /// Quantisers of the forward pass; none for a plain linear layer.
+    pub quant: Option<LinearQuant>,
+    /// Norm inside the projection: none, RMSNorm or LayerNorm.
+    pub norm: SubNorm,
+    /// Epsilon of that norm.
+    pub norm_eps: f64,
 }
 
 impl LinearSpec {
-    /// A projection as `config` wants it.
+    /// A projection from `input` as `config` wants it.
     #[must_use]
-    pub fn of(config: &ModelConfig, d_in: usize, d_out: usize) -> Self {
-        let norm_eps = (config.sub_norm() == SubNorm::All).then_some(config.rms_norm_eps);
+    pub fn of(config: &ModelConfig, input: Input, d_in: usize, d_out: usize) -> Self {
+        let quant = config.quant_scheme().map(|scheme| LinearQuant {
+            weight: scheme.weights,
+            act: scheme.act(input),
+            lambda: 1.0,
+        });
         Self {
             d_in,
             d_out,
-            ternary: config.is_ternary(),
-            norm_eps,
+            quant,
+            norm: config.sub_norm(),
+            norm_eps: config.rms_norm_eps,
         }
     }
 }
 
-/// `y = x · Wᵀ`, without bias; ternary where the configuration says so.
+/// `y = Q_act(norm(x)) · Q_weight(W)ᵀ`, without bias; norm and quantisers where the configuration
+/// has them.
 ///
 /// The weight keeps Hugging Face's orientation `[out, in]`.
 #[derive(Module, Debug)]
@@ -46,7 +55,11 @@ pub struct BitLinear<B: Backend> {
     pub weight: Param<Tensor<B, 2>>,
     /// Norm in front of the quantiser, in the layout that has one in every projection.
     pub norm: Option<RmsNorm<B>>,
-    ternary: bool,
+    hadamard: Option<Hadamard<B>>,
+    #[module(skip)]
+    layer_norm: Option<f64>,
+    #[module(skip)]
+    quant: Option<LinearQuant>,
 }
 
 impl<B: Backend> BitLinear<B> {
@@ -62,14 +75,19 @@ impl<B: Backend> BitLinear<B> {
     ) -> Result<Self, NnError> {
         let data = source.matrix(&format!("{name}.weight"), [spec.d_out, spec.d_in])?;
         let weight = Tensor::from_data(TensorData::new(data, [spec.d_out, spec.d_in]), device);
-        let norm = spec
-            .norm_eps
-            .map(|eps| RmsNorm::new(source, &format!("{name}.norm"), spec.d_in, eps, device))
+        let norm = (spec.norm == SubNorm::All)
+            .then(|| {
+                let name = format!("{name}.norm");
+                RmsNorm::new(source, &name, spec.d_in, spec.norm_eps, device)
+            })
             .transpose()?;
+        let turned = spec.quant.is_some_and(|q| q.act.hadamard);
         Ok(Self {
             weight: Param::from_tensor(weight),
             norm,
-            ternary: spec.ternary,
+            hadamard: turned.then(|| Hadamard::new(spec.d_in, device)).flatten(),
+            layer_norm: (spec.norm == SubNorm::LayerNorm).then_some(spec.norm_eps),
+            quant: spec.quant,
         })
     }
 
@@ -80,23 +98,57 @@ impl<B: Backend> BitLinear<B> {
     where
         B: Ops,
     {
-        let x = match &self.norm {
-            Some(norm) => norm.forward(x),
-            None => x,
-        };
-        if self.ternary {
-            B::bit_linear(x, self.weight.val())
-        } else {
-            x.matmul(self.weight.val().transpose())
+        let x = self.prepare(x);
+        match self.quant {
+            Some(quant) => B::bit_linear(x, self.weight.val(), quant),
+            None => x.matmul(self.weight.val().transpose()),
         }
     }
 
-    /// Codes and scale as the forward pass uses them; none for a plain linear layer.
+    /// What the quantiser sees: the input after norm and Hadamard transform.
+    fn prepare(&self, x: Tensor<B, 2>) -> Tensor<B, 2>
+    where
+        B: Ops,
+    {
+        let x = match (&self.norm, self.layer_norm) {
+            (Some(norm), _) => norm.forward(x),
+            (None, Some(eps)) => {
+                let ones = Tensor::ones([x.dims()[1]], &x.device());
+                B::rms_norm(x.clone() - x.mean_dim(1), ones, eps)
+            }
+            (None, None) => x,
+        };
+        match &self.hadamard {
+            Some(hadamard) => hadamard.forward(x),
+            None => x,
+        }
+    }
+
+    /// Codes of an input as the forward pass uses them; none for a plain linear layer.
     #[must_use]
-    pub fn ternary_weight(&self) -> Option<TernaryWeight<B>>
+    pub fn input_codes(&self, x: Tensor<B, 2>) -> Option<QuantActs<B>>
+    where
+        B: Kernels + Ops,
+    {
+        let quant = self.quant?;
+        Some(B::quantise_acts(self.prepare(x), quant.act))
+    }
+
+    /// Codes and scale of the weight as the forward pass uses them; none where it stays in full
+    /// precision.
+    #[must_use]
+    pub fn weight_codes(&self) -> Option<QuantWeight<B>>
     where
         B: Kernels,
     {
-        self.ternary.then(|| B::ternary(self.weight.val()))
+        let quant = self.quant.filter(|q| q.weight != WeightQuant::None)?;
+        Some(B::quantise_weight(self.weight.val(), quant.weight))
+    }
+
+    /// Sets λ of the warm-up (see [`LinearQuant::lambda`]).
+    pub fn set_lambda(&mut self, lambda: f32) {
+        if let Some(quant) = &mut self.quant {
+            quant.lambda = lambda;
+        }
     }
 }

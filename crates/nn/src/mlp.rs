@@ -3,10 +3,12 @@
 use burn::module::Module;
 use burn::tensor::{Tensor, backend::Backend};
 use tritburn_quant::config::{HiddenAct, ModelConfig, SubNorm};
+use tritburn_quant::scheme::Input;
 
 use crate::linear::{BitLinear, LinearSpec};
 use crate::norm::RmsNorm;
 use crate::ops::Ops;
+use crate::probe::Probe;
 use crate::weights::WeightSource;
 use crate::{NnError, Result};
 
@@ -39,13 +41,13 @@ impl<B: Backend> Mlp<B> {
     ) -> Result<Self, NnError> {
         let sub_norm = config.sub_norm();
         let (d, ffn) = (config.hidden_size, config.intermediate_size);
-        let mut linear = |part: &str, d_in, d_out| {
-            let spec = LinearSpec::of(config, d_in, d_out);
+        let mut linear = |part: &str, input, d_in, d_out| {
+            let spec = LinearSpec::of(config, input, d_in, d_out);
             BitLinear::new(source, &format!("{name}.{part}"), spec, device)
         };
-        let gate_proj = linear("gate_proj", d, ffn)?;
-        let up_proj = linear("up_proj", d, ffn)?;
-        let down_proj = linear("down_proj", ffn, d)?;
+        let gate_proj = linear("gate_proj", Input::GateUp, d, ffn)?;
+        let up_proj = linear("up_proj", Input::GateUp, d, ffn)?;
+        let down_proj = linear("down_proj", Input::Down, ffn, d)?;
         let ffn_sub_norm = (sub_norm == SubNorm::SubLn)
             .then(|| {
                 let name = format!("{name}.ffn_sub_norm");
@@ -61,19 +63,33 @@ impl<B: Backend> Mlp<B> {
         })
     }
 
+    /// The gate's activation function.
+    #[must_use]
+    pub fn act(&self) -> HiddenAct {
+        self.act
+    }
+
+    /// Every projection.
+    pub fn projections_mut(&mut self) -> [&mut BitLinear<B>; 3] {
+        [&mut self.gate_proj, &mut self.up_proj, &mut self.down_proj]
+    }
+
     /// # Shapes
     /// `[tokens, hidden]` → `[tokens, hidden]`.
     #[must_use]
-    pub fn forward(&self, x: Tensor<B, 2>) -> Tensor<B, 2>
+    pub fn forward(&self, x: Tensor<B, 2>, probe: &mut dyn Probe<B>) -> Tensor<B, 2>
     where
         B: Ops,
     {
+        probe.input(Input::GateUp, &x, &self.gate_proj);
         let gate = self.gate_proj.forward(x.clone());
+        probe.gate(&gate);
         let h = B::gated_act(gate, self.up_proj.forward(x), self.act);
         let h = match &self.ffn_sub_norm {
             Some(norm) => norm.forward(h),
             None => h,
         };
+        probe.input(Input::Down, &h, &self.down_proj);
         self.down_proj.forward(h)
     }
 }

@@ -8,6 +8,7 @@ use crate::attention::{Attention, QkvStates};
 use crate::mlp::Mlp;
 use crate::norm::RmsNorm;
 use crate::ops::Ops;
+use crate::probe::{Blind, Probe};
 use crate::rope::Rope;
 use crate::weights::WeightSource;
 use crate::{NnError, Result};
@@ -81,15 +82,16 @@ impl<B: Backend> DecoderLayer<B> {
         rope: &Rope<B>,
         batch: usize,
         seq: usize,
+        probe: &mut dyn Probe<B>,
     ) -> (Tensor<B, 2>, QkvStates<B>)
     where
         B: Ops,
     {
         let h = self.input_layernorm.forward(x.clone());
-        let (attn, states) = self.self_attn.forward(h, rope, batch, seq);
+        let (attn, states) = self.self_attn.forward(h, rope, batch, seq, probe);
         let x = x + attn;
         let h = self.post_attention_layernorm.forward(x.clone());
-        (x + self.mlp.forward(h), states)
+        (x + self.mlp.forward(h, probe), states)
     }
 }
 
@@ -165,6 +167,16 @@ impl<B: Backend> CausalLm<B> {
         })
     }
 
+    /// Sets λ of the quantisation warm-up in every projection (see
+    /// [`LinearQuant::lambda`](crate::ops::LinearQuant::lambda)).
+    pub fn set_lambda(&mut self, lambda: f32) {
+        for layer in &mut self.model.layers {
+            let attention = layer.self_attn.projections_mut();
+            let all = attention.into_iter().chain(layer.mlp.projections_mut());
+            all.for_each(|linear| linear.set_lambda(lambda));
+        }
+    }
+
     /// Longest sequence the model takes.
     #[must_use]
     pub fn max_positions(&self) -> usize {
@@ -182,6 +194,20 @@ impl<B: Backend> CausalLm<B> {
     where
         B: Ops,
     {
+        self.forward_probed(tokens, capture, &mut Blind)
+    }
+
+    /// [`CausalLm::forward`], with `probe` looking on.
+    #[must_use]
+    pub fn forward_probed(
+        &self,
+        tokens: Tensor<B, 2, Int>,
+        capture: &[usize],
+        probe: &mut dyn Probe<B>,
+    ) -> Forward<B>
+    where
+        B: Ops,
+    {
         let [batch, seq] = tokens.dims();
         let mut x = self
             .model
@@ -191,7 +217,7 @@ impl<B: Backend> CausalLm<B> {
             .select(0, tokens.reshape([batch * seq]));
         let mut captured: Vec<Option<QkvStates<B>>> = vec![None; capture.len()];
         for (i, layer) in self.model.layers.iter().enumerate() {
-            let (y, states) = layer.forward(x, &self.model.rope, batch, seq);
+            let (y, states) = layer.forward(x, &self.model.rope, batch, seq, probe);
             x = y;
             for (slot, _) in captured
                 .iter_mut()
@@ -208,13 +234,19 @@ impl<B: Backend> CausalLm<B> {
         }
     }
 
+    /// The output head `[vocab, hidden]`: the embedding where they are tied.
+    #[must_use]
+    pub fn head(&self) -> Tensor<B, 2> {
+        let head = self.lm_head.as_ref().unwrap_or(&self.model.embed_tokens);
+        head.weight.val()
+    }
+
     /// Logits of some rows of [`Forward::hidden`].
     ///
     /// # Shapes
     /// `[rows, hidden]` → `[rows, vocab]`.
     #[must_use]
     pub fn logits(&self, hidden: Tensor<B, 2>) -> Tensor<B, 2> {
-        let head = self.lm_head.as_ref().unwrap_or(&self.model.embed_tokens);
-        hidden.matmul(head.weight.val().transpose())
+        hidden.matmul(self.head().transpose())
     }
 }

@@ -3,7 +3,9 @@
 
 use burn::backend::{Autodiff, Flex, NdArray};
 use burn::tensor::{Distribution, Int, Tensor, TensorData};
-use tritburn_nn::ops::{AdamWStep, AttentionShape, Kernels, Ops, Relation};
+use tritburn_nn::ops::{
+    AdamWStep, AttentionShape, HeadTarget, Kernels, LinearQuant, Ops, Relation,
+};
 use tritburn_quant::config::HiddenAct;
 
 type Fused = Autodiff<Flex>;
@@ -159,25 +161,6 @@ fn rope_agrees() {
 }
 
 #[test]
-fn bit_linear_agrees_and_passes_gradients() {
-    for [rows, width] in SHAPES {
-        let out = 24;
-        let inputs = [
-            (random([rows, width]), [rows, width]),
-            (random([out, width]), [out, width]),
-        ];
-        let g = random([rows, out]);
-        let fused = run::<Flex>(&inputs, &g, |x| {
-            Fused::bit_linear(x[0].clone(), x[1].clone())
-        });
-        let plain = run::<NdArray>(&inputs, &g, |x| {
-            Plain::bit_linear(x[0].clone(), x[1].clone())
-        });
-        same("bit_linear", &fused, &plain);
-    }
-}
-
-#[test]
 fn bit_linear_forward_is_exact_over_codes() {
     let (rows, width, out) = (9, 100, 13);
     let device = Default::default();
@@ -187,7 +170,7 @@ fn bit_linear_forward_is_exact_over_codes() {
     );
     let w =
         Tensor::<Flex, 2>::from_data(TensorData::new(random([out, width]), [out, width]), &device);
-    let y: Vec<f32> = Flex::bit_linear(x.clone(), w.clone())
+    let y: Vec<f32> = Flex::bit_linear(x.clone(), w.clone(), LinearQuant::B158)
         .into_data()
         .iter::<f32>()
         .collect();
@@ -256,41 +239,96 @@ fn targets<B: Kernels>(rows: usize, vocab: usize) -> Tensor<Autodiff<B>, 1, Int>
 
 #[test]
 fn vocabulary_losses_agree() {
-    for shape @ [rows, _] in [[1, 2], [3, 17], [9, 100], [20, 512]] {
+    for [rows, vocab] in [[1, 2], [3, 17], [9, 100], [20, 512]] {
+        let (width, taught) = (16, 24);
         let weight = random([rows, 1]);
-        let student: Vec<f32> = random(shape).iter().map(|x| x * 4.0).collect();
-        let teacher: Vec<f32> = random(shape).iter().map(|x| x * 4.0).collect();
+        let inputs = [
+            (random([rows, width]), [rows, width]),
+            (random([vocab, width]), [vocab, width]),
+        ];
         fn nll<B: Kernels>(x: Vec<Tensor<Autodiff<B>, 2>>) -> Tensor<Autodiff<B>, 2> {
-            let [rows, vocab] = x[0].dims();
-            Ops::nll(x[0].clone(), targets::<B>(rows, vocab)).unsqueeze_dim(1)
+            let target = HeadTarget::Tokens(targets::<B>(x[0].dims()[0], x[1].dims()[0]));
+            Ops::head_loss(x[0].clone(), x[1].clone(), target).unsqueeze_dim(1)
         }
-        let ins = [(student.clone(), shape)];
         same(
             "nll",
-            &run::<Flex>(&ins, &weight, nll::<Flex>),
-            &run::<NdArray>(&ins, &weight, nll::<NdArray>),
+            &run::<Flex>(&inputs, &weight, nll::<Flex>),
+            &run::<NdArray>(&inputs, &weight, nll::<NdArray>),
         );
-        for tau in [1.0, 5.0] {
-            let kl = |teacher: Tensor<Fused, 2>| {
-                move |x: Vec<Tensor<Fused, 2>>| {
-                    <Fused as Ops>::kl(x[0].clone(), teacher.clone(), tau).unsqueeze_dim(1)
-                }
-            };
-            let plain = |teacher: Tensor<Plain, 2>| {
-                move |x: Vec<Tensor<Plain, 2>>| {
-                    <Plain as Ops>::kl(x[0].clone(), teacher.clone(), tau).unsqueeze_dim(1)
-                }
-            };
-            let data = TensorData::new(teacher.clone(), shape);
-            let fused = Tensor::from_data(data.clone(), &Default::default());
-            let reference = Tensor::from_data(data, &Default::default());
+        let hidden = TensorData::new(random([rows, taught]), [rows, taught]);
+        let head = TensorData::new(random([vocab, taught]), [vocab, taught]);
+        for temperature in [1.0, 5.0] {
+            fn kl<B: Kernels>(
+                x: Vec<Tensor<Autodiff<B>, 2>>,
+                hidden: &TensorData,
+                head: &TensorData,
+                temperature: f32,
+            ) -> Tensor<Autodiff<B>, 2> {
+                let target = HeadTarget::Teacher {
+                    hidden: Tensor::from_data(hidden.clone(), &Default::default()),
+                    head: Tensor::from_data(head.clone(), &Default::default()),
+                    temperature,
+                };
+                Ops::head_loss(x[0].clone(), x[1].clone(), target).unsqueeze_dim(1)
+            }
             same(
                 "kl",
-                &run::<Flex>(&ins, &weight, kl(fused)),
-                &run::<NdArray>(&ins, &weight, plain(reference)),
+                &run::<Flex>(&inputs, &weight, |x| kl(x, &hidden, &head, temperature)),
+                &run::<NdArray>(&inputs, &weight, |x| kl(x, &hidden, &head, temperature)),
             );
         }
     }
+}
+
+/// More logits than are held at once: the same losses and gradients as row by row.
+#[test]
+fn a_large_vocabulary_is_taken_in_chunks() {
+    let (rows, vocab, width) = (5, 5 << 20, 2);
+    let device = Default::default();
+    let make = |shape: [usize; 2]| TensorData::new(random(shape), shape);
+    let (hidden, head, teacher) = (
+        make([rows, width]),
+        make([vocab, width]),
+        make([rows, width]),
+    );
+    let whole = |from: usize, count: usize| {
+        let part = |data: &TensorData| {
+            Tensor::<Fused, 2>::from_data(data.clone(), &device)
+                .narrow(0, from, count)
+                .inner()
+        };
+        let hidden = Tensor::<Fused, 2>::from_inner(part(&hidden)).require_grad();
+        let head = Tensor::<Fused, 2>::from_data(head.clone(), &device).require_grad();
+        let target = HeadTarget::Teacher {
+            hidden: Tensor::from_inner(part(&teacher)),
+            head: head.clone().detach(),
+            temperature: 2.0,
+        };
+        let loss = Fused::head_loss(hidden.clone(), head.clone(), target);
+        let grads = loss.clone().sum().backward();
+        let host = |x: Tensor<Flex, 2>| x.into_data().iter::<f32>().collect::<Vec<_>>();
+        let values: Vec<f32> = loss.inner().into_data().iter::<f32>().collect();
+        (
+            values,
+            host(hidden.grad(&grads).unwrap()),
+            host(head.grad(&grads).unwrap()),
+        )
+    };
+    let (loss, grad_hidden, grad_head) = whole(0, rows);
+    let mut sum = vec![0.0; vocab * width];
+    for row in 0..rows {
+        let (one, grad_one, head_one) = whole(row, 1);
+        assert!((one[0] - loss[row]).abs() <= 1e-5 * loss[row].abs().max(1.0));
+        for (a, b) in grad_one.iter().zip(&grad_hidden[row * width..]) {
+            assert!((a - b).abs() <= 1e-5);
+        }
+        sum.iter_mut().zip(&head_one).for_each(|(s, g)| *s += g);
+    }
+    assert!(
+        sum.iter()
+            .zip(&grad_head)
+            .all(|(a, b)| (a - b).abs() <= 1e-6)
+    );
 }
 
 #[test]

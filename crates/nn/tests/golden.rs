@@ -7,8 +7,10 @@ use burn::backend::{Autodiff, Flex, NdArray};
 use burn::tensor::{Int, Tensor, TensorData};
 use tritburn_nn::CausalLm;
 use tritburn_nn::folder::FolderSource;
-use tritburn_nn::ops::{Kernels, Ops};
-use tritburn_quant::config::ModelConfig;
+use tritburn_nn::hadamard::Hadamard;
+use tritburn_nn::ops::{Kernels, LinearQuant, Ops};
+use tritburn_quant::config::{HiddenAct, ModelConfig};
+use tritburn_quant::scheme::WeightQuant;
 use tritburn_quant::tensor_file::TensorFile;
 
 fn golden() -> Option<PathBuf> {
@@ -62,78 +64,94 @@ fn host<B: Kernels, const D: usize>(x: Tensor<B, D>) -> Vec<f32> {
     x.into_data().iter::<f32>().collect()
 }
 
-fn quantisers_and_bit_linear<B: Kernels + Ops>() {
+/// Forward values and gradients of BitLinear, with a norm without weight in front where `prefix` is
+/// `rmslin`.
+fn bit_linear<B: Kernels + Ops>(
+    v: &Vectors,
+    prefix: &str,
+    case: &str,
+    quant: LinearQuant,
+    tolerance: f32,
+) {
+    type A<B> = Autodiff<B>;
+    let x = Tensor::<A<B>, 2>::from_inner(v.rows::<B>("x")).require_grad();
+    let w = Tensor::<A<B>, 2>::from_inner(v.rows::<B>("w")).require_grad();
+    let input = if prefix == "rmslin" {
+        let ones = Tensor::ones([64], &x.device());
+        <A<B> as Ops>::rms_norm(x.clone(), ones, 1e-6)
+    } else {
+        x.clone()
+    };
+    let y = <A<B> as Ops>::bit_linear(input, w.clone(), quant);
+    let name = |what: &str| format!("{prefix}.{case}.{what}");
+    let check = |what: &str, found: Tensor<B, 2>| {
+        close(&name(what), &host(found), &v.get(&name(what)).1, tolerance);
+    };
+    check("y", y.clone().inner());
+    let grad = Tensor::from_inner(v.rows::<B>(&format!("lin.{case}.gout")));
+    let grads = (y * grad).sum().backward();
+    check("gx", x.grad(&grads).unwrap());
+    check("gw", w.grad(&grads).unwrap());
+}
+
+/// `tolerance` is relative to the largest value, of outputs and gradients of BitLinear.
+fn quantisers_and_bit_linear<B: Kernels + Ops>(tolerance: f32) {
     let Some(dir) = golden() else { return };
     let v = Vectors(TensorFile::open(&dir.join("quant_and_losses.safetensors")).unwrap());
-    let w = B::ternary(v.rows::<B>("w"));
-    close("w_b158", &host(w.codes * w.scale), &v.get("w_b158").1, 1e-6);
-    let x = B::int8_tokens(v.rows::<B>("x"));
-    close("a_int8", &host(x.codes * x.step), &v.get("a_int8").1, 1e-6);
+    for (name, quant) in [("w_b158", WeightQuant::Absmean), ("w_b1", WeightQuant::B1)] {
+        let w = B::quantise_weight(v.rows::<B>("w"), quant).dense();
+        close(name, &host(w), &v.get(name).1, 1e-6);
+    }
+    let more = Vectors(TensorFile::open(&dir.join("losses_and_more.safetensors")).unwrap());
+    for (file, x, name, quant) in [
+        (&v, "x", "a_int8", "int8"),
+        (&v, "x", "a_int4", "int4"),
+        (&v, "x", "a_topk50_int8", "top50%+int8"),
+        (&more, "fp4.x", "fp4.e2m1", "fp4-e2m1"),
+        (&more, "fp4.x", "fp4.e1m2", "fp4-e1m2"),
+    ] {
+        let x = B::quantise_acts(file.rows::<B>(x), quant.parse().unwrap());
+        close(name, &host(x.codes * x.step), &file.get(name).1, 2e-6);
+    }
+    let hadamard = Hadamard::<B>::new(64, &B::Device::default()).unwrap();
+    let turned = host(hadamard.forward(more.rows::<B>("fp4.x")));
+    close("hadamard", &turned, &more.get("hadamard.y").1, 1e-6);
 
-    let x = Tensor::<Autodiff<B>, 2>::from_inner(v.rows::<B>("x")).require_grad();
-    let w = Tensor::<Autodiff<B>, 2>::from_inner(v.rows::<B>("w")).require_grad();
-    let y = <Autodiff<B> as Ops>::bit_linear(x.clone(), w.clone());
-    close(
-        "y",
-        &host(y.clone().inner()),
-        &v.get("lin.b158_a8.y").1,
-        1e-5,
-    );
-    let grad = Tensor::from_inner(v.rows::<B>("lin.b158_a8.gout"));
-    let grads = (y * grad).sum().backward();
-    close(
-        "gx",
-        &host(x.grad(&grads).unwrap()),
-        &v.get("lin.b158_a8.gx").1,
-        1e-5,
-    );
-    close(
-        "gw",
-        &host(w.grad(&grads).unwrap()),
-        &v.get("lin.b158_a8.gw").1,
-        1e-5,
-    );
+    for prefix in ["lin", "rmslin"] {
+        for (case, weight, act) in [
+            ("b158_a8", WeightQuant::Absmean, "int8"),
+            ("b158_a4", WeightQuant::Absmean, "int4"),
+            ("b1_a8", WeightQuant::B1, "int8"),
+            ("b158_a8_top50", WeightQuant::Absmean, "top50%+int8"),
+        ] {
+            let quant = LinearQuant {
+                weight,
+                act: act.parse().unwrap(),
+                lambda: 1.0,
+            };
+            bit_linear::<B>(&v, prefix, case, quant, tolerance);
+        }
+    }
 }
 
-#[test]
-fn golden_bit_linear_on_flex() {
-    quantisers_and_bit_linear::<Flex>();
-}
-
-#[test]
-fn golden_bit_linear_on_ndarray() {
-    quantisers_and_bit_linear::<NdArray>();
-}
-
-#[test]
-fn golden_norm_then_bit_linear() {
+fn gated_activation<B: Kernels + Ops>() {
     let Some(dir) = golden() else { return };
     let v = Vectors(TensorFile::open(&dir.join("quant_and_losses.safetensors")).unwrap());
-    type A = Autodiff<Flex>;
-    let x = Tensor::<A, 2>::from_inner(v.rows("x")).require_grad();
-    let w = Tensor::<A, 2>::from_inner(v.rows("w")).require_grad();
-    let ones = Tensor::ones([64], &Default::default());
-    let y = A::bit_linear(A::rms_norm(x.clone(), ones, 1e-6), w.clone());
-    close(
-        "y",
-        &host(y.clone().inner()),
-        &v.get("rmslin.b158_a8.y").1,
-        1e-5,
-    );
-    let grad = Tensor::from_inner(v.rows("lin.b158_a8.gout"));
-    let grads = (y * grad).sum().backward();
-    close(
-        "gx",
-        &host(x.grad(&grads).unwrap()),
-        &v.get("rmslin.b158_a8.gx").1,
-        1e-5,
-    );
-    close(
-        "gw",
-        &host(w.grad(&grads).unwrap()),
-        &v.get("rmslin.b158_a8.gw").1,
-        1e-5,
-    );
+    let up = v.rows::<B>("x");
+    let y = <B as Kernels>::gated_act(up.clone().flip([1]), up, HiddenAct::Relu2);
+    close("relu2glu", &host(y), &v.get("relu2glu").1, 1e-6);
+}
+
+#[test]
+fn golden_quantisers_on_flex() {
+    quantisers_and_bit_linear::<Flex>(1e-5);
+    gated_activation::<Flex>();
+}
+
+#[test]
+fn golden_quantisers_on_ndarray() {
+    quantisers_and_bit_linear::<NdArray>(1e-5);
+    gated_activation::<NdArray>();
 }
 
 /// Logits on the positions that are not padding.
@@ -192,3 +210,27 @@ fn golden_bitnet_online_logits() {
     model_logits::<Flex>("bitnet_online_autobitlinear", 1e-4);
     model_logits::<NdArray>("bitnet_online_autobitlinear", 1e-4);
 }
+
+/// GPU products may take operands of f32 in fewer bits: codes are exact there, gradients are not.
+#[cfg(feature = "cuda")]
+#[test]
+fn golden_on_cuda() {
+    type Cuda = burn::backend::Cuda;
+    quantisers_and_bit_linear::<Cuda>(GPU);
+    gated_activation::<Cuda>();
+    model_logits::<Cuda>("llama", GPU);
+    model_logits::<Cuda>("bitnet_online_autobitlinear", GPU);
+}
+
+#[cfg(feature = "wgpu")]
+#[test]
+fn golden_on_wgpu() {
+    type Wgpu = burn::backend::Wgpu;
+    quantisers_and_bit_linear::<Wgpu>(GPU);
+    gated_activation::<Wgpu>();
+    model_logits::<Wgpu>("llama", GPU);
+    model_logits::<Wgpu>("bitnet_online_autobitlinear", GPU);
+}
+
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+const GPU: f32 = 1e-3;

@@ -1,5 +1,12 @@
-//! The per-token int8 activation quantiser of BitNet b1.58 (arXiv 2402.17764, §2), as the code of
-//! "Training Tips, Code and FAQ" states it.
+//! Activation quantisers of one token. Here the INT8 one of BitNet b1.58 (arXiv 2402.17764, §2), as
+//! the code of "Training Tips, Code and FAQ" states it; the others in the modules below.
+
+pub mod fp4;
+pub mod int4;
+mod token;
+pub mod top_k;
+
+pub use token::TokenQuantiser;
 
 use crate::ternary::EPS;
 

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::error::{QuantError, Result};
+use crate::scheme::QuantScheme;
 
 /// Gate activation of the feed-forward block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +35,8 @@ pub enum SubNorm {
     /// A norm in front of every projection, named `….q_proj.norm.weight` and so on: the layout of
     /// the published BitDistill code.
     All,
+    /// A LayerNorm without parameters in front of every projection: BitNet b1, Eq. 11–12.
+    LayerNorm,
 }
 
 /// How ternary weights are stored (`quantization_config.quantization_mode`).
@@ -94,6 +97,9 @@ pub struct TritburnSection {
     /// Overrides the norm layout that `model_type` implies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sub_norm: Option<SubNorm>,
+    /// Quantisers of a ternary model, where they are not those of BitNet b1.58.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quant: Option<QuantScheme>,
 }
 
 /// One decoder-only transformer, as `config.json` states it.
@@ -310,6 +316,12 @@ impl ModelConfig {
                 self.model_type
             ));
         }
+        if let Some(scheme) = self.quant_scheme() {
+            let found = self.quant_problems(&scheme);
+            out.extend(found.into_iter().map(|p| format!("`tritburn`: {p}")));
+        } else if self.tritburn.as_ref().is_some_and(|t| t.quant.is_some()) {
+            out.push("`tritburn.quant` needs a `quantization_config`".into());
+        }
         if let Some(q) = &self.quantization_config
             && q.quant_method != "bitnet"
         {
@@ -358,13 +370,58 @@ impl ModelConfig {
     pub fn set_sub_norm(&mut self, sub_norm: SubNorm) {
         let (model_type, class) = match sub_norm {
             SubNorm::SubLn => ("bitnet", "BitNetForCausalLM"),
-            SubNorm::None | SubNorm::All => ("llama", "LlamaForCausalLM"),
+            SubNorm::None | SubNorm::All | SubNorm::LayerNorm => ("llama", "LlamaForCausalLM"),
         };
         self.model_type = model_type.into();
         self.architectures = vec![class.into()];
-        self.tritburn = (sub_norm == SubNorm::All).then_some(TritburnSection {
-            sub_norm: Some(sub_norm),
-        });
+        let implied = matches!(sub_norm, SubNorm::None | SubNorm::SubLn);
+        self.set_section(|t| t.sub_norm = (!implied).then_some(sub_norm));
+    }
+
+    /// Quantisers of the projections; none where they are in full precision.
+    #[must_use]
+    pub fn quant_scheme(&self) -> Option<QuantScheme> {
+        let named = self.tritburn.as_ref().and_then(|t| t.quant);
+        self.is_ternary().then(|| named.unwrap_or_default())
+    }
+
+    /// Makes the model quantised by `scheme`, with weights stored as `mode` says, or full precision.
+    pub fn set_quant(&mut self, scheme: Option<QuantScheme>, mode: QuantizationMode) {
+        self.quantization_config = scheme.map(|_| QuantizationConfig::bitnet(mode));
+        self.set_section(|t| t.quant = scheme.filter(|s| *s != QuantScheme::default()));
+    }
+
+    fn set_section(&mut self, change: impl FnOnce(&mut TritburnSection)) {
+        let mut section = self.tritburn.take().unwrap_or_default();
+        change(&mut section);
+        self.tritburn = (section != TritburnSection::default()).then_some(section);
+    }
+
+    /// What of the quantisers does not fit this architecture, each with its field.
+    #[must_use]
+    pub fn quant_problems(&self, scheme: &QuantScheme) -> Vec<String> {
+        let (d, q, ffn) = (self.hidden_size, self.q_dim(), self.intermediate_size);
+        let mut out = Vec::new();
+        for (name, width, act) in [
+            ("qkv", d, scheme.qkv),
+            ("o", q, scheme.o),
+            ("gate_up", d, scheme.gate_up),
+            ("down", ffn, scheme.down),
+        ] {
+            out.extend(act.problem(width).map(|p| format!("quant.{name}: {p}")));
+            out.extend(
+                scheme
+                    .weights
+                    .problem(width)
+                    .map(|p| format!("quant.weights: {p} ({name})")),
+            );
+        }
+        for (name, bits) in [("q_bits", scheme.q_bits), ("kv_bits", scheme.kv_bits)] {
+            if bits.is_some_and(|b| !crate::kv::BITS.contains(&b)) {
+                out.push(format!("quant.{name}: must be 8, 4 or 3"));
+            }
+        }
+        out
     }
 
     /// Whether the projections inside the blocks are ternary.

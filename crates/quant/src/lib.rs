@@ -4,10 +4,14 @@ pub mod act;
 pub mod config;
 pub mod error;
 pub mod fs;
+pub mod hadamard;
 pub mod hf_pack;
+pub mod kv;
 pub mod mmap;
+pub mod scheme;
 pub mod tensor_file;
 pub mod ternary;
+pub mod weight;
 
 pub use error::{QuantError, Result};
 pub use safetensors::Dtype;

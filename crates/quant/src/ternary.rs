@@ -17,12 +17,22 @@ pub fn absmean(w: &[f32]) -> f32 {
 }
 
 fn sum_abs(w: &[f32]) -> f32 {
+    sum_by(w, f32::abs)
+}
+
+/// Sum in f32, pairwise, so that it depends on nothing but the values and their order.
+#[must_use]
+pub fn sum_pairwise(w: &[f32]) -> f32 {
+    sum_by(w, |v| v)
+}
+
+fn sum_by(w: &[f32], f: impl Fn(f32) -> f32 + Copy) -> f32 {
     if w.len() <= BLOCK {
-        return w.iter().map(|v| v.abs()).sum();
+        return w.iter().map(|&v| f(v)).sum();
     }
     let half = (w.len() / 2).next_multiple_of(BLOCK);
     let (left, right) = w.split_at(half);
-    sum_abs(left) + sum_abs(right)
+    sum_by(left, f) + sum_by(right, f)
 }
 
 /// One ternary code: `round(w · (1 / scale))`, half to even, clamped to −1…1. NaN gives 0.

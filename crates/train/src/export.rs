@@ -13,6 +13,7 @@ use tritburn_quant::Dtype;
 use tritburn_quant::config::{ModelConfig, QuantizationMode};
 use tritburn_quant::fs::write_atomic;
 use tritburn_quant::hf_pack;
+use tritburn_quant::scheme::WeightQuant;
 use tritburn_quant::tensor_file::write_safetensors;
 
 use crate::error::{Result, TrainError};
@@ -45,6 +46,12 @@ pub(crate) fn export_hf<B: Kernels>(folder: &Path, out: &Path, device: &B::Devic
             });
         }
         q.quantization_mode = QuantizationMode::Offline;
+    }
+    if config
+        .quant_scheme()
+        .is_some_and(|s| s.weights == WeightQuant::None)
+    {
+        config.set_quant(config.quant_scheme(), QuantizationMode::Online);
     }
     let tokenizer = Tokenizer::load(folder)?;
     let model = CausalLm::<B>::new(&config, &mut FolderSource::open(folder)?, device)?;
@@ -111,7 +118,7 @@ fn packed_tensors<B: Kernels>(model: &CausalLm<B>) -> Result<BTreeMap<String, Pa
 }
 
 fn pack<B: Kernels>(linear: &BitLinear<B>) -> Result<Option<(Packed, Packed)>> {
-    let Some(weight) = linear.ternary_weight() else {
+    let Some(weight) = linear.weight_codes() else {
         return Ok(None);
     };
     let [rows, cols] = weight.codes.dims();
@@ -124,7 +131,13 @@ fn pack<B: Kernels>(linear: &BitLinear<B>) -> Result<Option<(Packed, Packed)>> {
         dtype: Dtype::U8,
         bytes,
     };
-    Ok(Some((packed, f32_tensor(&[1], &to_host(weight.scale)))))
+    let [rows, groups] = weight.scale.dims();
+    let shape: &[usize] = match (rows, groups) {
+        (1, 1) => &[1],
+        (rows, 1) => &[rows],
+        (rows, groups) => &[rows, groups],
+    };
+    Ok(Some((packed, f32_tensor(shape, &to_host(weight.scale)))))
 }
 
 /// `config.json` and `generation_config.json`.

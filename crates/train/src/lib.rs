@@ -3,6 +3,7 @@
 pub mod error;
 mod export;
 pub mod loss;
+mod measure;
 mod objective;
 pub mod observer;
 mod on_device;

@@ -67,8 +67,7 @@ where
         .hidden
         .clone()
         .select(0, ints(answer_rows.clone(), device));
-    let logits = model.logits(hidden);
-    let ce = cross_entropy(logits.clone(), ints(targets, device));
+    let ce = cross_entropy(hidden.clone(), model.head(), ints(targets, device));
     let mut terms = vec![("loss/ce", ce.clone().inner())];
     let mut total = ce;
     let Some(d) = distill else {
@@ -83,16 +82,17 @@ where
             answer_rows
         };
         let student = if d.section.prompt {
-            model.logits(forward.hidden.select(0, ints(kd_rows.clone(), device)))
+            forward.hidden.select(0, ints(kd_rows.clone(), device))
         } else {
-            logits
+            hidden
         };
-        let teacher = d
-            .teacher
-            .logits(taught.hidden.select(0, ints(kd_rows, device)));
+        let teacher = taught.hidden.select(0, ints(kd_rows, device));
         let kd = logits_kd(
-            student,
-            Tensor::from_inner(teacher),
+            (student, model.head()),
+            (
+                Tensor::from_inner(teacher),
+                Tensor::from_inner(d.teacher.head()),
+            ),
             d.section.temperature,
             d.section.tau_squared,
         );

@@ -155,7 +155,13 @@ fn corpus(recipe: &Recipe) -> Result<Vec<String>> {
 fn base_config(recipe: &Recipe, tokenizer: &Tokenizer) -> Result<ModelConfig> {
     let model = &recipe.file.model;
     if model.path.is_empty() {
-        return Ok(scratch_config(model, tokenizer));
+        return Ok(ModelConfig {
+            vocab_size: tokenizer.vocab_size(),
+            bos_token_id: tokenizer.bos(),
+            eos_token_id: Some(tokenizer.eos()),
+            pad_token_id: Some(tokenizer.pad()),
+            ..scratch_config(model)
+        });
     }
     let config = ModelConfig::read(&Path::new(&model.path).join("config.json"))?;
     if tokenizer.vocab_size() > config.vocab_size {
@@ -177,15 +183,22 @@ fn prepare<'a, B: Kernels + Ops>(
     base: &ModelConfig,
     resume: Option<&Checkpoint>,
 ) -> Result<Stage<'a, B>> {
-    let config = stage_config(base, section.ternary, section.sub_norm);
-    let mut source: Box<dyn WeightSource> = match resume {
-        Some(checkpoint) => Box::new(FolderSource::open(&checkpoint.path)?),
-        None if section.from != "init" => {
-            Box::new(FolderSource::open(&ctx.run.stage(&section.from))?)
-        }
-        None if !ctx.recipe.file.model.path.is_empty() => {
-            Box::new(FolderSource::open(Path::new(&ctx.recipe.file.model.path))?)
-        }
+    let config = stage_config(base, section);
+    let problems = section
+        .ternary
+        .then(|| config.quant_problems(&section.quant.scheme()));
+    if let Some(problems) = problems.filter(|p| !p.is_empty()) {
+        return Err(TrainError::Recipe {
+            origin: format!("stage {}", section.name),
+            problems,
+        });
+    }
+    let folder = match resume {
+        Some(checkpoint) => Some(checkpoint.path.clone()),
+        None => start_folder(ctx, section),
+    };
+    let mut source: Box<dyn WeightSource> = match &folder {
+        Some(folder) => Box::new(FolderSource::open(folder)?),
         None => Box::new(RandomInit::new(
             ctx.recipe.file.seed,
             ctx.recipe.file.model.init_std,
@@ -202,7 +215,20 @@ fn prepare<'a, B: Kernels + Ops>(
         model,
         loader: loader(ctx, section)?,
         distill,
+        before: folder.filter(|_| resume.is_none()),
+        hands_on: (ctx.recipe.file.stage.iter())
+            .any(|s| s.keep_optimizer && s.from == section.name),
     })
+}
+
+/// Folder that a stage takes its weights from; none where it starts from scratch.
+fn start_folder<B: Kernels>(ctx: &Context<'_, B>, section: &StageSection) -> Option<PathBuf> {
+    let given = &ctx.recipe.file.model.path;
+    match section.from.as_str() {
+        "init" if given.is_empty() => None,
+        "init" => Some(PathBuf::from(given)),
+        stage => Some(ctx.run.stage(stage)),
+    }
 }
 
 fn distillation<B: Kernels + Ops>(

@@ -1,6 +1,7 @@
 //! The step loop of one stage.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
@@ -8,13 +9,15 @@ use burn::backend::Autodiff;
 use burn::module::{AutodiffModule, Module};
 use burn::optim::{GradientsAccumulator, GradientsParams};
 use serde_json::{Map, Value, json};
-use tritburn_data::{BatchSource, Tokenizer};
+use tritburn_data::{Batch, BatchSource, Tokenizer};
 use tritburn_nn::CausalLm;
+use tritburn_nn::folder::FolderSource;
 use tritburn_nn::ops::{Kernels, Ops};
 use tritburn_nn::weights::{host_weights, to_host};
 use tritburn_quant::config::ModelConfig;
 
 use crate::error::{Result, TrainError};
+use crate::measure;
 use crate::objective::{Distillation, Loss, loss};
 use crate::observer::{Observer, TrainEvent};
 use crate::optim::{AdamW, AdamWConfig, clip_factor, grad_norm};
@@ -47,6 +50,10 @@ pub(crate) struct Stage<'a, B: Kernels + Ops> {
     pub(crate) model: CausalLm<Autodiff<B>>,
     pub(crate) loader: Box<dyn BatchSource>,
     pub(crate) distill: Option<Distillation<B>>,
+    /// Folder of the weights that the stage starts from, if it starts from any.
+    pub(crate) before: Option<PathBuf>,
+    /// Whether a later stage goes on with this one's optimiser.
+    pub(crate) hands_on: bool,
 }
 
 impl<B: Kernels + Ops> Stage<'_, B> {
@@ -72,8 +79,12 @@ impl<B: Kernels + Ops> Stage<'_, B> {
                 ctx.device,
             );
             done = checkpoint.state.stage_step;
+        } else if section.keep_optimizer {
+            let kept = Checkpoint::read(&ctx.run.stage(&section.from))?;
+            optim.restore(kept.state.optim_step, &kept.optim()?, ctx.device);
         }
         let mut log = MetricsLog::open(&ctx.run.metrics(), progress.step)?;
+        self.report_surgery(ctx, progress, &mut log)?;
         observer.event(&TrainEvent::StageStart {
             stage: section.name.clone(),
             done,
@@ -83,6 +94,8 @@ impl<B: Kernels + Ops> Stage<'_, B> {
         let started = Instant::now();
         for at in done..section.steps {
             let clock = Instant::now();
+            let lambda = section.quant.lambda.at(at, section.quant.warmup);
+            self.model.set_lambda(lambda);
             let step = self.step(ctx, &mut optim, at)?;
             let seconds = clock.elapsed().as_secs_f64();
             progress.step += 1;
@@ -104,7 +117,7 @@ impl<B: Kernels + Ops> Stage<'_, B> {
                 log.append(self.line(progress, at + 1, &step, tok_s))?;
             }
             if last || (train.eval_every > 0 && (at + 1).is_multiple_of(train.eval_every)) {
-                self.evaluate(ctx, progress, &mut log, observer)?;
+                self.evaluate(ctx, progress, &step.batch, &mut log, observer)?;
             }
             let stop = ctx.stop.load(Ordering::Relaxed);
             let due = train.save_every > 0 && progress.step.is_multiple_of(train.save_every);
@@ -122,12 +135,12 @@ impl<B: Kernels + Ops> Stage<'_, B> {
             }
         }
         let path = ctx.run.stage(&section.name);
-        save_model(
-            &path,
-            &self.config,
-            &host_weights(&self.model),
-            ctx.tokenizer,
-        )?;
+        if self.hands_on {
+            self.checkpoint(ctx, progress, section.steps, &optim, &path)?;
+        } else {
+            let weights = host_weights(&self.model);
+            save_model(&path, &self.config, &weights, ctx.tokenizer)?;
+        }
         let seconds = started.elapsed().as_secs_f64();
         observer.event(&TrainEvent::StageEnd {
             stage: section.name.clone(),
@@ -147,6 +160,7 @@ impl<B: Kernels + Ops> Stage<'_, B> {
         let mut accumulator = GradientsAccumulator::new();
         let mut terms: BTreeMap<&'static str, f32> = BTreeMap::new();
         let (mut tokens, mut total) = (0, 0.0f32);
+        let mut last = None;
         #[allow(clippy::cast_precision_loss)]
         let share = 1.0 / section.grad_accum as f32;
         for _ in 0..section.grad_accum {
@@ -163,6 +177,7 @@ impl<B: Kernels + Ops> Stage<'_, B> {
             let grads = (objective * share).backward();
             let grads = GradientsParams::from_grads(grads, &self.model);
             accumulator.accumulate(&self.model, grads);
+            last = Some(batch);
         }
         let grads = accumulator.grads();
         let norm = grad_norm(&self.model, &grads);
@@ -177,6 +192,7 @@ impl<B: Kernels + Ops> Stage<'_, B> {
         let clip = clip_factor(norm, section.clip);
         self.model = optim.step(self.model.clone(), grads, lr, decay, clip);
         Ok(StepReport {
+            batch: last.unwrap_or_else(|| unreachable!("grad_accum is at least 1")),
             loss: total,
             terms,
             tokens,
@@ -233,32 +249,88 @@ impl<B: Kernels + Ops> Stage<'_, B> {
         line
     }
 
+    /// The model as it will be exported: fully quantised.
+    fn quantised(&self) -> CausalLm<B> {
+        let mut model = self.model.valid();
+        model.set_lambda(1.0);
+        model
+    }
+
+    /// Logs task accuracy where the stage has a task, and the sparsity of quantised activations on
+    /// `batch`.
     fn evaluate(
         &self,
         ctx: &Context<'_, B>,
         progress: &Progress,
+        batch: &Batch,
         log: &mut MetricsLog,
         observer: &mut dyn Observer,
     ) -> Result<()> {
-        let Some(eval) = ctx
+        let model = self.quantised();
+        let mut line = Map::new();
+        if self.section.ternary {
+            let zeros = measure::sparsity(&model, &self.config, batch, ctx.device);
+            let columns = zeros.columns().into_iter();
+            line.extend(columns.map(|(name, value)| (format!("sparsity/{name}"), json!(value))));
+        }
+        let task = ctx
             .eval
-            .filter(|_| self.section.kind != crate::recipe::StageKind::Lm)
-        else {
+            .filter(|_| self.section.kind != crate::recipe::StageKind::Lm);
+        if let Some(task) = task {
+            let value = task.accuracy(&model, ctx.device);
+            let metric = format!("eval/{}/acc", ctx.recipe.task.name);
+            line.insert(metric.clone(), json!(value));
+            observer.event(&TrainEvent::Eval {
+                stage: self.section.name.clone(),
+                metric,
+                value,
+            });
+        }
+        self.log_extra(progress, line, log)
+    }
+
+    /// Logs how far the logits of the stage's model, before its first step, lie from those of the
+    /// model that it was made from, where norms or quantisers were put in.
+    fn report_surgery(
+        &mut self,
+        ctx: &Context<'_, B>,
+        progress: &Progress,
+        log: &mut MetricsLog,
+    ) -> Result<()> {
+        let Some(folder) = &self.before else {
             return Ok(());
         };
-        let value = eval.accuracy(&self.model.valid(), ctx.device);
-        let metric = format!("eval/{}/acc", ctx.recipe.task.name);
+        let config = ModelConfig::read(&folder.join("config.json"))?;
+        let same = config.sub_norm() == self.config.sub_norm()
+            && config.quant_scheme() == self.config.quant_scheme();
+        if same {
+            return Ok(());
+        }
+        let source = CausalLm::new(&config, &mut FolderSource::open(folder)?, ctx.device)?;
+        let at = self.loader.state();
+        let batch = self.loader.next_batch()?;
+        self.loader.restore(&at)?;
+        let drift = measure::drift(&source, &self.quantised(), &batch, ctx.device);
+        let mut line = Map::new();
+        line.insert("surgery/logits_rel".into(), json!(drift.relative));
+        line.insert("surgery/top1".into(), json!(drift.top1));
+        self.log_extra(progress, line, log)
+    }
+
+    fn log_extra(
+        &self,
+        progress: &Progress,
+        values: Map<String, Value>,
+        log: &mut MetricsLog,
+    ) -> Result<()> {
+        if values.is_empty() {
+            return Ok(());
+        }
         let mut line = Map::new();
         line.insert("step".into(), json!(progress.step));
         line.insert("stage".into(), json!(self.section.name));
-        line.insert(metric.clone(), json!(value));
-        log.append(line)?;
-        observer.event(&TrainEvent::Eval {
-            stage: self.section.name.clone(),
-            metric,
-            value,
-        });
-        Ok(())
+        line.extend(values);
+        log.append(line)
     }
 
     fn save(
@@ -267,6 +339,19 @@ impl<B: Kernels + Ops> Stage<'_, B> {
         progress: &Progress,
         stage_step: usize,
         optim: &AdamW<B>,
+    ) -> Result<()> {
+        let path = ctx.run.checkpoint(progress.step);
+        self.checkpoint(ctx, progress, stage_step, optim, &path)?;
+        ctx.run.prune(ctx.recipe.file.train.keep)
+    }
+
+    fn checkpoint(
+        &self,
+        ctx: &Context<'_, B>,
+        progress: &Progress,
+        stage_step: usize,
+        optim: &AdamW<B>,
+        path: &Path,
     ) -> Result<()> {
         let (optim_step, moments) = optim.state();
         let state = CheckpointState {
@@ -278,21 +363,15 @@ impl<B: Kernels + Ops> Stage<'_, B> {
             optim_step,
             loader: self.loader.state(),
         };
-        let path = ctx.run.checkpoint(progress.step);
         let weights = host_weights(&self.model);
-        Checkpoint::write(
-            &path,
-            &self.config,
-            &weights,
-            &moments,
-            ctx.tokenizer,
-            &state,
-        )?;
-        ctx.run.prune(ctx.recipe.file.train.keep)
+        let (config, tokenizer) = (&self.config, ctx.tokenizer);
+        Checkpoint::write(path, config, &weights, &moments, tokenizer, &state)
     }
 }
 
 struct StepReport {
+    /// The last micro-batch.
+    batch: Batch,
     loss: f32,
     terms: BTreeMap<&'static str, f32>,
     tokens: usize,

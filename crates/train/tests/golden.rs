@@ -73,7 +73,9 @@ fn golden_logits_kd() {
         let s = Tensor::<A, 2>::from_data(TensorData::new(pick(&student), rows), &device)
             .require_grad();
         let t = Tensor::<A, 2>::from_data(TensorData::new(pick(&teacher), rows), &device);
-        let loss = logits_kd(s.clone(), t, tau, false);
+        // With the unit matrix as head, hidden states are logits.
+        let head = Tensor::<A, 2>::eye(vocab, &device);
+        let loss = logits_kd((s.clone(), head.clone()), (t, head), tau, false);
         let expected = get(&file, &format!("kd.tau{tau}.loss")).1;
         close("loss", &host(loss.clone().inner()), &expected, 1e-5);
         let grads = loss.backward();

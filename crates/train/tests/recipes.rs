@@ -61,16 +61,21 @@ fn every_recipe_is_valid() {
 
 #[test]
 fn a_run_stopped_and_resumed_anywhere_ends_with_the_same_bytes() {
-    let recipe = recipe("mnli-smoke.toml", &[]);
+    ends_with_the_same_bytes(&recipe("mnli-smoke.toml", &[]), &[1, 5, 6, 13]);
+    // Stops in the quantisation warm-up, after it, and in a stage that keeps the optimiser.
+    ends_with_the_same_bytes(&recipe("a48-smoke.toml", &[]), &[2, 5, 9]);
+}
+
+fn ends_with_the_same_bytes(recipe: &Recipe, stops: &[usize]) {
     let total = recipe.total_steps();
     let dir = tempfile::tempdir().unwrap();
-    losses(&recipe, &dir.path().join("whole"));
+    losses(recipe, &dir.path().join("whole"));
     let bytes = |run: &str| std::fs::read(dir.path().join(run).join("final/model.safetensors"));
     let whole = bytes("whole").unwrap();
-    for stop_at in [1, 5, 6, 13, total - 1] {
+    for &stop_at in stops.iter().chain([&(total - 1)]) {
         let name = format!("stopped-{stop_at}");
         let out = dir.path().join(&name);
-        let run = RunDir::create_at(out.clone(), &recipe).unwrap();
+        let run = RunDir::create_at(out.clone(), recipe).unwrap();
         let stop = AtomicBool::new(false);
         let mut steps = 0;
         let mut observer = |event: &TrainEvent| {
@@ -79,7 +84,7 @@ fn a_run_stopped_and_resumed_anywhere_ends_with_the_same_bytes() {
                 stop.store(steps == stop_at, Ordering::Relaxed);
             }
         };
-        let result = train(&recipe, &run, DeviceKind::Cpu, &mut observer, &stop);
+        let result = train(recipe, &run, DeviceKind::Cpu, &mut observer, &stop);
         // The last step of a stage ends the stage: there is nothing to interrupt.
         if let Err(error) = result {
             assert!(matches!(error, TrainError::Interrupted { step, .. } if step == stop_at));
@@ -157,6 +162,84 @@ fn a_checkpoint_that_cannot_be_written_leaves_the_older_ones() {
     assert_eq!(run.newest_checkpoint().unwrap().unwrap().state.step, 5);
 }
 
+/// Lines of `metrics.jsonl` that hold `key`.
+fn logged(run: &RunDir, key: &str) -> Vec<serde_json::Value> {
+    let text = std::fs::read_to_string(run.metrics()).unwrap();
+    let lines = text
+        .lines()
+        .map(|l| serde_json::from_str::<serde_json::Value>(l).unwrap());
+    lines.filter(|line| line.get(key).is_some()).collect()
+}
+
+#[test]
+fn the_second_stage_of_a48_keeps_the_optimiser_and_is_sparse() {
+    let recipe = recipe("a48-smoke.toml", &["train.save_every=10"]);
+    let dir = tempfile::tempdir().unwrap();
+    losses(&recipe, &dir.path().join("run"));
+    let (run, _) = RunDir::open(&dir.path().join("run")).unwrap();
+    let state = run.newest_checkpoint().unwrap().unwrap().state;
+    assert_eq!((state.stage.as_str(), state.stage_step), ("a48", 2));
+    assert_eq!(
+        state.optim_step, 10,
+        "8 steps of the first stage and 2 of its own"
+    );
+    let lines = logged(&run, "sparsity/out");
+    let of = |stage: &str, key: &str| -> f64 {
+        let last = lines.iter().rfind(|line| line["stage"] == stage).unwrap();
+        last[key].as_f64().unwrap()
+    };
+    assert!(of("w158a8", "sparsity/out") < 0.1, "{lines:?}");
+    assert!((of("a48", "sparsity/out") - 0.5).abs() < 0.05, "{lines:?}");
+    assert!(of("a48", "sparsity/qkv") > of("w158a8", "sparsity/qkv"));
+    assert!(of("a48", "sparsity/activated") < of("w158a8", "sparsity/activated"));
+}
+
+#[test]
+fn surgery_reports_its_drift() {
+    let recipe = recipe("cpt-falcon-smoke.toml", &[]);
+    let dir = tempfile::tempdir().unwrap();
+    losses(&recipe, &dir.path().join("run"));
+    let (run, _) = RunDir::open(&dir.path().join("run")).unwrap();
+    let lines = logged(&run, "surgery/logits_rel");
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert_eq!(lines[0]["stage"], "cpt");
+    assert!(lines[0]["surgery/logits_rel"].as_f64().unwrap() > 0.01);
+    let top1 = lines[0]["surgery/top1"].as_f64().unwrap();
+    assert!((0.0..=1.0).contains(&top1));
+}
+
+#[test]
+fn quantisers_that_do_not_fit_are_reported_together() {
+    let text = std::fs::read_to_string(root().join("recipes/a48-smoke.toml")).unwrap();
+    let set = [
+        "stage.w158a8.quant.weights=absmean-group128",
+        "stage.w158a8.quant.qkv=top2:5+int8",
+        "stage.w158a8.quant.warmup=8",
+        "stage.w158a8.keep_optimizer=true",
+        "stage.w158a8.quant.kv_bits=5",
+        "stage.a48.ternary=false",
+    ];
+    let error = Recipe::parse(&text, "a48", &set.map(str::to_owned))
+        .unwrap_err()
+        .to_string();
+    for part in [
+        "stage[0].quant.weights: scales of 128 weights",
+        "stage[0].quant.qkv: 32 values are no multiple of 5",
+        "stage[0].quant.warmup",
+        "stage[0].keep_optimizer",
+        "stage[0].quant.kv_bits",
+        "stage[1].quant: needs `ternary = true`",
+    ] {
+        assert!(error.contains(part), "{part} is missing from {error}");
+    }
+    let set = ["stage.a48.quant.o=int5".to_owned()];
+    let error = Recipe::parse(&text, "a48", &set).unwrap_err().to_string();
+    assert!(
+        error.contains("int5") && error.contains("fp4-e2m1"),
+        "{error}"
+    );
+}
+
 #[test]
 fn a_run_folder_is_never_overwritten() {
     let recipe = recipe("mnli-smoke.toml", &[]);
@@ -196,7 +279,7 @@ fn accumulated_micro_batches_equal_one_batch() {
 /// Losses of the smoke recipes step by step; vector widths move them in the last digits.
 #[test]
 fn smoke_recipes_follow_their_pinned_curves() {
-    for name in ["mnli-smoke", "sst2-smoke", "cpt-falcon-smoke"] {
+    for name in ["mnli-smoke", "sst2-smoke", "cpt-falcon-smoke", "a48-smoke"] {
         let path = root().join(format!("crates/train/tests/curves/{name}.json"));
         let pinned: Vec<f32> =
             serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();

@@ -7,10 +7,15 @@ use burn::backend::autodiff::{
     grads::Gradients,
     ops::{Backward, Ops as Node, OpsKind},
 };
-use burn::tensor::{Int, Tensor, TensorPrimitive, backend::BackendTypes};
+use burn::tensor::{Tensor, TensorPrimitive, backend::BackendTypes};
 use tritburn_quant::config::HiddenAct;
 
-use super::{AttentionShape, Int8Tokens, Kernels, Ops, Relation, TernaryWeight};
+use super::head::HeadLoss;
+use super::quant::blend;
+use super::{
+    AttentionShape, CacheQuant, HeadTarget, Kernels, LinearQuant, Ops, QuantActs, QuantWeight,
+    Relation,
+};
 
 type Primitive<B> = <B as BackendTypes>::FloatTensorPrimitive;
 
@@ -39,17 +44,26 @@ fn register<B: burn::tensor::backend::Backend, const N: usize>(
 pub(super) fn bit_linear_forward<B: Kernels>(
     x: Tensor<B, 2>,
     weight: Tensor<B, 2>,
-) -> (Tensor<B, 2>, Int8Tokens<B>, TernaryWeight<B>) {
-    let x = B::int8_tokens(x);
-    let w = B::ternary(weight);
-    (B::code_matmul(&x, &w), x, w)
+    quant: LinearQuant,
+) -> (Tensor<B, 2>, QuantActs<B>, QuantWeight<B>) {
+    let mut xq = B::quantise_acts(x.clone(), quant.act);
+    let mut wq = B::quantise_weight(weight.clone(), quant.weight);
+    if quant.lambda < 1.0 {
+        let codes = blend(x, xq.codes * xq.step.clone(), quant.lambda);
+        let step = xq.step.ones_like();
+        xq = QuantActs { codes, step };
+        let scale = Tensor::ones([1, 1], &weight.device());
+        let codes = blend(weight, wq.dense(), quant.lambda);
+        wq = QuantWeight { codes, scale };
+    }
+    (B::code_matmul(&xq, &wq), xq, wq)
 }
 
 #[derive(Debug)]
 struct BitLinear;
 
 impl<B: Kernels> Backward<B, 2> for BitLinear {
-    type State = (Int8Tokens<B>, TernaryWeight<B>);
+    type State = (QuantActs<B>, QuantWeight<B>);
 
     fn backward(
         self,
@@ -65,6 +79,24 @@ impl<B: Kernels> Backward<B, 2> for BitLinear {
             node.parents.map(|p| p.map(|p| p.id)),
             [raw(grad_x), raw(grad_w)],
         );
+    }
+}
+
+/// A quantiser that lets the gradient pass.
+#[derive(Debug)]
+struct StraightThrough;
+
+impl<B: Kernels> Backward<B, 1> for StraightThrough {
+    type State = ();
+
+    fn backward(
+        self,
+        node: Node<Self::State, 1>,
+        grads: &mut Gradients,
+        _checkpointer: &mut Checkpointer,
+    ) {
+        let grad = grads.consume::<B>(&node.node);
+        register::<B, _>(grads, node.parents.map(|p| p.map(|p| p.id)), [grad]);
     }
 }
 
@@ -157,40 +189,24 @@ impl<B: Kernels> Backward<B, 3> for Attention {
 }
 
 #[derive(Debug)]
-struct Nll;
+struct HeadLossNode;
 
-impl<B: Kernels> Backward<B, 1> for Nll {
-    type State = (Tensor<B, 2>, Tensor<B, 1, Int>);
-
-    fn backward(
-        self,
-        node: Node<Self::State, 1>,
-        grads: &mut Gradients,
-        _checkpointer: &mut Checkpointer,
-    ) {
-        let (logits, targets) = node.state;
-        let grad = wrap::<B, 1>(grads.consume::<B>(&node.node));
-        let grad = B::nll_grad(logits, targets, grad);
-        register::<B, _>(grads, node.parents.map(|p| p.map(|p| p.id)), [raw(grad)]);
-    }
-}
-
-#[derive(Debug)]
-struct Kl;
-
-impl<B: Kernels> Backward<B, 1> for Kl {
-    type State = (Tensor<B, 2>, Tensor<B, 2>, f32);
+impl<B: Kernels> Backward<B, 2> for HeadLossNode {
+    type State = HeadLoss<B>;
 
     fn backward(
         self,
-        node: Node<Self::State, 1>,
+        node: Node<Self::State, 2>,
         grads: &mut Gradients,
         _checkpointer: &mut Checkpointer,
     ) {
-        let (student, teacher, temperature) = node.state;
         let grad = wrap::<B, 1>(grads.consume::<B>(&node.node));
-        let grad = B::kl_grad(student, teacher, temperature, grad);
-        register::<B, _>(grads, node.parents.map(|p| p.map(|p| p.id)), [raw(grad)]);
+        let (grad_hidden, grad_head) = node.state.backward(grad);
+        register::<B, _>(
+            grads,
+            node.parents.map(|p| p.map(|p| p.id)),
+            [raw(grad_hidden), raw(grad_head)],
+        );
     }
 }
 
@@ -214,10 +230,24 @@ impl<B: Kernels> Backward<B, 1> for RelationKl {
 }
 
 impl<B: Kernels, C: CheckpointStrategy> Ops for Autodiff<B, C> {
-    fn bit_linear(x: Tensor<Self, 2>, weight: Tensor<Self, 2>) -> Tensor<Self, 2> {
+    fn cache_quant(x: Tensor<Self, 2>, quant: CacheQuant) -> Tensor<Self, 2> {
+        let x = raw(x);
+        let y = raw(<B as Kernels>::cache_quant(wrap(x.primitive), quant));
+        let prep = Backward::<B, 1>::prepare::<C>(StraightThrough, [x.node]);
+        wrap(match prep.compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish((), y),
+            OpsKind::UnTracked(prep) => prep.finish(y),
+        })
+    }
+
+    fn bit_linear(
+        x: Tensor<Self, 2>,
+        weight: Tensor<Self, 2>,
+        quant: LinearQuant,
+    ) -> Tensor<Self, 2> {
         let (x, weight) = (raw(x), raw(weight));
-        let (y, xq, wq) =
-            bit_linear_forward::<B>(wrap(x.primitive.clone()), wrap(weight.primitive.clone()));
+        let (xi, wi) = (wrap(x.primitive.clone()), wrap(weight.primitive.clone()));
+        let (y, xq, wq) = bit_linear_forward::<B>(xi, wi, quant);
         let prep = Backward::<B, 2>::prepare::<C>(BitLinear, [x.node, weight.node]);
         wrap(match prep.compute_bound().stateful() {
             OpsKind::Tracked(prep) => prep.finish((xq, wq), raw(y)),
@@ -290,26 +320,31 @@ impl<B: Kernels, C: CheckpointStrategy> Ops for Autodiff<B, C> {
         })
     }
 
-    fn nll(logits: Tensor<Self, 2>, targets: Tensor<Self, 1, Int>) -> Tensor<Self, 1> {
-        let (logits, targets) = (raw(logits), targets.inner());
-        let li = wrap::<B, 2>(logits.primitive.clone());
-        let y = raw(<B as Kernels>::nll(li.clone(), targets.clone()));
-        let prep = Backward::<B, 1>::prepare::<C>(Nll, [logits.node]);
+    fn head_loss(
+        hidden: Tensor<Self, 2>,
+        head: Tensor<Self, 2>,
+        target: HeadTarget<Self>,
+    ) -> Tensor<Self, 1> {
+        let (hidden, head) = (raw(hidden), raw(head));
+        let inner = |x: Tensor<Self, 2>| wrap::<B, 2>(raw(x).primitive);
+        let target = match target {
+            HeadTarget::Tokens(tokens) => HeadTarget::Tokens(tokens.inner()),
+            HeadTarget::Teacher {
+                hidden,
+                head,
+                temperature,
+            } => HeadTarget::Teacher {
+                hidden: inner(hidden),
+                head: inner(head),
+                temperature,
+            },
+        };
+        let (hi, wi) = (wrap(hidden.primitive.clone()), wrap(head.primitive.clone()));
+        let (loss, kept) = HeadLoss::forward(hi, wi, target);
+        let prep = Backward::<B, 2>::prepare::<C>(HeadLossNode, [hidden.node, head.node]);
         wrap(match prep.compute_bound().stateful() {
-            OpsKind::Tracked(prep) => prep.finish((li, targets), y),
-            OpsKind::UnTracked(prep) => prep.finish(y),
-        })
-    }
-
-    fn kl(student: Tensor<Self, 2>, teacher: Tensor<Self, 2>, temperature: f32) -> Tensor<Self, 1> {
-        let student = raw(student);
-        let ti = wrap::<B, 2>(raw(teacher).primitive);
-        let si = wrap::<B, 2>(student.primitive.clone());
-        let y = raw(<B as Kernels>::kl(si.clone(), ti.clone(), temperature));
-        let prep = Backward::<B, 1>::prepare::<C>(Kl, [student.node]);
-        wrap(match prep.compute_bound().stateful() {
-            OpsKind::Tracked(prep) => prep.finish((si, ti, temperature), y),
-            OpsKind::UnTracked(prep) => prep.finish(y),
+            OpsKind::Tracked(prep) => prep.finish(kept, raw(loss)),
+            OpsKind::UnTracked(prep) => prep.finish(raw(loss)),
         })
     }
 

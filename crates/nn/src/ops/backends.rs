@@ -1,10 +1,11 @@
 //! Which backends the operations run on.
 
 use burn::backend::{Flex, NdArray};
-use burn::tensor::{Int, Tensor};
+use burn::tensor::Tensor;
 use tritburn_quant::config::HiddenAct;
 
-use super::{AttentionShape, Kernels, Ops, Relation};
+use super::head::HeadLoss;
+use super::{AttentionShape, CacheQuant, HeadTarget, Kernels, LinearQuant, Ops, Relation};
 
 impl Kernels for NdArray {}
 
@@ -18,8 +19,16 @@ impl Kernels for burn::backend::Cuda {}
 macro_rules! plain_ops {
     ($backend:ty) => {
         impl Ops for $backend {
-            fn bit_linear(x: Tensor<Self, 2>, weight: Tensor<Self, 2>) -> Tensor<Self, 2> {
-                super::autodiff::bit_linear_forward(x, weight).0
+            fn bit_linear(
+                x: Tensor<Self, 2>,
+                weight: Tensor<Self, 2>,
+                quant: LinearQuant,
+            ) -> Tensor<Self, 2> {
+                super::autodiff::bit_linear_forward(x, weight, quant).0
+            }
+
+            fn cache_quant(x: Tensor<Self, 2>, quant: CacheQuant) -> Tensor<Self, 2> {
+                <Self as Kernels>::cache_quant(x, quant)
             }
 
             fn rms_norm(x: Tensor<Self, 2>, weight: Tensor<Self, 1>, eps: f64) -> Tensor<Self, 2> {
@@ -52,16 +61,12 @@ macro_rules! plain_ops {
                 <Self as Kernels>::causal_attention(q, k, v, shape)
             }
 
-            fn nll(logits: Tensor<Self, 2>, targets: Tensor<Self, 1, Int>) -> Tensor<Self, 1> {
-                <Self as Kernels>::nll(logits, targets)
-            }
-
-            fn kl(
-                student: Tensor<Self, 2>,
-                teacher: Tensor<Self, 2>,
-                temperature: f32,
+            fn head_loss(
+                hidden: Tensor<Self, 2>,
+                head: Tensor<Self, 2>,
+                target: HeadTarget<Self>,
             ) -> Tensor<Self, 1> {
-                <Self as Kernels>::kl(student, teacher, temperature)
+                HeadLoss::forward(hidden, head, target).0
             }
 
             fn relation_kl(

@@ -5,6 +5,7 @@
 
 mod attention;
 mod loss;
+mod quantise;
 mod rows;
 mod tile;
 
@@ -12,10 +13,10 @@ use burn::backend::Flex;
 use burn::backend::flex::FlexTensor;
 use burn::tensor::{Int, Shape, Tensor, TensorData};
 use tritburn_quant::config::HiddenAct;
+use tritburn_quant::scheme::{ActQuant, Granularity, Grid, WeightQuant};
 
 use super::{
-    AdamWStep, AttentionGrads, AttentionShape, Int8Tokens, Kernels, Relation, TernaryWeight,
-    reference,
+    AdamWStep, AttentionGrads, AttentionShape, Kernels, QuantActs, QuantWeight, Relation, quant,
 };
 
 /// Compiles a loop for the widest vectors that the machine has, and runs it.
@@ -74,41 +75,63 @@ fn scale_rows(y: Tensor<Flex, 2>, step: &Tensor<Flex, 2>, scale: f32) -> Tensor<
 }
 
 impl Kernels for Flex {
-    fn ternary(weight: Tensor<Self, 2>) -> TernaryWeight<Self> {
-        let shape = weight.dims();
+    fn quantise_weight(weight: Tensor<Self, 2>, quant: WeightQuant) -> QuantWeight<Self> {
+        let [out, width] = weight.dims();
+        if quant == WeightQuant::None || out * width == 0 {
+            return quant::weight(weight, quant);
+        }
         let weight = contiguous(weight);
-        let scale = tritburn_quant::ternary::absmean(values(&weight));
-        let codes = rows::ternary(values(&weight), scale);
-        TernaryWeight {
-            codes: tensor(codes, shape),
-            scale: tensor(vec![scale], [1, 1]),
+        if quant == WeightQuant::Absmean {
+            let scale = tritburn_quant::ternary::absmean(values(&weight));
+            let codes = rows::ternary(values(&weight), scale);
+            return QuantWeight {
+                codes: tensor(codes, [out, width]),
+                scale: tensor(vec![scale], [1, 1]),
+            };
+        }
+        let (codes, scales) = quantise::weight(values(&weight), width, quant);
+        let shape = match quant.granularity() {
+            Granularity::Tensor => [1, 1],
+            Granularity::Row => [out, 1],
+            Granularity::Group(size) => [out, width / size],
+        };
+        QuantWeight {
+            codes: tensor(codes, [out, width]),
+            scale: tensor(scales, shape),
         }
     }
 
-    fn int8_tokens(x: Tensor<Self, 2>) -> Int8Tokens<Self> {
+    fn quantise_acts(x: Tensor<Self, 2>, quant: ActQuant) -> QuantActs<Self> {
         let [tokens, features] = x.dims();
-        if tokens * features == 0 {
-            return reference::token_absmax_int8(x);
+        if quant.grid == Grid::None || tokens * features == 0 {
+            return quant::acts(x, quant);
         }
         let x = contiguous(x);
-        let (codes, step) = rows::int8_tokens(values(&x), features);
-        Int8Tokens {
+        let (codes, step) = if quant == ActQuant::INT8 {
+            rows::int8_tokens(values(&x), features)
+        } else {
+            quantise::acts(values(&x), features, quant)
+        };
+        QuantActs {
             codes: tensor(codes, [tokens, features]),
             step: tensor(step, [tokens, 1]),
         }
     }
 
-    fn code_matmul(x: &Int8Tokens<Self>, weight: &TernaryWeight<Self>) -> Tensor<Self, 2> {
+    fn code_matmul(x: &QuantActs<Self>, weight: &QuantWeight<Self>) -> Tensor<Self, 2> {
+        if weight.scale.dims() != [1, 1] {
+            return quant::code_matmul(x, weight);
+        }
         let y = x.codes.clone().matmul(weight.codes.clone().transpose());
         scale_rows(y, &x.step, values(&contiguous(weight.scale.clone()))[0])
     }
 
     fn code_matmul_grad(
-        x: Int8Tokens<Self>,
-        weight: TernaryWeight<Self>,
+        x: QuantActs<Self>,
+        weight: QuantWeight<Self>,
         grad: Tensor<Self, 2>,
     ) -> (Tensor<Self, 2>, Tensor<Self, 2>) {
-        let grad_x = grad.clone().matmul(weight.codes * weight.scale);
+        let grad_x = grad.clone().matmul(weight.dense());
         let grad_w = scale_rows(grad, &x.step, 1.0).transpose().matmul(x.codes);
         (grad_x, grad_w)
     }

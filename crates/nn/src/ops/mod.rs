@@ -14,29 +14,15 @@
 mod autodiff;
 mod backends;
 mod flex;
+mod head;
+mod quant;
 mod reference;
 
 use burn::tensor::{Int, Tensor, backend::Backend};
-pub use reference::{ternary_absmean, token_absmax_int8};
+pub use head::HeadTarget;
+pub use quant::{CacheQuant, LinearQuant, QuantActs, QuantWeight};
 use tritburn_quant::config::HiddenAct;
-
-/// A ternary weight: `codes · scale` approximates the master weight.
-#[derive(Debug, Clone)]
-pub struct TernaryWeight<B: Backend> {
-    /// `[out, in]`, each −1, 0 or +1.
-    pub codes: Tensor<B, 2>,
-    /// `[1, 1]`, the absmean.
-    pub scale: Tensor<B, 2>,
-}
-
-/// Activations on the INT8 grid: `codes · step` approximates the input.
-#[derive(Debug, Clone)]
-pub struct Int8Tokens<B: Backend> {
-    /// `[tokens, in]`, whole numbers from −128 to 127.
-    pub codes: Tensor<B, 2>,
-    /// `[tokens, 1]`, absmax / 127 of each token.
-    pub step: Tensor<B, 2>,
-}
+use tritburn_quant::scheme::{ActQuant, WeightQuant};
 
 /// Shape of a multi-head attention over `batch` sequences of `seq` tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,32 +69,38 @@ pub type AttentionGrads<B> = (Tensor<B, 2>, Tensor<B, 2>, Tensor<B, 2>);
 /// Tensors are `[tokens, features]`; batch and sequence are one dimension wherever an operation
 /// does not mix tokens.
 pub trait Kernels: Backend {
-    /// Ternary codes and absmean of a weight `[out, in]` (BitNet b1.58 §2).
+    /// Codes and scales of a weight `[out, in]`.
     #[must_use]
-    fn ternary(weight: Tensor<Self, 2>) -> TernaryWeight<Self> {
-        reference::ternary_absmean(weight)
+    fn quantise_weight(weight: Tensor<Self, 2>, quant: WeightQuant) -> QuantWeight<Self> {
+        quant::weight(weight, quant)
     }
 
-    /// INT8 codes of each token (BitNet b1.58, absmax per token).
+    /// Codes of each token. The Hadamard transform is not part of it.
     #[must_use]
-    fn int8_tokens(x: Tensor<Self, 2>) -> Int8Tokens<Self> {
-        reference::token_absmax_int8(x)
+    fn quantise_acts(x: Tensor<Self, 2>, quant: ActQuant) -> QuantActs<Self> {
+        quant::acts(x, quant)
     }
 
-    /// `Σ codes·codes` of every token and output, times `step · scale`: `[tokens, out]`.
+    /// `Σ codes·codes` of every token and output, times step and scale: `[tokens, out]`.
     #[must_use]
-    fn code_matmul(x: &Int8Tokens<Self>, weight: &TernaryWeight<Self>) -> Tensor<Self, 2> {
-        reference::code_matmul(x, weight)
+    fn code_matmul(x: &QuantActs<Self>, weight: &QuantWeight<Self>) -> Tensor<Self, 2> {
+        quant::code_matmul(x, weight)
     }
 
     /// Gradients of [`Kernels::code_matmul`] for the unquantised input and weight (STE).
     #[must_use]
     fn code_matmul_grad(
-        x: Int8Tokens<Self>,
-        weight: TernaryWeight<Self>,
+        x: QuantActs<Self>,
+        weight: QuantWeight<Self>,
         grad: Tensor<Self, 2>,
     ) -> (Tensor<Self, 2>, Tensor<Self, 2>) {
-        reference::code_matmul_grad(x, weight, grad)
+        quant::code_matmul_grad(x, weight, grad)
+    }
+
+    /// Heads `[batch · seq, heads · head_dim]` as the cache gives them back (BitNet a4.8, §3.1).
+    #[must_use]
+    fn cache_quant(x: Tensor<Self, 2>, quant: CacheQuant) -> Tensor<Self, 2> {
+        quant::cache(x, quant)
     }
 
     /// `x · rsqrt(mean(x²) + eps) · weight` over the last dimension; `weight` is `[features]`.
@@ -282,13 +274,21 @@ pub struct AdamWStep {
 
 /// The operations that modules call: differentiable where the backend is.
 pub trait Ops: Backend {
-    /// BitLinear without a norm: `Q_int8(x) · Q_ternary(weight)ᵀ`, `x` `[tokens, in]`, `weight`
+    /// BitLinear without a norm: `Q_act(x) · Q_weight(weight)ᵀ`, `x` `[tokens, in]`, `weight`
     /// `[out, in]` (BitNet b1.58 §2).
     ///
-    /// The product runs over whole-number codes, so it is exact in f32 up to 131,072 inputs, and
-    /// is scaled once at the end: the packed integer kernels give the same bits. Gradients pass
-    /// both quantisers unchanged (STE) and see the quantised operands.
-    fn bit_linear(x: Tensor<Self, 2>, weight: Tensor<Self, 2>) -> Tensor<Self, 2>;
+    /// The product runs over whole-number codes, so with one scale a matrix or a row it is exact in
+    /// f32 up to 131,072 inputs, and is scaled once at the end: the packed integer kernels give the
+    /// same bits. Gradients pass quantisers and masks unchanged (STE) and see the quantised
+    /// operands.
+    fn bit_linear(
+        x: Tensor<Self, 2>,
+        weight: Tensor<Self, 2>,
+        quant: LinearQuant,
+    ) -> Tensor<Self, 2>;
+
+    /// See [`Kernels::cache_quant`]. The gradient passes unchanged.
+    fn cache_quant(x: Tensor<Self, 2>, quant: CacheQuant) -> Tensor<Self, 2>;
 
     /// See [`Kernels::rms_norm`].
     fn rms_norm(x: Tensor<Self, 2>, weight: Tensor<Self, 1>, eps: f64) -> Tensor<Self, 2>;
@@ -312,11 +312,16 @@ pub trait Ops: Backend {
         shape: AttentionShape,
     ) -> Tensor<Self, 2>;
 
-    /// See [`Kernels::nll`].
-    fn nll(logits: Tensor<Self, 2>, targets: Tensor<Self, 1, Int>) -> Tensor<Self, 1>;
-
-    /// See [`Kernels::kl`]. No gradient flows to the teacher.
-    fn kl(student: Tensor<Self, 2>, teacher: Tensor<Self, 2>, temperature: f32) -> Tensor<Self, 1>;
+    /// Loss of each row of `hidden` `[rows, width]` under the output head `[vocab, width]`, against
+    /// tokens or a teacher, to whom no gradient flows.
+    ///
+    /// Logits are made in chunks of rows and, where there is more than one chunk, again in the
+    /// backward pass, so that memory does not grow with `rows · vocab`.
+    fn head_loss(
+        hidden: Tensor<Self, 2>,
+        head: Tensor<Self, 2>,
+        target: HeadTarget<Self>,
+    ) -> Tensor<Self, 1>;
 
     /// See [`Kernels::relation_kl`]. No gradient flows to the teacher.
     fn relation_kl(

@@ -2,53 +2,15 @@
 //! versions are compared with.
 
 use burn::tensor::{IndexingUpdateOp, Int, Tensor, activation, backend::Backend};
-use tritburn_quant::{config::HiddenAct, ternary::EPS};
+use tritburn_quant::config::HiddenAct;
 
-use super::{AdamWStep, AttentionGrads, AttentionShape, Int8Tokens, Relation, TernaryWeight};
+use super::{AdamWStep, AttentionGrads, AttentionShape, Relation};
 
 /// Probabilities of relations are clamped from below before the logarithm (BitDistill Algorithm 1).
 pub(super) const MIN_PROBABILITY: f64 = 1e-8;
 
 /// Norms are clamped from below when states are normalised, as in PyTorch's `normalize`.
 pub(super) const MIN_NORM: f64 = 1e-12;
-
-/// `clamp(round(W · 1/γ), −1, 1)` with `γ = max(mean|W|, 1e-5)` over the whole matrix (BitNet
-/// b1.58 §2; rounding half to even, γ in f32).
-#[must_use]
-pub fn ternary_absmean<B: Backend>(weight: Tensor<B, 2>) -> TernaryWeight<B> {
-    let scale = weight.clone().abs().mean().clamp_min(EPS).reshape([1, 1]);
-    let codes = (weight * scale.clone().recip()).round().clamp(-1.0, 1.0);
-    TernaryWeight { codes, scale }
-}
-
-/// `clamp(round(x · 127/γ), −128, 127)` with `γ = max(max|x|, 1e-5)` of each token (BitNet b1.58,
-/// training code listing; rounding half to even).
-#[must_use]
-pub fn token_absmax_int8<B: Backend>(x: Tensor<B, 2>) -> Int8Tokens<B> {
-    let absmax = x.clone().abs().max_dim(1).clamp_min(EPS);
-    let codes = (x * (absmax.clone().recip() * 127.0))
-        .round()
-        .clamp(-128.0, 127.0);
-    Int8Tokens {
-        codes,
-        step: absmax / 127.0,
-    }
-}
-
-pub(super) fn code_matmul<B: Backend>(x: &Int8Tokens<B>, w: &TernaryWeight<B>) -> Tensor<B, 2> {
-    let y = x.codes.clone().matmul(w.codes.clone().transpose());
-    y * (x.step.clone() * w.scale.clone())
-}
-
-pub(super) fn code_matmul_grad<B: Backend>(
-    x: Int8Tokens<B>,
-    w: TernaryWeight<B>,
-    grad: Tensor<B, 2>,
-) -> (Tensor<B, 2>, Tensor<B, 2>) {
-    let grad_x = grad.clone().matmul(w.codes * w.scale);
-    let grad_w = (grad * x.step).transpose().matmul(x.codes);
-    (grad_x, grad_w)
-}
 
 pub(super) fn rms_norm<B: Backend>(
     x: Tensor<B, 2>,

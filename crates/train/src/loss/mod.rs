@@ -4,25 +4,36 @@ mod relation;
 
 use burn::tensor::{Int, Tensor};
 pub use relation::{RelationShape, relation_loss};
-use tritburn_nn::ops::Ops;
+use tritburn_nn::ops::{HeadTarget, Ops};
 
-/// Mean negative log-likelihood of `targets` `[rows]` under `logits` `[rows, vocab]`.
+/// Mean negative log-likelihood of `targets` `[rows]` under `softmax(hidden · headᵀ)`; `hidden`
+/// `[rows, width]`, `head` `[vocab, width]`.
 #[must_use]
-pub fn cross_entropy<B: Ops>(logits: Tensor<B, 2>, targets: Tensor<B, 1, Int>) -> Tensor<B, 1> {
-    B::nll(logits, targets).mean()
+pub fn cross_entropy<B: Ops>(
+    hidden: Tensor<B, 2>,
+    head: Tensor<B, 2>,
+    targets: Tensor<B, 1, Int>,
+) -> Tensor<B, 1> {
+    B::head_loss(hidden, head, HeadTarget::Tokens(targets)).mean()
 }
 
 /// Mean over rows of KL(teacher ‖ student) of `softmax(logits / τ)` (BitDistill Eq. 9), times τ²
-/// where asked. No gradient flows to the teacher.
+/// where asked, as in the published code. Each side is hidden states `[rows, width]` and head
+/// `[vocab, width]`; no gradient flows to the teacher.
 #[must_use]
 #[allow(clippy::cast_possible_truncation)]
 pub fn logits_kd<B: Ops>(
-    student: Tensor<B, 2>,
-    teacher: Tensor<B, 2>,
+    (hidden, head): (Tensor<B, 2>, Tensor<B, 2>),
+    teacher: (Tensor<B, 2>, Tensor<B, 2>),
     temperature: f64,
     tau_squared: bool,
 ) -> Tensor<B, 1> {
-    let kl = B::kl(student, teacher, temperature as f32).mean();
+    let target = HeadTarget::Teacher {
+        hidden: teacher.0,
+        head: teacher.1,
+        temperature: temperature as f32,
+    };
+    let kl = B::head_loss(hidden, head, target).mean();
     if tau_squared {
         kl * (temperature * temperature)
     } else {

@@ -1,6 +1,6 @@
 //! What types cannot say: ranges, and references between sections.
 
-use super::{RecipeFile, StageKind, StageSection};
+use super::{QuantSection, RecipeFile, StageKind, StageSection, scratch_config, stage_config};
 
 /// Every problem, each starting with the path of its field.
 pub(super) fn problems(file: &RecipeFile) -> Vec<String> {
@@ -151,6 +151,21 @@ fn stage_problems(
     );
     say(stage.eps > 0.0, "eps", "must be positive");
     say(stage.clip >= 0.0, "clip", "must not be negative");
+    say(
+        stage.ternary || stage.quant == QuantSection::default(),
+        "quant",
+        "needs `ternary = true`",
+    );
+    say(
+        stage.quant.warmup < stage.steps.max(1),
+        "quant.warmup",
+        "must be shorter than steps: a stage ends fully quantised",
+    );
+    say(
+        !stage.keep_optimizer || stage.from != "init",
+        "keep_optimizer",
+        "needs `from` to name the stage that ran the optimiser",
+    );
     if stage.kind == StageKind::Lm {
         say(stage.seq_len > 1, "seq_len", "must be at least 2");
         say(
@@ -159,6 +174,16 @@ fn stage_problems(
             "is longer than model.max_position_embeddings",
         );
     }
+    if stage.ternary && file.model.path.is_empty() {
+        let config = stage_config(&scratch_config(&file.model), stage);
+        let found = config.quant_problems(&stage.quant.scheme());
+        out.extend(found.iter().map(|p| format!("{at}.{p}")));
+    }
+    let mut say = |ok: bool, key: &str, message: &str| {
+        if !ok {
+            out.push(format!("{at}.{key}: {message}"));
+        }
+    };
     if stage.kind == StageKind::Distill {
         let d = &stage.distill;
         say(

@@ -3,8 +3,9 @@
 use serde::{Deserialize, Serialize};
 use tritburn_data::TaskConfig;
 use tritburn_quant::config::{HiddenAct, SubNorm};
+use tritburn_quant::scheme::{ActQuant, Preset, QuantScheme, WeightQuant};
 
-use crate::schedule::Schedule;
+use crate::schedule::{LambdaSchedule, Schedule};
 
 /// A whole recipe.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -198,10 +199,13 @@ pub struct StageSection {
     pub kind: StageKind,
     /// Stage whose weights it starts from; `init` for the model section's.
     pub from: String,
-    /// Whether projections are ternary.
+    /// Whether projections are quantised.
     pub ternary: bool,
     /// Norm layout; a layout that the source lacks is SubLN surgery (new norms start at one).
     pub sub_norm: SubNorm,
+    /// Whether the optimiser goes on with the moments that `from` ended with, as BitNet a4.8 does
+    /// between its two stages.
+    pub keep_optimizer: bool,
     /// Optimiser steps.
     pub steps: usize,
     /// Rows of a micro-batch.
@@ -224,6 +228,8 @@ pub struct StageSection {
     pub eps: f64,
     /// Global gradient norm is clipped to this; 0 for no clipping.
     pub clip: f64,
+    /// How projections are quantised, where not as in BitNet b1.58.
+    pub quant: QuantSection,
     /// Distillation terms.
     pub distill: DistillSection,
 }
@@ -236,6 +242,7 @@ impl Default for StageSection {
             from: "init".into(),
             ternary: false,
             sub_norm: SubNorm::None,
+            keep_optimizer: false,
             steps: 0,
             batch_size: 32,
             grad_accum: 1,
@@ -247,7 +254,58 @@ impl Default for StageSection {
             betas: [0.9, 0.95],
             eps: 1e-8,
             clip: 1.0,
+            quant: QuantSection::default(),
             distill: DistillSection::default(),
+        }
+    }
+}
+
+/// `[stage.quant]`: a preset, and what differs from it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct QuantSection {
+    /// b1, b1.58, a4.8, a4.8-fp4, q-sparse, v2 or v2-a4.
+    pub preset: Preset,
+    /// Quantiser of weights.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weights: Option<WeightQuant>,
+    /// Quantiser of the input of q, k and v.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub qkv: Option<ActQuant>,
+    /// Quantiser of the input of o.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub o: Option<ActQuant>,
+    /// Quantiser of the input of gate and up.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gate_up: Option<ActQuant>,
+    /// Quantiser of the input of down.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub down: Option<ActQuant>,
+    /// Bits of queries.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub q_bits: Option<u8>,
+    /// Bits of the key and value cache.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kv_bits: Option<u8>,
+    /// Steps over which λ rises to 1; 0 for full quantisation from the start.
+    pub warmup: usize,
+    /// How λ rises.
+    pub lambda: LambdaSchedule,
+}
+
+impl QuantSection {
+    /// The quantisers it asks for.
+    #[must_use]
+    pub fn scheme(&self) -> QuantScheme {
+        let base = QuantScheme::from(self.preset);
+        QuantScheme {
+            weights: self.weights.unwrap_or(base.weights),
+            qkv: self.qkv.unwrap_or(base.qkv),
+            o: self.o.unwrap_or(base.o),
+            gate_up: self.gate_up.unwrap_or(base.gate_up),
+            down: self.down.unwrap_or(base.down),
+            q_bits: self.q_bits.or(base.q_bits),
+            kv_bits: self.kv_bits.or(base.kv_bits),
         }
     }
 }

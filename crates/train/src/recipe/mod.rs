@@ -7,11 +7,11 @@ mod parse;
 use std::path::Path;
 
 pub use file::{
-    DataSection, DistillSection, ModelSection, RecipeFile, RelationForm, StageKind, StageSection,
-    TokenizerSection, TrainSection,
+    DataSection, DistillSection, ModelSection, QuantSection, RecipeFile, RelationForm, StageKind,
+    StageSection, TokenizerSection, TrainSection,
 };
 use tritburn_data::TaskSpec;
-use tritburn_quant::config::{ModelConfig, QuantizationConfig, QuantizationMode, SubNorm};
+use tritburn_quant::config::{ModelConfig, QuantizationMode};
 
 use crate::error::{Result, TrainError};
 
@@ -83,9 +83,9 @@ impl Recipe {
     }
 }
 
-/// Architecture of the `[model]` section for a vocabulary.
+/// Architecture of the `[model]` section, before it has a vocabulary.
 #[must_use]
-pub fn scratch_config(model: &ModelSection, tokenizer: &tritburn_data::Tokenizer) -> ModelConfig {
+pub fn scratch_config(model: &ModelSection) -> ModelConfig {
     ModelConfig {
         architectures: vec!["LlamaForCausalLM".into()],
         model_type: "llama".into(),
@@ -95,16 +95,16 @@ pub fn scratch_config(model: &ModelSection, tokenizer: &tritburn_data::Tokenizer
         num_attention_heads: model.num_attention_heads,
         num_key_value_heads: model.num_key_value_heads,
         head_dim: None,
-        vocab_size: tokenizer.vocab_size(),
+        vocab_size: 0,
         max_position_embeddings: model.max_position_embeddings,
         rope_theta: model.rope_theta,
         rms_norm_eps: model.rms_norm_eps,
         hidden_act: model.hidden_act,
         tie_word_embeddings: model.tie_word_embeddings,
         attention_bias: false,
-        bos_token_id: tokenizer.bos(),
-        eos_token_id: Some(tokenizer.eos()),
-        pad_token_id: Some(tokenizer.pad()),
+        bos_token_id: None,
+        eos_token_id: None,
+        pad_token_id: None,
         quantization_config: None,
         tritburn: None,
     }
@@ -112,12 +112,12 @@ pub fn scratch_config(model: &ModelSection, tokenizer: &tritburn_data::Tokenizer
 
 /// `base` with the norm layout and quantisation of a stage.
 #[must_use]
-pub fn stage_config(base: &ModelConfig, ternary: bool, sub_norm: SubNorm) -> ModelConfig {
+pub fn stage_config(base: &ModelConfig, stage: &StageSection) -> ModelConfig {
     let mut config = base.clone();
-    if config.sub_norm() != sub_norm {
-        config.set_sub_norm(sub_norm);
+    if config.sub_norm() != stage.sub_norm {
+        config.set_sub_norm(stage.sub_norm);
     }
-    config.quantization_config =
-        ternary.then(|| QuantizationConfig::bitnet(QuantizationMode::Online));
+    let scheme = stage.ternary.then(|| stage.quant.scheme());
+    config.set_quant(scheme, QuantizationMode::Online);
     config
 }

@@ -1,0 +1,252 @@
+//! The quantisers in burn's plain tensor operations, and what they make.
+
+use burn::tensor::{Bool, Tensor, backend::Backend};
+use tritburn_quant::act::fp4::{E1M2, E2M1, Fp4};
+use tritburn_quant::act::int4::SQRT_7;
+use tritburn_quant::kv;
+use tritburn_quant::scheme::{ActQuant, Granularity, Grid, TopK, WeightQuant};
+use tritburn_quant::ternary::EPS;
+
+/// How a projection is quantised.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LinearQuant {
+    /// Quantiser of the weight.
+    pub weight: WeightQuant,
+    /// Quantiser of the input.
+    pub act: ActQuant,
+    /// λ of the warm-up: operands are `x + λ·(Q(x) − x)`. 1 is full quantisation.
+    pub lambda: f32,
+}
+
+impl LinearQuant {
+    /// Ternary weights and INT8 activations: BitNet b1.58.
+    pub const B158: Self = Self {
+        weight: WeightQuant::Absmean,
+        act: ActQuant::INT8,
+        lambda: 1.0,
+    };
+}
+
+/// A quantised weight: `codes · scale` approximates the master weight.
+#[derive(Debug, Clone)]
+pub struct QuantWeight<B: Backend> {
+    /// `[out, in]`, each −1, 0 or +1.
+    pub codes: Tensor<B, 2>,
+    /// `[1, 1]`, `[out, 1]`, or `[out, groups]` for groups of neighbours in a row.
+    pub scale: Tensor<B, 2>,
+}
+
+impl<B: Backend> QuantWeight<B> {
+    /// `codes · scale`, `[out, in]`.
+    #[must_use]
+    pub fn dense(self) -> Tensor<B, 2> {
+        let ([rows, cols], [_, groups]) = (self.codes.dims(), self.scale.dims());
+        if groups == 1 {
+            return self.codes * self.scale;
+        }
+        let codes = self.codes.reshape([rows, groups, cols / groups]);
+        (codes * self.scale.unsqueeze_dim(2)).reshape([rows, cols])
+    }
+}
+
+/// Quantised activations: `codes · step` approximates the input.
+#[derive(Debug, Clone)]
+pub struct QuantActs<B: Backend> {
+    /// `[tokens, in]`, whole numbers where the grid has any.
+    pub codes: Tensor<B, 2>,
+    /// `[tokens, 1]`.
+    pub step: Tensor<B, 2>,
+}
+
+/// How query, key or value heads pass through the cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CacheQuant {
+    /// 8, 4 or 3; with 3, the first position has 4.
+    pub bits: u8,
+    /// Width of a head.
+    pub head_dim: usize,
+    /// Tokens of each sequence.
+    pub seq: usize,
+}
+
+/// `x + λ·(q − x)`.
+pub(super) fn blend<B: Backend>(x: Tensor<B, 2>, q: Tensor<B, 2>, lambda: f32) -> Tensor<B, 2> {
+    x.clone() + (q - x) * lambda
+}
+
+/// See [`tritburn_quant::weight::quantise`].
+pub(super) fn weight<B: Backend>(w: Tensor<B, 2>, quant: WeightQuant) -> QuantWeight<B> {
+    let [rows, cols] = w.dims();
+    let one = [1, 1];
+    match quant {
+        WeightQuant::None => QuantWeight {
+            scale: Tensor::ones(one, &w.device()),
+            codes: w,
+        },
+        WeightQuant::B1 => {
+            let scale = w.clone().abs().mean().clamp_min(EPS).reshape(one);
+            let mean = w.clone().mean().reshape(one);
+            let positive = (w - mean).greater_elem(0.0).float();
+            QuantWeight {
+                codes: positive * 2.0 - 1.0,
+                scale,
+            }
+        }
+        _ => {
+            let runs = match quant.granularity() {
+                Granularity::Tensor => [1, rows * cols],
+                Granularity::Row => [rows, cols],
+                Granularity::Group(size) => [rows * (cols / size), size],
+            };
+            let w = w.reshape(runs);
+            let scale = w.clone().abs().mean_dim(1).clamp_min(EPS);
+            let codes = (w * scale.clone().recip()).round().clamp(-1.0, 1.0);
+            let scales = match quant.granularity() {
+                Granularity::Tensor => one,
+                Granularity::Row => [rows, 1],
+                Granularity::Group(size) => [rows, cols / size],
+            };
+            QuantWeight {
+                codes: codes.reshape([rows, cols]),
+                scale: scale.reshape(scales),
+            }
+        }
+    }
+}
+
+/// See [`tritburn_quant::act::TokenQuantiser`].
+pub(super) fn acts<B: Backend>(x: Tensor<B, 2>, quant: ActQuant) -> QuantActs<B> {
+    let survivors = quant.top_k.map(|k| survivors(x.clone(), k));
+    let before = quant.rescale.then(|| norm(x.clone()));
+    let QuantActs { codes, step } = grid(x, quant.grid);
+    let codes = match survivors {
+        Some(keep) => codes.mask_fill(keep.bool_not(), 0.0),
+        None => codes,
+    };
+    let Some(before) = before else {
+        return QuantActs { codes, step };
+    };
+    let after = norm(codes.clone()) * step.clone();
+    let nothing = after.clone().equal_elem(0.0);
+    let factor = (before / after).mask_fill(nothing, 1.0);
+    QuantActs {
+        codes,
+        step: step * factor,
+    }
+}
+
+fn norm<B: Backend>(x: Tensor<B, 2>) -> Tensor<B, 2> {
+    (x.clone() * x).sum_dim(1).sqrt()
+}
+
+fn grid<B: Backend>(x: Tensor<B, 2>, grid: Grid) -> QuantActs<B> {
+    let absmax = |x: &Tensor<B, 2>| x.clone().abs().max_dim(1).clamp_min(EPS);
+    match grid {
+        Grid::None => QuantActs {
+            step: Tensor::ones([x.dims()[0], 1], &x.device()),
+            codes: x,
+        },
+        Grid::Int8 => {
+            let absmax = absmax(&x);
+            let codes = (x * (absmax.clone().recip() * 127.0)).round();
+            QuantActs {
+                codes: codes.clamp(-128.0, 127.0),
+                step: absmax / 127.0,
+            }
+        }
+        Grid::Int4 => {
+            let beta = x.clone().abs().mean_dim(1).clamp_min(EPS);
+            let codes = (x * (beta.clone().recip() * SQRT_7)).round();
+            QuantActs {
+                codes: codes.clamp(-8.0, 7.0),
+                step: beta / SQRT_7,
+            }
+        }
+        Grid::Fp4E2m1 => fp4(x.clone(), absmax(&x), E2M1),
+        Grid::Fp4E1m2 => fp4(x.clone(), absmax(&x), E1M2),
+    }
+}
+
+fn fp4<B: Backend>(x: Tensor<B, 2>, absmax: Tensor<B, 2>, format: Fp4) -> QuantActs<B> {
+    let max = f32::from(format.max);
+    let fine = f32::from(format.fine_below);
+    let u = x * (absmax.clone().recip() * max);
+    let size = u.clone().abs();
+    let apart = size.clone().greater_equal_elem(fine).float()
+        + size.greater_equal_elem(2.0 * fine).float() * 2.0
+        + 1.0;
+    QuantActs {
+        codes: (u / apart.clone()).round() * apart,
+        step: absmax / max,
+    }
+}
+
+/// Halvings of the interval that holds the threshold: below the largest magnitude times 2⁻⁴⁰,
+/// magnitudes count as equal.
+const HALVINGS: usize = 40;
+
+/// True for the largest magnitudes of each run. By bisection, as GPU backends sort on the host.
+fn survivors<B: Backend>(x: Tensor<B, 2>, top_k: TopK) -> Tensor<B, 2, Bool> {
+    let [tokens, width] = x.dims();
+    let (kept, run) = top_k.run(width);
+    let size = x.abs().reshape([tokens * width / run.max(1), run]);
+    #[allow(clippy::cast_precision_loss)]
+    let kept = kept as f32;
+    // At least `kept` values are no smaller than `low`; fewer are no smaller than `high`.
+    let mut high = size.clone().max_dim(1) * 1.000_001;
+    let mut low = high.zeros_like();
+    for _ in 0..HALVINGS {
+        let middle = (low.clone() + high.clone()) * 0.5;
+        let above = size
+            .clone()
+            .greater_equal(middle.clone().expand(size.shape()));
+        let enough = above.float().sum_dim(1).greater_equal_elem(kept);
+        low = low.mask_where(enough.clone(), middle.clone());
+        high = middle.mask_where(enough, high);
+    }
+    size.clone()
+        .greater_equal(low.expand(size.shape()))
+        .reshape([tokens, width])
+}
+
+pub(super) fn code_matmul<B: Backend>(x: &QuantActs<B>, w: &QuantWeight<B>) -> Tensor<B, 2> {
+    let [_, groups] = w.scale.dims();
+    if groups > 1 {
+        let w = w.clone().dense();
+        return x.codes.clone().matmul(w.transpose()) * x.step.clone();
+    }
+    let y = x.codes.clone().matmul(w.codes.clone().transpose());
+    y * (x.step.clone() * w.scale.clone().transpose())
+}
+
+pub(super) fn code_matmul_grad<B: Backend>(
+    x: QuantActs<B>,
+    w: QuantWeight<B>,
+    grad: Tensor<B, 2>,
+) -> (Tensor<B, 2>, Tensor<B, 2>) {
+    let grad_x = grad.clone().matmul(w.dense());
+    let grad_w = (grad * x.step).transpose().matmul(x.codes);
+    (grad_x, grad_w)
+}
+
+/// See [`kv::quantise_head`].
+pub(super) fn cache<B: Backend>(x: Tensor<B, 2>, quant: CacheQuant) -> Tensor<B, 2> {
+    let [tokens, width] = x.dims();
+    let heads = width / quant.head_dim;
+    let x = x.reshape([tokens * heads, quant.head_dim]);
+    let round = |x: Tensor<B, 2>, bits: u8| {
+        let levels = kv::levels(bits);
+        let absmax = x.clone().abs().max_dim(1).clamp_min(EPS);
+        let codes = (x * (absmax.clone().recip() * levels)).round();
+        codes.clamp(-levels, levels) * (absmax / levels)
+    };
+    let all = round(x.clone(), quant.bits);
+    let first_bits = kv::bits_at(quant.bits, 0);
+    if first_bits == quant.bits {
+        return all.reshape([tokens, width]);
+    }
+    let shape = [tokens / quant.seq, quant.seq, width];
+    let first = round(x, first_bits).reshape(shape).narrow(1, 0, 1);
+    let rest = all.reshape(shape).narrow(1, 1, quant.seq - 1);
+    Tensor::cat(vec![first, rest], 1).reshape([tokens, width])
+}

@@ -1,0 +1,25 @@
+//! A look at what passes through the blocks, for measurements.
+
+use burn::tensor::{Tensor, backend::Backend};
+use tritburn_quant::scheme::Input;
+
+use crate::linear::BitLinear;
+
+/// Sees activations on their way. Every method may be left out.
+pub trait Probe<B: Backend> {
+    /// `x` `[tokens, in]` is about to enter `linear`, one of the projections that share `input`.
+    fn input(&mut self, input: Input, x: &Tensor<B, 2>, linear: &BitLinear<B>) {
+        let _ = (input, x, linear);
+    }
+
+    /// `gate` `[tokens, intermediate]` is about to pass the activation function.
+    fn gate(&mut self, gate: &Tensor<B, 2>) {
+        let _ = gate;
+    }
+}
+
+/// Sees nothing.
+#[derive(Debug, Clone, Copy)]
+pub struct Blind;
+
+impl<B: Backend> Probe<B> for Blind {}
