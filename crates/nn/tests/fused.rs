@@ -82,7 +82,7 @@ fn norms_agree() {
 #[test]
 fn gates_agree() {
     for shape in SHAPES {
-        for act in [HiddenAct::Silu, HiddenAct::Relu2] {
+        for act in [HiddenAct::Silu, HiddenAct::Relu2, HiddenAct::GeluTanh] {
             let inputs = [(random(shape), shape), (random(shape), shape)];
             let g = random(shape);
             let fused = run::<Flex>(&inputs, &g, |x| {

@@ -1,7 +1,7 @@
 //! Projections, ternary or dense, with or without a norm in front.
 
 use tritburn_kernels::ternary::gemm_all;
-use tritburn_kernels::{Activations, DenseMatrix, Exec, TernaryMatrix};
+use tritburn_kernels::{Activations, DenseMatrix, Exec, TernaryMatrix, ops};
 
 use super::norm::RmsNorm;
 
@@ -14,11 +14,13 @@ pub(crate) enum Weight {
     Ternary(TernaryMatrix),
 }
 
-/// `y = W · norm(x)`, without bias.
+/// `y = W · norm(x) + bias`.
 #[derive(Debug)]
 pub(crate) struct Linear {
     pub(crate) norm: Option<RmsNorm>,
     pub(crate) weight: Weight,
+    /// One value a row.
+    pub(crate) bias: Option<Vec<f32>>,
 }
 
 /// Buffers of [`project`].
@@ -74,9 +76,14 @@ pub(crate) fn project<const N: usize>(
     }
     if let Some(matrices) = ternary_without_norms(&outputs) {
         quantize(exec, x, width, norm, &mut scratch.activations);
+        let biases = outputs.each_ref().map(|(linear, _)| linear.bias.as_deref());
         let mut outs = outputs.map(|(_, out)| out.as_mut_slice()).into_iter();
         let mut products = matrices.map(|w| (w, outs.next().unwrap_or_default()));
-        return gemm_all(exec, &scratch.activations, &mut products);
+        gemm_all(exec, &scratch.activations, &mut products);
+        for (bias, (_, out)) in biases.into_iter().zip(products) {
+            add_bias(bias, out);
+        }
+        return;
     }
     let x = match norm {
         Some(norm) => {
@@ -107,6 +114,14 @@ pub(crate) fn project<const N: usize>(
                 None => w.gemm(exec, x, out),
             },
         }
+        add_bias(linear.bias.as_deref(), out);
+    }
+}
+
+fn add_bias(bias: Option<&[f32]>, out: &mut [f32]) {
+    let Some(bias) = bias else { return };
+    for row in out.chunks_exact_mut(bias.len()) {
+        ops::add(row, bias);
     }
 }
 

@@ -1,9 +1,11 @@
 //! The transformer: its parts, how they are loaded and how tokens go through them.
 
+mod attention;
 mod build;
 mod cache;
 mod clock;
 mod forward;
+mod gate;
 mod linear;
 mod norm;
 mod rope;

@@ -2,6 +2,9 @@
 
 use tritburn_kernels::{Exec, ops};
 
+/// Values below which other threads are not asked.
+const MIN_PARALLEL: usize = 1 << 13;
+
 /// `y = x · w / √(mean(x²) + ε)`, in f32.
 #[derive(Debug)]
 pub(crate) struct RmsNorm {
@@ -10,12 +13,25 @@ pub(crate) struct RmsNorm {
 }
 
 impl RmsNorm {
-    /// Normalises each row of `x`, `[tokens, width]`, into `out` of the same shape.
+    /// Normalises each row of `x`, `[rows, width]`, into `out` of the same shape.
     pub(crate) fn forward(&self, exec: &Exec, x: &[f32], out: &mut [f32]) {
         let width = self.weight.len();
-        exec.rows(out, width, |t, out| {
+        let row = |t: usize, out: &mut [f32]| {
             ops::rms_norm(&x[t * width..][..width], &self.weight, self.eps, out);
-        });
+        };
+        if x.len() >= MIN_PARALLEL {
+            return exec.rows(out, width, row);
+        }
+        for (t, out) in out.chunks_exact_mut(width).enumerate() {
+            row(t, out);
+        }
+    }
+
+    /// Normalises each row of `x` in place; `buffer` is overwritten.
+    pub(crate) fn in_place(&self, exec: &Exec, x: &mut Vec<f32>, buffer: &mut Vec<f32>) {
+        buffer.resize(x.len(), 0.0);
+        self.forward(exec, x, buffer);
+        std::mem::swap(x, buffer);
     }
 
     /// Normalises one row and quantises the result; returns the step.

@@ -9,6 +9,10 @@ use super::{AdamWStep, AttentionGrads, AttentionShape, Int8Tokens, Relation, Ter
 /// Probabilities of relations are clamped from below before the logarithm (BitDistill Algorithm 1).
 pub(super) const MIN_PROBABILITY: f64 = 1e-8;
 
+/// √(2/π) and the weight of the cube in the tanh form of GELU (arXiv 1606.08415).
+const GELU_SLOPE: f64 = 0.797_884_560_802_865_4;
+const GELU_CUBIC: f64 = 0.044_715;
+
 /// Norms are clamped from below when states are normalised, as in PyTorch's `normalize`.
 pub(super) const MIN_NORM: f64 = 1e-12;
 
@@ -94,7 +98,17 @@ pub(super) fn gated_act<B: Backend>(
             let r = activation::relu(gate);
             r.clone() * r * up
         }
+        HiddenAct::GeluTanh => {
+            let t = gelu_tanh(gate.clone());
+            gate * (t + 1.0) * 0.5 * up
+        }
     }
+}
+
+/// `tanh(√(2/π) · (x + 0.044715 · x³))`.
+fn gelu_tanh<B: Backend>(x: Tensor<B, 2>) -> Tensor<B, 2> {
+    let cubic = x.clone() * x.clone() * x.clone() * GELU_CUBIC;
+    activation::tanh((x + cubic) * GELU_SLOPE)
 }
 
 pub(super) fn gated_act_grad<B: Backend>(
@@ -112,6 +126,13 @@ pub(super) fn gated_act_grad<B: Backend>(
         HiddenAct::Relu2 => {
             let r = activation::relu(gate);
             (grad.clone() * up * r.clone() * 2.0, grad * r.clone() * r)
+        }
+        HiddenAct::GeluTanh => {
+            let t = gelu_tanh(gate.clone());
+            let inner = (gate.clone() * gate.clone() * (3.0 * GELU_CUBIC) + 1.0) * GELU_SLOPE;
+            let rest = gate.clone() * ((t.clone() * t.clone()).neg() + 1.0) * inner;
+            let slope = (t.clone() + 1.0 + rest) * 0.5;
+            (grad.clone() * up * slope, grad * gate * (t + 1.0) * 0.5)
         }
     }
 }

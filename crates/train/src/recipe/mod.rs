@@ -107,6 +107,7 @@ pub fn scratch_config(model: &ModelSection, tokenizer: &tritburn_data::Tokenizer
         pad_token_id: Some(tokenizer.pad()),
         quantization_config: None,
         tritburn: None,
+        ..ModelConfig::default()
     }
 }
 
