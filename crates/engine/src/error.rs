@@ -18,6 +18,9 @@ pub enum EngineError {
     /// A kernel is not available, or no threads can be started.
     #[error(transparent)]
     Kernel(#[from] KernelError),
+    /// config.json asks for quantisers that the packed kernels do not have.
+    #[error("config.json: {0}; evaluate the model with `--device cpu` instead")]
+    Unsupported(String),
     /// A tensor's content is wrong.
     #[error("{}: `{name}`: {message}", path.display())]
     Tensor {

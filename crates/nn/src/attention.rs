@@ -37,17 +37,28 @@ pub struct Attention<B: Backend> {
     pub v_proj: BitLinear<B>,
     /// Output projection.
     pub o_proj: BitLinear<B>,
+    /// Norm of every query head, before the rotary embedding.
+    pub q_norm: Option<RmsNorm<B>>,
+    /// Norm of every key head, before the rotary embedding.
+    pub k_norm: Option<RmsNorm<B>>,
     /// SubLN on the joined heads.
     pub attn_sub_norm: Option<RmsNorm<B>>,
     heads: usize,
     kv_heads: usize,
     head_dim: usize,
+    /// Factor of queries, beside the `1/√head_dim` that attention has.
+    query_scale: f32,
+    #[module(skip)]
+    window: Option<usize>,
+    #[module(skip)]
     q_bits: Option<u8>,
+    #[module(skip)]
     kv_bits: Option<u8>,
 }
 
 impl<B: Backend> Attention<B> {
-    /// Takes `{name}.{q,k,v,o}_proj` and `{name}.attn_sub_norm` from `source`.
+    /// Takes `{name}.{q,k,v,o}_proj`, `{name}.{q,k}_norm` and `{name}.attn_sub_norm` of layer
+    /// `layer` from `source`.
     ///
     /// # Errors
     /// What the source reports.
@@ -55,12 +66,17 @@ impl<B: Backend> Attention<B> {
         source: &mut dyn WeightSource,
         name: &str,
         config: &ModelConfig,
+        layer: usize,
         device: &B::Device,
     ) -> Result<Self, NnError> {
         let sub_norm = config.sub_norm();
         let (d, q, kv) = (config.hidden_size, config.q_dim(), config.kv_dim());
         let mut linear = |part: &str, input, d_in, d_out| {
-            let spec = LinearSpec::of(config, input, d_in, d_out);
+            let bias = match input {
+                Input::O => config.o_bias(),
+                _ => config.qkv_bias(),
+            };
+            let spec = LinearSpec::of(config, input, d_in, d_out).with_bias(bias);
             BitLinear::new(source, &format!("{name}.{part}"), spec, device)
         };
         let q_proj = linear("q_proj", Input::Qkv, d, q)?;
@@ -73,7 +89,22 @@ impl<B: Backend> Attention<B> {
                 RmsNorm::new(source, &name, q, config.rms_norm_eps, device)
             })
             .transpose()?;
+        let mut head_norm = |part: &str| -> Result<Option<RmsNorm<B>>> {
+            if !config.qk_norm() {
+                return Ok(None);
+            }
+            let (name, eps) = (format!("{name}.{part}"), config.rms_norm_eps);
+            let norm = RmsNorm::new(source, &name, config.head_dim(), eps, device)?;
+            Ok(Some(norm.with_offset(config.norm_offset())))
+        };
+        let (q_norm, k_norm) = (head_norm("q_norm")?, head_norm("k_norm")?);
+        #[allow(clippy::cast_precision_loss)]
+        let query_scale = config.attention_scale() * (config.head_dim() as f32).sqrt();
         Ok(Self {
+            q_norm,
+            k_norm,
+            query_scale,
+            window: config.layer_window(layer),
             q_proj,
             k_proj,
             v_proj,
@@ -112,8 +143,16 @@ impl<B: Backend> Attention<B> {
         B: Ops,
     {
         probe.input(Input::Qkv, &x, &self.q_proj);
-        let q = rope.forward(self.q_proj.forward(x.clone()), seq);
-        let k = rope.forward(self.k_proj.forward(x.clone()), seq);
+        let normed = |x: Tensor<B, 2>, norm: &Option<RmsNorm<B>>| match norm {
+            Some(norm) => {
+                let [tokens, width] = x.dims();
+                let heads = x.reshape([tokens * width / self.head_dim, self.head_dim]);
+                norm.forward(heads).reshape([tokens, width])
+            }
+            None => x,
+        };
+        let q = rope.forward(normed(self.q_proj.forward(x.clone()), &self.q_norm), seq);
+        let k = rope.forward(normed(self.k_proj.forward(x.clone()), &self.k_norm), seq);
         let v = self.v_proj.forward(x);
         let shape = AttentionShape {
             batch,
@@ -121,6 +160,7 @@ impl<B: Backend> Attention<B> {
             heads: self.heads,
             kv_heads: self.kv_heads,
             head_dim: self.head_dim,
+            window: self.window,
         };
         let cached = |x: &Tensor<B, 2>, bits: Option<u8>| match bits {
             Some(bits) => {
@@ -134,8 +174,15 @@ impl<B: Backend> Attention<B> {
             }
             None => x.clone(),
         };
+        let query = cached(&q, self.q_bits);
+        // Rounding of √d against 1/√d must not cost a pass over the queries.
+        let query = if (self.query_scale - 1.0).abs() < 1e-6 {
+            query
+        } else {
+            query * self.query_scale
+        };
         let heads = B::causal_attention(
-            cached(&q, self.q_bits),
+            query,
             cached(&k, self.kv_bits),
             cached(&v, self.kv_bits),
             shape,

@@ -24,6 +24,8 @@ pub struct LinearSpec {
     pub norm: SubNorm,
     /// Epsilon of that norm.
     pub norm_eps: f64,
+    /// Whether a bias is added.
+    pub bias: bool,
 }
 
 impl LinearSpec {
@@ -40,19 +42,28 @@ impl LinearSpec {
             d_out,
             quant,
             norm: config.sub_norm(),
-            norm_eps: config.rms_norm_eps,
+            norm_eps: config.projection_norm().1,
+            bias: false,
         }
+    }
+
+    /// The same with a bias.
+    #[must_use]
+    pub fn with_bias(self, bias: bool) -> Self {
+        Self { bias, ..self }
     }
 }
 
-/// `y = Q_act(norm(x)) · Q_weight(W)ᵀ`, without bias; norm and quantisers where the configuration
-/// has them.
+/// `y = Q_act(norm(x)) · Q_weight(W)ᵀ + bias`; norm, quantisers and bias where the configuration has
+/// them.
 ///
 /// The weight keeps Hugging Face's orientation `[out, in]`.
 #[derive(Module, Debug)]
 pub struct BitLinear<B: Backend> {
     /// Master weight `[out, in]`.
     pub weight: Param<Tensor<B, 2>>,
+    /// `[out]`, in full precision.
+    pub bias: Option<Param<Tensor<B, 1>>>,
     /// Norm in front of the quantiser, in the layout that has one in every projection.
     pub norm: Option<RmsNorm<B>>,
     hadamard: Option<Hadamard<B>>,
@@ -63,7 +74,7 @@ pub struct BitLinear<B: Backend> {
 }
 
 impl<B: Backend> BitLinear<B> {
-    /// Takes `{name}.weight` (and `{name}.norm.weight`) from `source`.
+    /// Takes `{name}.weight` (and `{name}.bias`, `{name}.norm.weight`) from `source`.
     ///
     /// # Errors
     /// What the source reports.
@@ -81,9 +92,19 @@ impl<B: Backend> BitLinear<B> {
                 RmsNorm::new(source, &name, spec.d_in, spec.norm_eps, device)
             })
             .transpose()?;
+        let bias = spec
+            .bias
+            .then(|| source.bias(&format!("{name}.bias"), spec.d_out));
+        let bias = bias.transpose()?.map(|data| {
+            Param::from_tensor(Tensor::from_data(
+                TensorData::new(data, [spec.d_out]),
+                device,
+            ))
+        });
         let turned = spec.quant.is_some_and(|q| q.act.hadamard);
         Ok(Self {
             weight: Param::from_tensor(weight),
+            bias,
             norm,
             hadamard: turned.then(|| Hadamard::new(spec.d_in, device)).flatten(),
             layer_norm: (spec.norm == SubNorm::LayerNorm).then_some(spec.norm_eps),
@@ -99,9 +120,13 @@ impl<B: Backend> BitLinear<B> {
         B: Ops,
     {
         let x = self.prepare(x);
-        match self.quant {
+        let y = match self.quant {
             Some(quant) => B::bit_linear(x, self.weight.val(), quant),
             None => x.matmul(self.weight.val().transpose()),
+        };
+        match &self.bias {
+            Some(bias) => y + bias.val().unsqueeze(),
+            None => y,
         }
     }
 

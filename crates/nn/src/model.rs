@@ -35,15 +35,21 @@ impl<B: Backend> Embedding<B> {
     }
 }
 
-/// One transformer block: pre-norm attention and pre-norm feed-forward, each with a residual.
+/// One transformer block: pre-norm attention and pre-norm feed-forward, each with a residual. Norms
+/// have Hugging Face's names, by which `post_attention_layernorm` stands in front of the
+/// feed-forward block, or, where there is a `pre_feedforward_layernorm`, behind attention.
 #[derive(Module, Debug)]
 pub struct DecoderLayer<B: Backend> {
     /// Norm before attention.
     pub input_layernorm: RmsNorm<B>,
     /// Attention.
     pub self_attn: Attention<B>,
-    /// Norm before the feed-forward block.
+    /// Norm before the feed-forward block, or of what attention adds.
     pub post_attention_layernorm: RmsNorm<B>,
+    /// Norm before the feed-forward block.
+    pub pre_feedforward_layernorm: Option<RmsNorm<B>>,
+    /// Norm of what the feed-forward block adds.
+    pub post_feedforward_layernorm: Option<RmsNorm<B>>,
     /// Feed-forward block.
     pub mlp: Mlp<B>,
 }
@@ -51,27 +57,23 @@ pub struct DecoderLayer<B: Backend> {
 impl<B: Backend> DecoderLayer<B> {
     fn new(
         source: &mut dyn WeightSource,
-        name: &str,
+        layer: usize,
         config: &ModelConfig,
         device: &B::Device,
     ) -> Result<Self, NnError> {
-        let (d, eps) = (config.hidden_size, config.rms_norm_eps);
+        let name = format!("model.layers.{layer}");
+        let mut norm =
+            |part: &str| backbone_norm(source, &format!("{name}.{part}"), config, device);
+        let post = config.post_norms();
+        let mut post_norm = |part: &str| post.then(|| norm(part)).transpose();
+        let pre_feedforward_layernorm = post_norm("pre_feedforward_layernorm")?;
+        let post_feedforward_layernorm = post_norm("post_feedforward_layernorm")?;
         Ok(Self {
-            input_layernorm: RmsNorm::new(
-                source,
-                &format!("{name}.input_layernorm"),
-                d,
-                eps,
-                device,
-            )?,
-            self_attn: Attention::new(source, &format!("{name}.self_attn"), config, device)?,
-            post_attention_layernorm: RmsNorm::new(
-                source,
-                &format!("{name}.post_attention_layernorm"),
-                d,
-                eps,
-                device,
-            )?,
+            input_layernorm: norm("input_layernorm")?,
+            post_attention_layernorm: norm("post_attention_layernorm")?,
+            pre_feedforward_layernorm,
+            post_feedforward_layernorm,
+            self_attn: Attention::new(source, &format!("{name}.self_attn"), config, layer, device)?,
             mlp: Mlp::new(source, &format!("{name}.mlp"), config, device)?,
         })
     }
@@ -89,10 +91,35 @@ impl<B: Backend> DecoderLayer<B> {
     {
         let h = self.input_layernorm.forward(x.clone());
         let (attn, states) = self.self_attn.forward(h, rope, batch, seq, probe);
+        let (attn, ffn_norm) = match &self.pre_feedforward_layernorm {
+            Some(pre) => (self.post_attention_layernorm.forward(attn), pre),
+            None => (attn, &self.post_attention_layernorm),
+        };
         let x = x + attn;
-        let h = self.post_attention_layernorm.forward(x.clone());
-        (x + self.mlp.forward(h, probe), states)
+        let h = self.mlp.forward(ffn_norm.forward(x.clone()), probe);
+        let h = match &self.post_feedforward_layernorm {
+            Some(norm) => norm.forward(h),
+            None => h,
+        };
+        (x + h, states)
     }
+}
+
+/// A norm of the backbone, as against those that the ternary form adds.
+fn backbone_norm<B: Backend>(
+    source: &mut dyn WeightSource,
+    name: &str,
+    config: &ModelConfig,
+    device: &B::Device,
+) -> Result<RmsNorm<B>> {
+    let norm = RmsNorm::new(
+        source,
+        name,
+        config.hidden_size,
+        config.rms_norm_eps,
+        device,
+    )?;
+    Ok(norm.with_offset(config.norm_offset()))
 }
 
 /// Embedding, blocks and final norm.
@@ -104,7 +131,13 @@ pub struct Decoder<B: Backend> {
     pub layers: Vec<DecoderLayer<B>>,
     /// Final norm.
     pub norm: RmsNorm<B>,
-    rope: Rope<B>,
+    /// The different rotations of the layers.
+    ropes: Vec<Rope<B>>,
+    /// Which of them a layer has.
+    #[module(skip)]
+    rope_of: Vec<usize>,
+    /// Factor of the embedding.
+    embed_scale: f32,
 }
 
 /// A causal language model with Hugging Face's parameter names.
@@ -138,21 +171,24 @@ impl<B: Backend> CausalLm<B> {
         let shape = [config.vocab_size, config.hidden_size];
         let embed_tokens = Embedding::new(source, "model.embed_tokens", shape, device)?;
         let layers = (0..config.num_hidden_layers)
-            .map(|i| DecoderLayer::new(source, &format!("model.layers.{i}"), config, device))
+            .map(|i| DecoderLayer::new(source, i, config, device))
             .collect::<Result<_, _>>()?;
-        let norm = RmsNorm::new(
-            source,
-            "model.norm",
-            config.hidden_size,
-            config.rms_norm_eps,
-            device,
-        )?;
-        let rope = Rope::new(
-            config.max_position_embeddings,
-            config.head_dim(),
-            config.rope_theta,
-            device,
-        );
+        let norm = backbone_norm(source, "model.norm", config, device)?;
+        let mut angles: Vec<Vec<f32>> = Vec::new();
+        let rope_of = (0..config.num_hidden_layers).map(|i| {
+            let inv_freq = config.layer_inv_freq(i);
+            let known = angles.iter().position(|a| *a == inv_freq);
+            known.unwrap_or_else(|| {
+                angles.push(inv_freq);
+                angles.len() - 1
+            })
+        });
+        let rope_of = rope_of.collect();
+        let positions = config.max_position_embeddings;
+        let ropes = angles
+            .iter()
+            .map(|a| Rope::new(positions, a, device))
+            .collect();
         let lm_head = (!config.tie_word_embeddings)
             .then(|| Embedding::new(source, "lm_head", shape, device))
             .transpose()?;
@@ -161,7 +197,9 @@ impl<B: Backend> CausalLm<B> {
                 embed_tokens,
                 layers,
                 norm,
-                rope,
+                ropes,
+                rope_of,
+                embed_scale: config.embed_scale(),
             },
             lm_head,
         })
@@ -180,7 +218,7 @@ impl<B: Backend> CausalLm<B> {
     /// Longest sequence the model takes.
     #[must_use]
     pub fn max_positions(&self) -> usize {
-        self.model.rope.positions()
+        self.model.ropes.first().map_or(0, Rope::positions)
     }
 
     /// Runs the blocks. `capture` names the layers whose query, key and value states are wanted.
@@ -215,9 +253,13 @@ impl<B: Backend> CausalLm<B> {
             .weight
             .val()
             .select(0, tokens.reshape([batch * seq]));
+        if self.model.embed_scale != 1.0 {
+            x = x * self.model.embed_scale;
+        }
         let mut captured: Vec<Option<QkvStates<B>>> = vec![None; capture.len()];
         for (i, layer) in self.model.layers.iter().enumerate() {
-            let (y, states) = layer.forward(x, &self.model.rope, batch, seq, probe);
+            let rope = &self.model.ropes[self.model.rope_of[i]];
+            let (y, states) = layer.forward(x, rope, batch, seq, probe);
             x = y;
             for (slot, _) in captured
                 .iter_mut()

@@ -7,12 +7,14 @@ use crate::ops::Ops;
 use crate::weights::WeightSource;
 use crate::{NnError, Result};
 
-/// `y = x · rsqrt(mean(x²) + eps) · weight` over the last dimension (Zhang & Sennrich 2019).
+/// `y = x · rsqrt(mean(x²) + eps) · (offset + weight)` over the last dimension (Zhang & Sennrich
+/// 2019); the offset is 0, or 1 in Gemma.
 #[derive(Module, Debug)]
 pub struct RmsNorm<B: Backend> {
     /// `[features]`.
     pub weight: Param<Tensor<B, 1>>,
     eps: f64,
+    offset: f32,
 }
 
 impl<B: Backend> RmsNorm<B> {
@@ -32,7 +34,18 @@ impl<B: Backend> RmsNorm<B> {
             burn::tensor::TensorData::new(data, [features]),
             device,
         ));
-        Ok(Self { weight, eps })
+        let offset = 0.0;
+        Ok(Self {
+            weight,
+            eps,
+            offset,
+        })
+    }
+
+    /// The same norm with `offset` added to its weight.
+    #[must_use]
+    pub fn with_offset(self, offset: f32) -> Self {
+        Self { offset, ..self }
     }
 
     /// # Shapes
@@ -42,6 +55,12 @@ impl<B: Backend> RmsNorm<B> {
     where
         B: Ops,
     {
-        B::rms_norm(x, self.weight.val(), self.eps)
+        let weight = self.weight.val();
+        let weight = if self.offset == 0.0 {
+            weight
+        } else {
+            weight + self.offset
+        };
+        B::rms_norm(x, weight, self.eps)
     }
 }

@@ -13,21 +13,22 @@ pub struct Rope<B: Backend> {
     sin: Tensor<B, 2>,
 }
 
+/// Positions that a table covers at the most: 8 MiB for heads of width 128.
+const MAX_POSITIONS: usize = 8192;
+
 impl<B: Backend> Rope<B> {
-    /// Tables for `positions` positions: `angle = position · theta^(−2i / head_dim)`, in f32.
+    /// Tables for `positions` positions, but no more than 8,192: `angle = position · inv_freq`, in
+    /// f32, with one frequency for each of the `head_dim / 2` pairs.
     #[must_use]
-    #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation)]
-    pub fn new(positions: usize, head_dim: usize, theta: f64, device: &B::Device) -> Self {
-        let half = head_dim / 2;
-        let inv_freq: Vec<f32> = (0..half)
-            .map(|i| 1.0 / (theta as f32).powf((2 * i) as f32 / head_dim as f32))
-            .collect();
+    #[allow(clippy::cast_precision_loss)]
+    pub fn new(positions: usize, inv_freq: &[f32], device: &B::Device) -> Self {
+        let (positions, head_dim) = (positions.min(MAX_POSITIONS), 2 * inv_freq.len());
         let table = |f: fn(f32) -> f32| {
             let values: Vec<f32> = (0..positions)
                 .flat_map(|p| {
                     inv_freq
                         .iter()
-                        .chain(&inv_freq)
+                        .chain(inv_freq)
                         .map(move |freq| f(p as f32 * freq))
                 })
                 .collect();

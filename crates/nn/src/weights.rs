@@ -23,9 +23,15 @@ pub trait WeightSource {
     /// # Errors
     /// Where the source has no such tensor of this length.
     fn norm(&mut self, name: &str, features: usize) -> Result<Vec<f32>>;
+
+    /// The bias of a projection.
+    ///
+    /// # Errors
+    /// Where the source has no such tensor of this length.
+    fn bias(&mut self, name: &str, features: usize) -> Result<Vec<f32>>;
 }
 
-/// Seeded normal initialisation with ones for norms, the same on every backend.
+/// Seeded normal initialisation with ones for norms and zeros for biases, the same on every backend.
 #[derive(Debug)]
 pub struct RandomInit {
     rng: ChaCha8Rng,
@@ -64,6 +70,10 @@ impl WeightSource for RandomInit {
 
     fn norm(&mut self, _name: &str, features: usize) -> Result<Vec<f32>> {
         Ok(vec![1.0; features])
+    }
+
+    fn bias(&mut self, _name: &str, features: usize) -> Result<Vec<f32>> {
+        Ok(vec![0.0; features])
     }
 }
 

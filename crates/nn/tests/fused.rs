@@ -84,7 +84,7 @@ fn norms_agree() {
 #[test]
 fn gates_agree() {
     for shape in SHAPES {
-        for act in [HiddenAct::Silu, HiddenAct::Relu2] {
+        for act in [HiddenAct::Silu, HiddenAct::Relu2, HiddenAct::GeluTanh] {
             let inputs = [(random(shape), shape), (random(shape), shape)];
             let g = random(shape);
             let fused = run::<Flex>(&inputs, &g, |x| {
@@ -114,11 +114,14 @@ fn silu_survives_extreme_inputs() {
 
 #[test]
 fn attention_agrees() {
-    for (batch, seq, heads, kv_heads, head_dim) in [
-        (1, 1, 1, 1, 2),
-        (2, 5, 4, 2, 8),
-        (3, 17, 4, 1, 16),
-        (2, 48, 6, 3, 32),
+    for (batch, seq, heads, kv_heads, head_dim, window) in [
+        (1, 1, 1, 1, 2, None),
+        (2, 5, 4, 2, 8, None),
+        (3, 17, 4, 1, 16, None),
+        (2, 48, 6, 3, 32, None),
+        (2, 5, 4, 2, 8, Some(1)),
+        (1, 17, 2, 1, 16, Some(4)),
+        (2, 9, 2, 2, 8, Some(9)),
     ] {
         let shape = AttentionShape {
             batch,
@@ -126,6 +129,7 @@ fn attention_agrees() {
             heads,
             kv_heads,
             head_dim,
+            window,
         };
         let q = [batch * seq, heads * head_dim];
         let kv = [batch * seq, kv_heads * head_dim];
@@ -283,7 +287,7 @@ fn vocabulary_losses_agree() {
 /// More logits than are held at once: the same losses and gradients as row by row.
 #[test]
 fn a_large_vocabulary_is_taken_in_chunks() {
-    let (rows, vocab, width) = (5, 5 << 20, 2);
+    let (rows, vocab, width) = (40, 1 << 19, 2);
     let device = Default::default();
     let make = |shape: [usize; 2]| TensorData::new(random(shape), shape);
     let (hidden, head, teacher) = (
@@ -315,12 +319,13 @@ fn a_large_vocabulary_is_taken_in_chunks() {
         )
     };
     let (loss, grad_hidden, grad_head) = whole(0, rows);
+    let largest = grad_hidden.iter().fold(0.0f32, |m, g| m.max(g.abs()));
     let mut sum = vec![0.0; vocab * width];
     for row in 0..rows {
         let (one, grad_one, head_one) = whole(row, 1);
         assert!((one[0] - loss[row]).abs() <= 1e-5 * loss[row].abs().max(1.0));
         for (a, b) in grad_one.iter().zip(&grad_hidden[row * width..]) {
-            assert!((a - b).abs() <= 1e-5);
+            assert!((a - b).abs() <= 1e-4 * largest, "{a} and {b}");
         }
         sum.iter_mut().zip(&head_one).for_each(|(s, g)| *s += g);
     }

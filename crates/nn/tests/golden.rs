@@ -1,7 +1,7 @@
 //! Operations and models against vectors made with PyTorch and transformers.
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use burn::backend::{Autodiff, Flex, NdArray};
 use burn::tensor::{Int, Tensor, TensorData};
@@ -158,11 +158,16 @@ fn golden_quantisers_on_ndarray() {
 fn model_logits<B: Kernels + Ops>(name: &str, tolerance: f32) {
     let Some(dir) = golden() else { return };
     let folder = dir.join(name);
+    logits_against::<B>(&folder, &folder.join("golden.safetensors"), tolerance);
+}
+
+fn logits_against<B: Kernels + Ops>(folder: &Path, expected: &Path, tolerance: f32) {
+    let name = folder.file_name().unwrap().to_string_lossy();
     let config = ModelConfig::read(&folder.join("config.json")).unwrap();
     let device = B::Device::default();
-    let mut source = FolderSource::open(&folder).unwrap();
+    let mut source = FolderSource::open(folder).unwrap();
     let model = CausalLm::<B>::new(&config, &mut source, &device).unwrap();
-    let file = TensorFile::open(&folder.join("golden.safetensors")).unwrap();
+    let file = TensorFile::open(expected).unwrap();
     let integers = |name: &str| -> (Vec<usize>, Vec<i32>) {
         let (dtype, shape) = file.info(name).unwrap();
         let bytes = file.bytes(name, dtype, shape).unwrap();
@@ -195,20 +200,28 @@ fn model_logits<B: Kernels + Ops>(name: &str, tolerance: f32) {
 }
 
 #[test]
-fn golden_llama_logits() {
-    model_logits::<Flex>("llama", 1e-4);
-    model_logits::<NdArray>("llama", 1e-4);
+fn golden_logits_of_every_backbone() {
+    for name in [
+        "llama",
+        "llama3_rope",
+        "qwen2",
+        "qwen3",
+        "gemma3",
+        "bitnet_unquantised",
+        "bitnet_online_autobitlinear",
+    ] {
+        model_logits::<Flex>(name, 1e-4);
+        model_logits::<NdArray>(name, 1e-4);
+    }
 }
 
+/// transformers computes packed weights partly in bf16, so only the online form is a sharp
+/// reference for them.
 #[test]
-fn golden_bitnet_unquantised_logits() {
-    model_logits::<Flex>("bitnet_unquantised", 1e-4);
-}
-
-#[test]
-fn golden_bitnet_online_logits() {
-    model_logits::<Flex>("bitnet_online_autobitlinear", 1e-4);
-    model_logits::<NdArray>("bitnet_online_autobitlinear", 1e-4);
+fn golden_logits_of_packed_weights() {
+    let Some(dir) = golden() else { return };
+    let online = dir.join("bitnet_online_autobitlinear/golden.safetensors");
+    logits_against::<Flex>(&dir.join("bitnet_offline_autobitlinear"), &online, 1e-4);
 }
 
 /// GPU products may take operands of f32 in fewer bits: codes are exact there, gradients are not.

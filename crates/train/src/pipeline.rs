@@ -186,7 +186,7 @@ fn prepare<'a, B: Kernels + Ops>(
     let config = stage_config(base, section);
     let problems = section
         .ternary
-        .then(|| config.quant_problems(&section.quant.scheme()));
+        .then(|| config.scheme_problems(&section.quant.scheme()));
     if let Some(problems) = problems.filter(|p| !p.is_empty()) {
         return Err(TrainError::Recipe {
             origin: format!("stage {}", section.name),

@@ -99,21 +99,87 @@ fn engine_and_training_forward_agree_for_every_layout() {
         ),
     ];
     for (name, set) in layouts {
-        let dir = tempfile::tempdir().unwrap();
-        let folder = trained(dir.path(), set);
-        let out = dir.path().join("export");
-        export_hf(&folder, &out, DeviceKind::Cpu).unwrap();
-        let engine = Engine::load(&out, EngineOptions::exact()).unwrap();
-        let diff = max_rel_diff(&folder, &engine, &prompts(), DeviceKind::Cpu).unwrap();
         // Without INT8 rounding only the order of sums differs.
         let bound = if set.contains(&ternary) {
             TOLERANCE
         } else {
             1e-5
         };
-        eprintln!("{name}: {diff:.1e}");
-        assert!(diff <= bound, "{name}: {diff:.2e}");
+        agree(name, set, bound);
     }
+}
+
+#[test]
+fn engine_and_training_forward_agree_for_every_quantiser() {
+    let base = ["stage.only.ternary=true", "stage.only.sub_norm=sub_ln"];
+    // Rows in whole groups of 256.
+    let wide = ["model.hidden_size=256", "model.intermediate_size=512"];
+    let schemes: [(&str, f64, &[&str]); 11] = [
+        (
+            "b1",
+            TOLERANCE,
+            &[
+                "stage.only.quant.preset=b1",
+                "stage.only.sub_norm=layer_norm",
+            ],
+        ),
+        (
+            "absmean-row",
+            TOLERANCE,
+            &["stage.only.quant.weights=absmean-row"],
+        ),
+        (
+            "absmean-group128",
+            TOLERANCE,
+            &[
+                "stage.only.quant.weights=absmean-group128",
+                wide[0],
+                wide[1],
+            ],
+        ),
+        (
+            "absmean-block256",
+            TOLERANCE,
+            &[
+                "stage.only.quant.weights=absmean-block256",
+                wide[0],
+                wide[1],
+            ],
+        ),
+        ("q-sparse", TOLERANCE, &["stage.only.quant.preset=q-sparse"]),
+        ("v2", TOLERANCE, &["stage.only.quant.preset=v2"]),
+        ("8-bit cache", TOLERANCE, &["stage.only.quant.kv_bits=8"]),
+        (
+            "a4.8",
+            COARSE,
+            &["stage.only.quant.preset=a4.8", "model.hidden_act=relu2"],
+        ),
+        ("a4.8-fp4", COARSE, &["stage.only.quant.preset=a4.8-fp4"]),
+        ("v2-a4", COARSE, &["stage.only.quant.preset=v2-a4"]),
+        (
+            "3-bit cache, 4-bit queries",
+            COARSE,
+            &["stage.only.quant.kv_bits=3", "stage.only.quant.q_bits=4"],
+        ),
+    ];
+    for (name, bound, set) in schemes {
+        agree(name, &[&base[..], set].concat(), bound);
+    }
+}
+
+/// Bound for grids of 16 values: one code that falls on the other side of a rounding boundary moves
+/// a value by 1/7 of the largest, where INT8 moves it by 1/127.
+const COARSE: f64 = 8.0 * TOLERANCE;
+
+fn agree(name: &str, set: &[&str], bound: f64) {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = trained(dir.path(), set);
+    let out = dir.path().join("export");
+    export_hf(&folder, &out, DeviceKind::Cpu).unwrap();
+    let engine = Engine::load(&out, EngineOptions::exact()).unwrap();
+    let diff = max_rel_diff(&folder, &engine, &prompts(), DeviceKind::Cpu).unwrap();
+    eprintln!("{name}: {diff:.1e}");
+    assert!(diff <= bound, "{name}: {diff:.2e}");
 }
 
 #[test]

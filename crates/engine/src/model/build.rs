@@ -1,27 +1,37 @@
 //! The parts of a model and how a [`Source`] fills them.
 
 use tritburn_kernels::Format;
-use tritburn_quant::config::{ModelConfig, QuantizationConfig, SubNorm};
+use tritburn_quant::config::{ModelConfig, SubNorm};
+use tritburn_quant::scheme::{ActQuant, Input};
 
+use super::input::InputQuant;
 use super::linear::{Linear, Weight};
 use super::norm::RmsNorm;
 use super::source::Source;
 use super::table::{HeadFormat, Table};
 use crate::engine::EngineOptions;
-use crate::error::Result;
+use crate::error::{EngineError, Result};
 
 /// One transformer block.
 #[derive(Debug)]
 pub(crate) struct Layer {
-    pub(crate) input_norm: RmsNorm,
+    /// In front of attention.
+    pub(crate) attn_norm: RmsNorm,
+    /// On each head of queries and keys.
+    pub(crate) qk_norms: Option<[RmsNorm; 2]>,
     pub(crate) q_proj: Linear,
     pub(crate) k_proj: Linear,
     pub(crate) v_proj: Linear,
     pub(crate) o_proj: Linear,
-    pub(crate) post_attention_norm: RmsNorm,
+    /// On the result of attention.
+    pub(crate) attn_post_norm: Option<RmsNorm>,
+    /// In front of the feed-forward block.
+    pub(crate) ffn_norm: RmsNorm,
     pub(crate) gate_proj: Linear,
     pub(crate) up_proj: Linear,
     pub(crate) down_proj: Linear,
+    /// On the result of the feed-forward block.
+    pub(crate) ffn_post_norm: Option<RmsNorm>,
 }
 
 impl Layer {
@@ -162,10 +172,20 @@ struct Parts<'a> {
 }
 
 impl Parts<'_> {
+    /// A norm of the backbone.
     fn norm(&mut self, module: &str, width: usize) -> Result<RmsNorm> {
+        let offset = self.config.norm_offset();
+        let mut norm = self.extra_norm(module, width, self.config.rms_norm_eps)?;
+        norm.weight.iter_mut().for_each(|w| *w += offset);
+        Ok(norm)
+    }
+
+    /// A norm that the ternary form adds to the backbone.
+    fn extra_norm(&mut self, module: &str, width: usize, eps: f64) -> Result<RmsNorm> {
         Ok(RmsNorm {
             weight: self.source.vector(&format!("{module}.weight"), width)?,
-            eps: self.config.rms_norm_eps as f32,
+            eps: eps as f32,
+            centred: false,
         })
     }
 
@@ -173,21 +193,50 @@ impl Parts<'_> {
     fn linear(
         &mut self,
         module: &str,
-        rows: usize,
-        cols: usize,
+        input: Input,
+        [rows, cols]: [usize; 2],
         sub_norm: Option<&str>,
+        bias: bool,
     ) -> Result<Linear> {
-        let norm = match (self.config.sub_norm(), sub_norm) {
-            (SubNorm::All, _) => Some(self.norm(&format!("{module}.norm"), cols)?),
-            (SubNorm::SubLn, Some(name)) => Some(self.norm(name, cols)?),
+        let config = self.config;
+        let quantization = config.quantization_config.as_ref();
+        let quantization = quantization.filter(|q| !q.excludes(module));
+        let norm = match (config.sub_norm(), sub_norm) {
+            (SubNorm::All, _) => {
+                let (name, eps) = config.projection_norm();
+                // Norms that come with the ternary module are not where it was not put.
+                let left_out = config.tritburn.is_none() && quantization.is_none();
+                let name = (!left_out).then(|| format!("{module}.{name}"));
+                name.map(|name| self.extra_norm(&name, cols, eps))
+                    .transpose()?
+            }
+            (SubNorm::LayerNorm, _) => Some(RmsNorm {
+                weight: vec![1.0; cols],
+                eps: config.rms_norm_eps as f32,
+                centred: true,
+            }),
+            (SubNorm::SubLn, Some(name)) => {
+                Some(self.extra_norm(name, cols, config.rms_norm_eps)?)
+            }
             _ => None,
         };
-        let quantization = self.config.quantization_config.as_ref();
-        let quantization = quantization.filter(|q| !is_excluded(q, module));
+        let scheme = config.quant_scheme().unwrap_or_default();
+        let act = scheme.act(input);
+        let input = quantization
+            .filter(|_| act != ActQuant::INT8)
+            .map(|_| InputQuant::new(act, cols))
+            .transpose();
+        let quantization = quantization.map(|q| (q, scheme.weights));
         let weight = self
             .source
             .projection(module, rows, cols, quantization, self.format)?;
-        Ok(Linear { norm, weight })
+        let bias = bias.then(|| self.source.vector(&format!("{module}.bias"), rows));
+        Ok(Linear {
+            norm,
+            input: input.map_err(EngineError::Unsupported)?,
+            weight,
+            bias: bias.transpose()?,
+        })
     }
 
     fn layer(&mut self, prefix: &str) -> Result<Layer> {
@@ -195,51 +244,47 @@ impl Parts<'_> {
         let (hidden, ffn) = (c.hidden_size, c.intermediate_size);
         let attn = |name: &str| format!("{prefix}.self_attn.{name}");
         let mlp = |name: &str| format!("{prefix}.mlp.{name}");
-        let (attn_sub, ffn_sub) = (attn("attn_sub_norm"), mlp("ffn_sub_norm"));
+        let norm = |name: &str| format!("{prefix}.{name}_layernorm");
+        let [attn_sub, ffn_sub] = c.sub_norm_names().map(|name| format!("{prefix}.{name}"));
+        let (q_shape, kv_shape) = ([c.q_dim(), hidden], [c.kv_dim(), hidden]);
+        let qk_norms = if c.qk_norm() {
+            let mut norm = |name| self.norm(&attn(name), c.head_dim());
+            Some([norm("q_norm")?, norm("k_norm")?])
+        } else {
+            None
+        };
+        let post = c.post_norms();
+        let ffn_norm = if post {
+            "pre_feedforward"
+        } else {
+            "post_attention"
+        };
+        let mut post_norm = |name| post.then(|| self.norm(&norm(name), hidden)).transpose();
         Ok(Layer {
-            input_norm: self.norm(&format!("{prefix}.input_layernorm"), hidden)?,
-            q_proj: self.linear(&attn("q_proj"), c.q_dim(), hidden, None)?,
-            k_proj: self.linear(&attn("k_proj"), c.kv_dim(), hidden, None)?,
-            v_proj: self.linear(&attn("v_proj"), c.kv_dim(), hidden, None)?,
-            o_proj: self.linear(&attn("o_proj"), hidden, c.q_dim(), Some(&attn_sub))?,
-            post_attention_norm: self
-                .norm(&format!("{prefix}.post_attention_layernorm"), hidden)?,
-            gate_proj: self.linear(&mlp("gate_proj"), ffn, hidden, None)?,
-            up_proj: self.linear(&mlp("up_proj"), ffn, hidden, None)?,
-            down_proj: self.linear(&mlp("down_proj"), hidden, ffn, Some(&ffn_sub))?,
+            attn_post_norm: post_norm("post_attention")?,
+            ffn_post_norm: post_norm("post_feedforward")?,
+            qk_norms,
+            attn_norm: self.norm(&norm("input"), hidden)?,
+            q_proj: self.linear(&attn("q_proj"), Input::Qkv, q_shape, None, c.qkv_bias())?,
+            k_proj: self.linear(&attn("k_proj"), Input::Qkv, kv_shape, None, c.qkv_bias())?,
+            v_proj: self.linear(&attn("v_proj"), Input::Qkv, kv_shape, None, c.qkv_bias())?,
+            o_proj: self.linear(
+                &attn("o_proj"),
+                Input::O,
+                [hidden, c.q_dim()],
+                Some(&attn_sub),
+                c.o_bias(),
+            )?,
+            ffn_norm: self.norm(&norm(ffn_norm), hidden)?,
+            gate_proj: self.linear(&mlp("gate_proj"), Input::GateUp, [ffn, hidden], None, false)?,
+            up_proj: self.linear(&mlp("up_proj"), Input::GateUp, [ffn, hidden], None, false)?,
+            down_proj: self.linear(
+                &mlp("down_proj"),
+                Input::Down,
+                [hidden, ffn],
+                Some(&ffn_sub),
+                false,
+            )?,
         })
-    }
-}
-
-/// Whether `modules_to_not_convert` names the module or a module that contains it.
-fn is_excluded(quantization: &QuantizationConfig, module: &str) -> bool {
-    let module = format!(".{module}.");
-    let names = quantization.modules_to_not_convert.iter().flatten();
-    names
-        .into_iter()
-        .any(|n| module.contains(&format!(".{n}.")))
-}
-
-#[cfg(test)]
-mod tests {
-    use tritburn_quant::config::QuantizationMode;
-
-    use super::*;
-
-    #[test]
-    fn exclusion_is_by_whole_names() {
-        let mut q = QuantizationConfig::bitnet(QuantizationMode::Offline);
-        let module = "model.layers.1.self_attn.q_proj";
-        assert!(!is_excluded(&q, module));
-        for (name, excluded) in [
-            ("q_proj", true),
-            ("model.layers.1", true),
-            ("model.layers", true),
-            ("proj", false),
-            ("model.layers.11", false),
-        ] {
-            q.modules_to_not_convert = Some(vec!["lm_head".into(), name.into()]);
-            assert_eq!(is_excluded(&q, module), excluded, "{name}");
-        }
     }
 }

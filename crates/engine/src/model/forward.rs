@@ -1,20 +1,26 @@
 //! Tokens through the model.
 
-use tritburn_kernels::attention::{self, Heads};
+use tritburn_kernels::attention::Heads;
 use tritburn_kernels::head::WideActivations;
 use tritburn_kernels::{Exec, ops};
 use tritburn_quant::config::{HiddenAct, ModelConfig};
 
+use super::attention::attend;
 use super::build::{Layer, Model};
 use super::cache::KvCache;
 use super::clock::{Clock, Op};
+use super::gate::gelu_tanh_mul;
+use super::input::through_cache;
 use super::linear::{LinearScratch, project};
 use super::rope::Rope;
 
 /// Buffers of a forward pass, kept from call to call.
 #[derive(Debug)]
 pub(crate) struct Scratch {
-    rope: Rope,
+    /// The different rotations of the layers.
+    ropes: Vec<Rope>,
+    /// Which of them a layer has.
+    rope_of: Vec<usize>,
     linear: LinearScratch,
     wide: WideActivations,
     /// Residual stream, `[tokens, hidden]`.
@@ -25,6 +31,8 @@ pub(crate) struct Scratch {
     k: Vec<f32>,
     v: Vec<f32>,
     attn: Vec<f32>,
+    /// What is normalised in place.
+    normed: Vec<f32>,
     gate: Vec<f32>,
     up: Vec<f32>,
     logits: Vec<f32>,
@@ -34,8 +42,19 @@ pub(crate) struct Scratch {
 
 impl Scratch {
     pub(crate) fn new(config: &ModelConfig) -> Self {
+        let mut ropes: Vec<Rope> = Vec::new();
+        let rope = |i| {
+            let inv_freq = config.layer_inv_freq(i);
+            let known = ropes.iter().position(|r| r.turns_by(&inv_freq));
+            known.unwrap_or_else(|| {
+                ropes.push(Rope::new(inv_freq));
+                ropes.len() - 1
+            })
+        };
+        let rope_of = (0..config.num_hidden_layers).map(rope).collect();
         Self {
-            rope: Rope::new(config.rope_theta, config.head_dim()),
+            ropes,
+            rope_of,
             linear: LinearScratch::default(),
             wide: WideActivations::new(),
             x: Vec::new(),
@@ -44,6 +63,7 @@ impl Scratch {
             k: Vec::new(),
             v: Vec::new(),
             attn: Vec::new(),
+            normed: Vec::new(),
             gate: Vec::new(),
             up: Vec::new(),
             logits: Vec::new(),
@@ -76,10 +96,16 @@ impl Model {
         let hidden = self.config.hidden_size;
         s.clock.iter_mut().for_each(Clock::start);
         cache.reserve(tokens.len());
-        s.rope.set_positions(cache.len(), tokens.len());
+        for rope in &mut s.ropes {
+            rope.set_positions(cache.len(), tokens.len());
+        }
         s.x.resize(tokens.len() * hidden, 0.0);
         for (&token, x) in tokens.iter().zip(s.x.chunks_exact_mut(hidden)) {
             self.embed.row(token as usize, x);
+        }
+        let scale = self.config.embed_scale();
+        if scale != 1.0 {
+            s.x.iter_mut().for_each(|x| *x *= scale);
         }
         s.lap(Op::Embedding);
         for (i, layer) in self.layers.iter().enumerate() {
@@ -116,11 +142,32 @@ impl Model {
             (&layer.k_proj, &mut s.k),
             (&layer.v_proj, &mut s.v),
         ];
-        let norm = Some(&layer.input_norm);
+        let norm = Some(&layer.attn_norm);
         project(exec, &s.x, c.hidden_size, norm, outputs, &mut s.linear);
         s.lap(Op::Qkv);
-        s.rope.apply(&mut s.q, c.q_dim());
-        s.rope.apply(&mut s.k, c.kv_dim());
+        if let Some([q_norm, k_norm]) = &layer.qk_norms {
+            q_norm.in_place(exec, &mut s.q, &mut s.normed);
+            k_norm.in_place(exec, &mut s.k, &mut s.normed);
+        }
+        let rope = &s.ropes[s.rope_of[index]];
+        rope.apply(&mut s.q, c.q_dim());
+        rope.apply(&mut s.k, c.kv_dim());
+        if let Some(scheme) = c.quant_scheme() {
+            let (head_dim, first) = (c.head_dim(), cache.len());
+            if let Some(bits) = scheme.q_bits {
+                through_cache(&mut s.q, c.q_dim(), head_dim, bits, first);
+            }
+            if let Some(bits) = scheme.kv_bits {
+                through_cache(&mut s.k, c.kv_dim(), head_dim, bits, first);
+                through_cache(&mut s.v, c.kv_dim(), head_dim, bits, first);
+            }
+        }
+        // The kernel scales by 1 / √head_dim.
+        let own = 1.0 / (c.head_dim() as f32).sqrt();
+        if c.attention_scale() != own {
+            let factor = c.attention_scale() / own;
+            s.q.iter_mut().for_each(|q| *q *= factor);
+        }
         cache.write(index, &s.k, &s.v);
         s.lap(Op::RopeAndCache);
         s.attn.resize(s.q.len(), 0.0);
@@ -129,20 +176,15 @@ impl Model {
             group: c.num_attention_heads / c.num_key_value_heads,
             head_dim: c.head_dim(),
         };
-        let (seen, first) = (cache.len(), |head| cache.first_row(head));
-        attention::causal(
-            exec,
-            heads,
-            &s.q,
-            cache.layer(index),
-            first,
-            seen,
-            &mut s.attn,
-        );
+        let window = c.layer_window(index);
+        attend(exec, heads, &s.q, cache, index, window, &mut s.attn);
         s.lap(Op::Attention);
         let out = [(&layer.o_proj, &mut s.h)];
         project(exec, &s.attn, c.q_dim(), None, out, &mut s.linear);
         s.lap(Op::OutProjection);
+        if let Some(norm) = &layer.attn_post_norm {
+            norm.in_place(exec, &mut s.h, &mut s.normed);
+        }
         ops::add(&mut s.x, &s.h);
         s.lap(Op::Residual);
     }
@@ -150,7 +192,7 @@ impl Model {
     fn mlp(&self, exec: &Exec, layer: &Layer, s: &mut Scratch) {
         let c = &self.config;
         let outputs = [(&layer.gate_proj, &mut s.gate), (&layer.up_proj, &mut s.up)];
-        let norm = Some(&layer.post_attention_norm);
+        let norm = Some(&layer.ffn_norm);
         project(exec, &s.x, c.hidden_size, norm, outputs, &mut s.linear);
         s.lap(Op::GateUp);
         let ffn = c.intermediate_size;
@@ -159,12 +201,16 @@ impl Model {
             match c.hidden_act {
                 HiddenAct::Silu => ops::silu_mul(gate, up),
                 HiddenAct::Relu2 => ops::relu2_mul(gate, up),
+                HiddenAct::GeluTanh => gelu_tanh_mul(gate, up),
             }
         });
         s.lap(Op::Activation);
         let out = [(&layer.down_proj, &mut s.h)];
         project(exec, &s.gate, ffn, None, out, &mut s.linear);
         s.lap(Op::Down);
+        if let Some(norm) = &layer.ffn_post_norm {
+            norm.in_place(exec, &mut s.h, &mut s.normed);
+        }
         ops::add(&mut s.x, &s.h);
         s.lap(Op::Residual);
     }

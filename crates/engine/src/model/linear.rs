@@ -1,8 +1,9 @@
 //! Projections, ternary or dense, with or without a norm in front.
 
 use tritburn_kernels::ternary::gemm_all;
-use tritburn_kernels::{Activations, DenseMatrix, Exec, TernaryMatrix};
+use tritburn_kernels::{Activations, DenseMatrix, Exec, TernaryMatrix, ops};
 
+use super::input::InputQuant;
 use super::norm::RmsNorm;
 
 /// Weights of a projection.
@@ -10,15 +11,19 @@ use super::norm::RmsNorm;
 pub(crate) enum Weight {
     /// Full precision.
     Dense(DenseMatrix),
-    /// Ternary; its input is quantised to int8 per token.
+    /// Ternary; its input is quantised.
     Ternary(TernaryMatrix),
 }
 
-/// `y = W · norm(x)`, without bias.
+/// `y = W · norm(x) + bias`.
 #[derive(Debug)]
 pub(crate) struct Linear {
     pub(crate) norm: Option<RmsNorm>,
+    /// Quantiser of the input of a ternary weight; INT8 per token where none is named.
+    pub(crate) input: Option<InputQuant>,
     pub(crate) weight: Weight,
+    /// One value a row.
+    pub(crate) bias: Option<Vec<f32>>,
 }
 
 /// Buffers of [`project`].
@@ -73,10 +78,16 @@ pub(crate) fn project<const N: usize>(
         out.resize(tokens * linear.rows(), 0.0);
     }
     if let Some(matrices) = ternary_without_norms(&outputs) {
-        quantize(exec, x, width, norm, &mut scratch.activations);
+        let input = outputs[0].0.input.as_ref();
+        quantize(exec, x, width, norm, input, &mut scratch.activations);
+        let biases = outputs.each_ref().map(|(linear, _)| linear.bias.as_deref());
         let mut outs = outputs.map(|(_, out)| out.as_mut_slice()).into_iter();
         let mut products = matrices.map(|w| (w, outs.next().unwrap_or_default()));
-        return gemm_all(exec, &scratch.activations, &mut products);
+        gemm_all(exec, &scratch.activations, &mut products);
+        for (bias, (_, out)) in biases.into_iter().zip(products) {
+            add_bias(bias, out);
+        }
+        return;
     }
     let x = match norm {
         Some(norm) => {
@@ -94,6 +105,7 @@ pub(crate) fn project<const N: usize>(
                     x,
                     width,
                     linear.norm.as_ref(),
+                    linear.input.as_ref(),
                     &mut scratch.activations,
                 );
                 w.gemm(exec, &scratch.activations, out);
@@ -107,6 +119,14 @@ pub(crate) fn project<const N: usize>(
                 None => w.gemm(exec, x, out),
             },
         }
+        add_bias(linear.bias.as_deref(), out);
+    }
+}
+
+fn add_bias(bias: Option<&[f32]>, out: &mut [f32]) {
+    let Some(bias) = bias else { return };
+    for row in out.chunks_exact_mut(bias.len()) {
+        ops::add(row, bias);
     }
 }
 
@@ -130,8 +150,12 @@ fn quantize(
     x: &[f32],
     width: usize,
     norm: Option<&RmsNorm>,
+    input: Option<&InputQuant>,
     activations: &mut Activations,
 ) {
+    if let Some(input) = input {
+        return input.quantize(exec, x, width, norm, activations);
+    }
     match norm {
         None => activations.quantize(exec, x, width),
         Some(norm) => {

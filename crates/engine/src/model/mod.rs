@@ -1,9 +1,12 @@
 //! The transformer: its parts, how they are loaded and how tokens go through them.
 
+mod attention;
 mod build;
 mod cache;
 mod clock;
 mod forward;
+mod gate;
+mod input;
 mod linear;
 mod norm;
 mod rope;

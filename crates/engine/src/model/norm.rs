@@ -1,25 +1,59 @@
-//! RMSNorm.
+//! RMSNorm, and the LayerNorm of BitNet b1.
 
 use tritburn_kernels::{Exec, ops};
+
+/// Values below which other threads are not asked.
+const MIN_PARALLEL: usize = 1 << 13;
 
 /// `y = x · w / √(mean(x²) + ε)`, in f32.
 #[derive(Debug)]
 pub(crate) struct RmsNorm {
     pub(crate) weight: Vec<f32>,
     pub(crate) eps: f32,
+    /// Whether the mean is subtracted first, which makes it a LayerNorm without bias.
+    pub(crate) centred: bool,
 }
 
 impl RmsNorm {
-    /// Normalises each row of `x`, `[tokens, width]`, into `out` of the same shape.
+    /// Normalises each row of `x`, `[rows, width]`, into `out` of the same shape.
     pub(crate) fn forward(&self, exec: &Exec, x: &[f32], out: &mut [f32]) {
         let width = self.weight.len();
-        exec.rows(out, width, |t, out| {
-            ops::rms_norm(&x[t * width..][..width], &self.weight, self.eps, out);
-        });
+        let row = |t: usize, out: &mut [f32]| self.row(&x[t * width..][..width], out);
+        if x.len() >= MIN_PARALLEL {
+            return exec.rows(out, width, row);
+        }
+        for (t, out) in out.chunks_exact_mut(width).enumerate() {
+            row(t, out);
+        }
+    }
+
+    /// Normalises one row.
+    pub(crate) fn row(&self, x: &[f32], out: &mut [f32]) {
+        if self.centred {
+            ops::rms_norm(&centre(x), &self.weight, self.eps, out);
+        } else {
+            ops::rms_norm(x, &self.weight, self.eps, out);
+        }
+    }
+
+    /// Normalises each row of `x` in place; `buffer` is overwritten.
+    pub(crate) fn in_place(&self, exec: &Exec, x: &mut Vec<f32>, buffer: &mut Vec<f32>) {
+        buffer.resize(x.len(), 0.0);
+        self.forward(exec, x, buffer);
+        std::mem::swap(x, buffer);
     }
 
     /// Normalises one row and quantises the result; returns the step.
     pub(crate) fn quantize(&self, x: &[f32], codes: &mut [i8]) -> f32 {
-        ops::rms_norm_int8(x, &self.weight, self.eps, codes)
+        if self.centred {
+            ops::rms_norm_int8(&centre(x), &self.weight, self.eps, codes)
+        } else {
+            ops::rms_norm_int8(x, &self.weight, self.eps, codes)
+        }
     }
+}
+
+fn centre(x: &[f32]) -> Vec<f32> {
+    let mean = x.iter().sum::<f32>() / x.len() as f32;
+    x.iter().map(|v| v - mean).collect()
 }

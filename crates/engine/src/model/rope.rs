@@ -10,14 +10,18 @@ pub(crate) struct Rope {
 }
 
 impl Rope {
-    /// `inv_freq[i] = 1 / θ^(2i / d)` in f32, as transformers computes it.
-    pub(crate) fn new(theta: f64, head_dim: usize) -> Self {
-        let inv = |i: usize| 1.0 / (theta as f32).powf((2 * i) as f32 / head_dim as f32);
+    /// With the angle per position of each of the `head_dim / 2` pairs.
+    pub(crate) fn new(inv_freq: Vec<f32>) -> Self {
         Self {
-            inv_freq: (0..head_dim / 2).map(inv).collect(),
+            inv_freq,
             cos: Vec::new(),
             sin: Vec::new(),
         }
+    }
+
+    /// Whether it turns by these angles.
+    pub(crate) fn turns_by(&self, inv_freq: &[f32]) -> bool {
+        self.inv_freq == inv_freq
     }
 
     /// Computes the angles of `tokens` positions from `first` on.
@@ -54,7 +58,7 @@ mod tests {
 
     #[test]
     fn position_zero_changes_nothing_and_turns_keep_the_length() {
-        let mut rope = Rope::new(10_000.0, 4);
+        let mut rope = Rope::new(vec![1.0, 0.01]);
         let x = [1.0, 2.0, 3.0, 4.0];
         let mut y = [x, x].concat();
         rope.set_positions(0, 2);

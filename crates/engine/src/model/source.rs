@@ -4,12 +4,13 @@ use std::collections::HashSet;
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use tritburn_kernels::activations::GROUP;
 use tritburn_kernels::{DenseMatrix, Format, Int8Matrix, Scales, TernaryMatrix};
 use tritburn_quant::Dtype;
 use tritburn_quant::config::{LinearClass, QuantizationConfig, QuantizationMode};
-use tritburn_quant::hf_pack::packed_rows;
+use tritburn_quant::hf_pack::{packed_rows, unpack};
+use tritburn_quant::scheme::{Granularity, WeightQuant};
 use tritburn_quant::tensor_file::TensorFile;
-use tritburn_quant::ternary::{absmean, ternary_codes};
 
 use super::linear::Weight;
 use super::table::{HeadFormat, Table};
@@ -28,13 +29,14 @@ pub(crate) trait Source: Send {
     /// Output head or embedding.
     fn table(&mut self, name: &str, rows: usize, cols: usize, format: HeadFormat) -> Result<Table>;
 
-    /// The weight of projection `module`, in the form that `quantization` asks for.
+    /// The weight of projection `module`, in the form that `quantization` asks for: how it is
+    /// stored, and by which quantiser.
     fn projection(
         &mut self,
         module: &str,
         rows: usize,
         cols: usize,
-        quantization: Option<&QuantizationConfig>,
+        quantization: Option<(&QuantizationConfig, WeightQuant)>,
         format: Format,
     ) -> Result<Weight>;
 }
@@ -98,6 +100,31 @@ impl<'a> FileSource<'a> {
             Ok(scale)
         } else {
             Err(self.error(&name, &format!("is {value}, but a scale must be positive")))
+        }
+    }
+
+    /// `weight_scale` of a matrix with several, as factors of the output: `[rows]`, or
+    /// `[rows, groups]`.
+    fn scales(
+        &mut self,
+        module: &str,
+        class: LinearClass,
+        [rows, cols]: [usize; 2],
+        quant: WeightQuant,
+    ) -> Result<Vec<f32>> {
+        let name = format!("{module}.weight_scale");
+        let mut scales = match quant.granularity() {
+            Granularity::Group(size) => self.values(&name, &[rows, cols / size])?,
+            _ => self.values(&name, &[rows])?,
+        };
+        if class == LinearClass::BitLinear {
+            scales.iter_mut().for_each(|s| *s = 1.0 / *s);
+        }
+        match scales.iter().find(|s| !(s.is_finite() && **s > 0.0)) {
+            None => Ok(scales),
+            Some(scale) => {
+                Err(self.error(&name, &format!("has {scale}, but a scale must be positive")))
+            }
         }
     }
 
@@ -177,31 +204,56 @@ impl Source for FileSource<'_> {
         module: &str,
         rows: usize,
         cols: usize,
-        quantization: Option<&QuantizationConfig>,
+        quantization: Option<(&QuantizationConfig, WeightQuant)>,
         format: Format,
     ) -> Result<Weight> {
         let name = format!("{module}.weight");
-        let Some(quantization) = quantization else {
+        let Some((quantization, quant)) = quantization else {
             return Ok(Weight::Dense(self.dense(&name, rows, cols)?));
         };
         let matrix = match quantization.quantization_mode {
             QuantizationMode::Online => {
                 let master = self.values(&name, &[rows, cols])?;
-                let scale = absmean(&master);
-                let codes = ternary_codes(&master, scale);
-                TernaryMatrix::with_scales(&codes, rows, cols, Scales::Tensor(scale), format)?
+                let Some(w) = tritburn_quant::weight::quantise(&master, cols, quant) else {
+                    return Err(EngineError::Unsupported(
+                        "quantised activations need quantised weights, but `tritburn.quant.weights` \
+                         is none"
+                            .into(),
+                    ));
+                };
+                let scales = scales(w.scales, quant);
+                TernaryMatrix::with_scales(&w.codes, rows, cols, scales, format)?
             }
             QuantizationMode::Offline => {
                 self.use_name(&name);
                 let packed = self
                     .file
                     .bytes(&name, Dtype::U8, &[packed_rows(rows), cols])?;
-                let scale = self.scale(module, quantization.linear_class)?;
-                TernaryMatrix::from_hf_packed(packed, rows, cols, scale, format)
-                    .map_err(|e| self.error(&name, &e.to_string()))?
+                let class = quantization.linear_class;
+                let matrix = if quant.granularity() == Granularity::Tensor {
+                    let scale = self.scale(module, class)?;
+                    TernaryMatrix::from_hf_packed(packed, rows, cols, scale, format)
+                } else {
+                    let scales = scales(self.scales(module, class, [rows, cols], quant)?, quant);
+                    let codes = unpack(packed, rows, cols)?;
+                    TernaryMatrix::with_scales(&codes, rows, cols, scales, format)
+                };
+                matrix.map_err(|e| self.error(&name, &e.to_string()))?
             }
         };
         Ok(Weight::Ternary(matrix))
+    }
+}
+
+/// Scales as the kernels take them: groups are of 128 columns there.
+fn scales(scales: Vec<f32>, quant: WeightQuant) -> Scales {
+    match quant.granularity() {
+        Granularity::Tensor => Scales::Tensor(scales[0]),
+        Granularity::Row => Scales::Row(scales),
+        Granularity::Group(size) => {
+            let repeated = |s| std::iter::repeat_n(s, size / GROUP);
+            Scales::Group(scales.into_iter().flat_map(repeated).collect())
+        }
     }
 }
 
@@ -253,7 +305,7 @@ impl Source for RandomSource {
         module: &str,
         rows: usize,
         cols: usize,
-        quantization: Option<&QuantizationConfig>,
+        quantization: Option<(&QuantizationConfig, WeightQuant)>,
         format: Format,
     ) -> Result<Weight> {
         if quantization.is_none() {

@@ -5,6 +5,16 @@ use tritburn_engine::{Engine, EngineOptions, Format, HeadFormat, KvFormat};
 use tritburn_quant::Dtype;
 use tritburn_quant::tensor_file::TensorFile;
 
+/// Models without ternary projections.
+const DENSE: [&str; 6] = [
+    "llama",
+    "llama3_rope",
+    "qwen2",
+    "qwen3",
+    "gemma3",
+    "bitnet_unquantised",
+];
+
 fn model(name: &str) -> Option<PathBuf> {
     let dir = std::env::var_os("TRITBURN_GOLDEN_DIR").map_or_else(
         || {
@@ -86,13 +96,10 @@ fn check(name: &str, reference: &str, tolerance: f32) {
 }
 
 #[test]
-fn golden_llama() {
-    check("llama", "llama", 1e-5);
-}
-
-#[test]
-fn golden_bitnet_unquantised() {
-    check("bitnet_unquantised", "bitnet_unquantised", 1e-5);
+fn golden_backbones() {
+    for name in DENSE {
+        check(name, name, 1e-5);
+    }
 }
 
 /// An activation next to a rounding boundary may fall on its other side, which moves one product
@@ -156,11 +163,11 @@ fn golden_bitnet_in_default_formats() {
 /// Greedy continuation token for token, with the cache and from scratch at every step.
 #[test]
 fn golden_greedy() {
-    for name in ["llama", "bitnet_unquantised"] {
+    for name in DENSE {
         let Some(dir) = model(name) else { return };
         let file = TensorFile::open(&dir.join("golden.safetensors")).unwrap();
         let (greedy, [_, len]) = ids(&file, "greedy");
-        let engine = Engine::load(&dir, EngineOptions::default()).unwrap();
+        let engine = Engine::load(&dir, EngineOptions::exact()).unwrap();
         let prompt = &greedy[..len - 12];
         let argmax = |logits: &[f32]| {
             let better = |b: usize, i: usize| if logits[i] > logits[b] { i } else { b };
@@ -180,5 +187,26 @@ fn golden_greedy() {
             tokens.push(next);
         }
         assert_eq!(tokens, greedy, "{name}");
+    }
+}
+
+/// A text at once, in pieces and token by token gives the same bits.
+#[test]
+fn golden_pieces() {
+    for name in DENSE {
+        let Some(dir) = model(name) else { return };
+        let engine = Engine::load(&dir, EngineOptions::exact()).unwrap();
+        let tokens: Vec<u32> = (0..60).map(|i| i * 37 % 384).collect();
+        let whole = engine.new_session(60).prefill_all(&tokens).unwrap();
+        for piece in [1, 7, 32] {
+            let mut session = engine.new_session(60);
+            let pieces = tokens
+                .chunks(piece)
+                .map(|c| session.prefill_all(c).unwrap());
+            assert!(
+                pieces.collect::<Vec<_>>().concat() == whole,
+                "{name} {piece}"
+            );
+        }
     }
 }

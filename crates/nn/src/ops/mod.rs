@@ -37,6 +37,17 @@ pub struct AttentionShape {
     pub kv_heads: usize,
     /// Width of a head.
     pub head_dim: usize,
+    /// Tokens that a token sees, itself among them; all before it where absent.
+    pub window: Option<usize>,
+}
+
+impl AttentionShape {
+    /// First token that token `i` of a sequence sees.
+    #[must_use]
+    pub fn first_seen(&self, i: usize) -> usize {
+        self.window
+            .map_or(0, |window| (i + 1).saturating_sub(window))
+    }
 }
 
 /// Shape of relations between the tokens of each sequence (MiniLMv2; BitDistill §3.3).

@@ -1,13 +1,17 @@
 //! Every operation in burn's plain tensor operations: runs on all backends, and is what faster
 //! versions are compared with.
 
-use burn::tensor::{IndexingUpdateOp, Int, Tensor, activation, backend::Backend};
+use burn::tensor::{Bool, IndexingUpdateOp, Int, Tensor, activation, backend::Backend};
 use tritburn_quant::config::HiddenAct;
 
 use super::{AdamWStep, AttentionGrads, AttentionShape, Relation};
 
 /// Probabilities of relations are clamped from below before the logarithm (BitDistill Algorithm 1).
 pub(super) const MIN_PROBABILITY: f64 = 1e-8;
+
+/// √(2/π) and the weight of the cube in the tanh form of GELU (arXiv 1606.08415).
+const GELU_SLOPE: f64 = 0.797_884_560_802_865_4;
+const GELU_CUBIC: f64 = 0.044_715;
 
 /// Norms are clamped from below when states are normalised, as in PyTorch's `normalize`.
 pub(super) const MIN_NORM: f64 = 1e-12;
@@ -56,7 +60,17 @@ pub(super) fn gated_act<B: Backend>(
             let r = activation::relu(gate);
             r.clone() * r * up
         }
+        HiddenAct::GeluTanh => {
+            let t = gelu_tanh(gate.clone());
+            gate * (t + 1.0) * 0.5 * up
+        }
     }
+}
+
+/// `tanh(√(2/π) · (x + 0.044715 · x³))`.
+fn gelu_tanh<B: Backend>(x: Tensor<B, 2>) -> Tensor<B, 2> {
+    let cubic = x.clone() * x.clone() * x.clone() * GELU_CUBIC;
+    activation::tanh((x + cubic) * GELU_SLOPE)
 }
 
 pub(super) fn gated_act_grad<B: Backend>(
@@ -74,6 +88,13 @@ pub(super) fn gated_act_grad<B: Backend>(
         HiddenAct::Relu2 => {
             let r = activation::relu(gate);
             (grad.clone() * up * r.clone() * 2.0, grad * r.clone() * r)
+        }
+        HiddenAct::GeluTanh => {
+            let t = gelu_tanh(gate.clone());
+            let inner = (gate.clone() * gate.clone() * (3.0 * GELU_CUBIC) + 1.0) * GELU_SLOPE;
+            let rest = gate.clone() * ((t.clone() * t.clone()).neg() + 1.0) * inner;
+            let slope = (t.clone() + 1.0 + rest) * 0.5;
+            (grad.clone() * up * slope, grad * gate * (t + 1.0) * 0.5)
         }
     }
 }
@@ -133,8 +154,15 @@ fn probabilities<B: Backend>(
     s: AttentionShape,
 ) -> Tensor<B, 4> {
     let scores = q.clone().matmul(k.clone().swap_dims(2, 3)) * scale(s);
-    let future = Tensor::<B, 2, burn::tensor::Bool>::tril_mask([s.seq, s.seq], 0, &q.device());
-    activation::softmax(scores.mask_fill(future.unsqueeze(), f32::NEG_INFINITY), 3)
+    let square = [s.seq, s.seq];
+    let future = Tensor::<B, 2, Bool>::tril_mask(square, 0, &q.device());
+    let mut scores = scores.mask_fill(future.unsqueeze(), f32::NEG_INFINITY);
+    if let Some(window) = s.window.filter(|&w| w < s.seq) {
+        let offset = 1 - i64::try_from(window).unwrap_or(i64::MAX);
+        let past = Tensor::<B, 2, Bool>::triu_mask(square, offset, &q.device());
+        scores = scores.mask_fill(past.unsqueeze(), f32::NEG_INFINITY);
+    }
+    activation::softmax(scores, 3)
 }
 
 fn scale(s: AttentionShape) -> f64 {

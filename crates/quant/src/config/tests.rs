@@ -35,21 +35,13 @@ fn old_and_new_transformers_spellings() {
 #[test]
 fn every_problem_is_named() {
     let error = parse(
-        r#", "mlp_bias": true, "attention_bias": true, "head_dim": 3, "rms_norm_eps": 0,
-            "rope_scaling": {"rope_type": "llama3"}"#,
+        r#", "mlp_bias": true, "head_dim": 3, "rms_norm_eps": 0,
+            "rope_scaling": {"rope_type": "yarn"}"#,
     )
     .unwrap_err();
-    for word in [
-        "mlp_bias",
-        "attention_bias",
-        "head_dim",
-        "rms_norm_eps",
-        "llama3",
-    ] {
+    for word in ["mlp_bias", "head_dim", "rms_norm_eps", "yarn"] {
         assert!(error.contains(word), "{word}: {error}");
     }
-    let q = r#", "quantization_config": {"quant_method": "bitnet", "use_rms_norm": true}"#;
-    assert!(parse(q).unwrap_err().contains("use_rms_norm"));
     assert!(
         parse(r#", "hidden_act": "gelu""#)
             .unwrap_err()
@@ -65,4 +57,182 @@ fn what_is_written_reads_back() {
     config.quantization_config = Some(QuantizationConfig::bitnet(QuantizationMode::Offline));
     let text = serde_json::to_string(&config).unwrap();
     assert_eq!(ModelConfig::from_json(&text).unwrap(), config);
+}
+
+fn gemma(extra: &str) -> std::result::Result<ModelConfig, String> {
+    ModelConfig::from_json(&format!(
+        r#"{{"model_type": "gemma3_text", "hidden_size": 640, "intermediate_size": 12,
+            "num_hidden_layers": 7, "num_attention_heads": 4, "num_key_value_heads": 1,
+            "vocab_size": 9, "max_position_embeddings": 16{extra}}}"#
+    ))
+}
+
+#[test]
+fn rope_scaling_of_both_spellings() {
+    let numbers = r#""factor": 8, "low_freq_factor": 1, "high_freq_factor": 4,
+        "original_max_position_embeddings": 8192}"#;
+    let want = Some(RopeScaling::Llama3 {
+        factor: 8.0,
+        low_freq_factor: 1.0,
+        high_freq_factor: 4.0,
+        original_max_position_embeddings: 8192,
+    });
+    for text in [
+        format!(r#", "rope_theta": 5e5, "rope_scaling": {{"rope_type": "llama3", {numbers}"#),
+        format!(r#", "rope_parameters": {{"rope_theta": 5e5, "rope_type": "llama3", {numbers}"#),
+    ] {
+        let config = parse(&text).unwrap();
+        assert_eq!((config.rope_scaling, config.rope_theta), (want, 5e5));
+        let text = serde_json::to_string(&config).unwrap();
+        assert_eq!(ModelConfig::from_json(&text).unwrap(), config);
+    }
+    let config = parse(r#", "rope_scaling": {"type": "linear", "factor": 2.0}"#).unwrap();
+    assert_eq!(
+        config.rope_scaling,
+        Some(RopeScaling::Linear { factor: 2.0 })
+    );
+    for (section, word) in [
+        (r#"{"rope_type": "llama3", "factor": 8}"#, "low_freq_factor"),
+        (r#"{"type": "linear", "factor": 0.5}"#, "factor"),
+        (r#"{"type": "linear", "factor": "x"}"#, "linear"),
+        (r#"{"rope_type": 3}"#, "rope_type"),
+        (r#"{"partial_rotary_factor": 0.5}"#, "partial_rotary_factor"),
+        ("7", "rope_scaling"),
+    ] {
+        let error = parse(&format!(r#", "rope_scaling": {section}"#)).unwrap_err();
+        assert!(error.contains(word), "{section}: {error}");
+    }
+}
+
+#[test]
+fn gemma_says_its_layers_in_three_ways() {
+    let config = gemma("").unwrap();
+    let windows: Vec<bool> = (0..7).map(|i| config.layer_window(i).is_some()).collect();
+    assert_eq!(windows, [true, true, true, true, true, false, true]);
+    assert_eq!(config.layer_window(0), Some(4096));
+    assert_eq!(
+        (config.layer_rope_theta(0), config.layer_rope_theta(5)),
+        (1e4, 1e6)
+    );
+    assert!(config.tie_word_embeddings && config.qk_norm() && config.post_norms());
+    assert_eq!(
+        (config.head_dim(), config.hidden_act),
+        (256, HiddenAct::GeluTanh)
+    );
+    assert_eq!(
+        (config.norm_offset(), config.attention_scale()),
+        (1.0, 0.0625)
+    );
+    let config = gemma(r#", "sliding_window_pattern": 2, "sliding_window": 8"#).unwrap();
+    assert_eq!(
+        (config.layer_window(0), config.layer_window(1)),
+        (Some(8), None)
+    );
+    let nested = r#", "layer_types": ["full_attention", "sliding_attention", "full_attention",
+        "full_attention", "full_attention", "full_attention", "full_attention"],
+        "rope_parameters": {"full_attention": {"rope_theta": 3.0, "rope_type": "linear", "factor": 2},
+                            "sliding_attention": {"rope_theta": 2.0, "rope_type": "default"}}"#;
+    let config = gemma(nested).unwrap();
+    assert_eq!(
+        (config.layer_rope_theta(0), config.layer_rope_theta(1)),
+        (3.0, 2.0)
+    );
+    assert_eq!(config.layer_inv_freq(1)[0], 1.0);
+    assert_eq!(config.layer_inv_freq(0)[0], 0.5);
+    let text = serde_json::to_string(&config).unwrap();
+    assert_eq!(ModelConfig::from_json(&text).unwrap(), config);
+}
+
+#[test]
+fn the_embedding_is_scaled_in_the_type_of_the_weights() {
+    assert_eq!(gemma("").unwrap().embed_scale(), 640f32.sqrt());
+    assert_eq!(
+        gemma(r#", "torch_dtype": "bfloat16""#)
+            .unwrap()
+            .embed_scale(),
+        25.25
+    );
+    assert_eq!(
+        gemma(r#", "dtype": "bfloat16""#).unwrap().embed_scale(),
+        25.25
+    );
+    assert_eq!(parse("").unwrap().embed_scale(), 1.0);
+}
+
+#[test]
+fn what_would_change_the_result_is_refused() {
+    for (extra, word) in [
+        (
+            r#", "attn_logit_softcapping": 50.0"#,
+            "attn_logit_softcapping",
+        ),
+        (
+            r#", "final_logit_softcapping": 30.0"#,
+            "final_logit_softcapping",
+        ),
+        (
+            r#", "use_bidirectional_attention": true"#,
+            "use_bidirectional_attention",
+        ),
+        (r#", "layer_types": ["full_attention"]"#, "layer_types"),
+        (r#", "layer_types": ["chunked_attention"]"#, "layer_types"),
+        (r#", "sliding_window": 0"#, "sliding_window"),
+        (r#", "sliding_window_pattern": 0"#, "sliding_window_pattern"),
+        (r#", "query_pre_attn_scalar": 0"#, "query_pre_attn_scalar"),
+        (
+            r#", "rope_parameters": {"sliding_attention": {"rope_type": "linear"}}"#,
+            "sliding_attention",
+        ),
+    ] {
+        let error = gemma(extra).unwrap_err();
+        assert!(error.contains(word), "{extra}: {error}");
+    }
+    for (extra, word) in [
+        (r#", "use_sliding_window": true"#, "use_sliding_window"),
+        (r#", "layer_types": ["sliding_attention"]"#, "layer_types"),
+        (r#", "weight_bits": 2"#, "weight_bits"),
+        (r#", "weight_bits": 1, "input_bits": 4"#, "input_bits"),
+        (r#", "hidden_size": "8""#, "hidden_size"),
+    ] {
+        let error = parse(extra).unwrap_err();
+        assert!(error.contains(word), "{extra}: {error}");
+    }
+    let q = |extra: &str| {
+        parse(&format!(
+            r#", "quantization_config": {{"quant_method": "bitnet", {extra}}}"#
+        ))
+    };
+    assert!(
+        q(r#""quantization_mode": "online""#)
+            .unwrap_err()
+            .contains("linear_class")
+    );
+    let rms = q(r#""use_rms_norm": true, "rms_norm_eps": 1e-3"#).unwrap();
+    assert_eq!(rms.sub_norm(), SubNorm::All);
+    assert_eq!(rms.projection_norm(), ("rms_norm", 1e-3));
+}
+
+#[test]
+fn extra_norms_keep_a_backbone_that_is_not_llama() {
+    let mut config = gemma("").unwrap();
+    for sub_norm in [SubNorm::SubLn, SubNorm::All, SubNorm::None] {
+        config.set_sub_norm(sub_norm);
+        assert_eq!(
+            (config.model_type.as_str(), config.sub_norm()),
+            ("gemma3_text", sub_norm)
+        );
+        let text = serde_json::to_string(&config).unwrap();
+        assert_eq!(ModelConfig::from_json(&text).unwrap(), config);
+    }
+    let mut config = parse("").unwrap();
+    config.set_sub_norm(SubNorm::SubLn);
+    assert_eq!(
+        (config.model_type.as_str(), config.hidden_act),
+        ("bitnet", HiddenAct::Silu)
+    );
+    let b158 = parse(r#", "weight_bits": 1, "input_bits": 8"#).unwrap();
+    assert_eq!(b158.sub_norm(), SubNorm::SubLn);
+    assert_eq!(b158.sub_norm_names()[0], "self_attn.inner_attn_ln");
+    let mode = b158.quantization_config.unwrap().quantization_mode;
+    assert_eq!(mode, QuantizationMode::Online);
 }

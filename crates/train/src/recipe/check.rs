@@ -176,7 +176,7 @@ fn stage_problems(
     }
     if stage.ternary && file.model.path.is_empty() {
         let config = stage_config(&scratch_config(&file.model), stage);
-        let found = config.quant_problems(&stage.quant.scheme());
+        let found = config.scheme_problems(&stage.quant.scheme());
         out.extend(found.iter().map(|p| format!("{at}.{p}")));
     }
     let mut say = |ok: bool, key: &str, message: &str| {

@@ -107,6 +107,7 @@ pub fn scratch_config(model: &ModelSection) -> ModelConfig {
         pad_token_id: None,
         quantization_config: None,
         tritburn: None,
+        ..ModelConfig::default()
     }
 }
 

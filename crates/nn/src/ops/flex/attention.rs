@@ -63,11 +63,12 @@ fn lower_products(a: &Padded, b: &Padded, seq: usize, d: usize, bt: &mut Padded,
     }
 }
 
-/// Row-wise softmax of the lower triangle of `scale · scores`, in place.
+/// Row-wise softmax of the lower triangle of `scale · scores`, in place; 0 before the window.
 #[inline(always)]
-fn softmax_lower(scores: &mut Padded, seq: usize, scale: f32) {
-    for i in 0..seq {
-        let row = &mut scores.row_mut(i)[..i + 1];
+fn softmax_lower(scores: &mut Padded, s: AttentionShape, scale: f32) {
+    for i in 0..s.seq {
+        let (unseen, row) = scores.row_mut(i)[..i + 1].split_at_mut(s.first_seen(i));
+        unseen.fill(0.0);
         let top = max(row);
         for x in row.iter_mut() {
             *x = exp((*x - top) * scale);
@@ -123,7 +124,7 @@ impl Scratch {
             &mut self.transposed,
             &mut self.p,
         );
-        softmax_lower(&mut self.p, s.seq, scale(s));
+        softmax_lower(&mut self.p, s, scale(s));
     }
 }
 

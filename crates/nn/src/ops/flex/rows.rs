@@ -83,6 +83,18 @@ fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp(-x))
 }
 
+/// `σ(2 · √(2/π) · (x + 0.044715 · x³)) = (1 + tanh(…)) / 2`, the gate of GELU in its tanh form
+/// (arXiv 1606.08415), and its derivative.
+#[inline(always)]
+fn gelu_gate(x: f32) -> (f32, f32) {
+    const SLOPE: f32 = 1.595_769_2;
+    const CUBIC: f32 = 0.044_715;
+    // Beyond ±1000 the gate is 0 or 1 to the last bit.
+    let square = (x * x).min(1e6);
+    let s = sigmoid(SLOPE * x * (1.0 + CUBIC * square));
+    (s, s * (1.0 - s) * SLOPE * (1.0 + 3.0 * CUBIC * square))
+}
+
 /// Partial sums of fixed chunks, added in order.
 pub(super) fn sum_squares(x: &[f32]) -> f32 {
     let parts: Vec<f32> = x
@@ -273,6 +285,9 @@ pub(super) fn gated_act(gate: &[f32], up: &[f32], act: HiddenAct) -> Vec<f32> {
                             let r = g.max(0.0);
                             *y = r * r * u;
                         }),
+                        HiddenAct::GeluTanh => {
+                            all.for_each(|((y, g), u)| *y = g * gelu_gate(*g).0 * u);
+                        }
                     }
                 },
             );
@@ -312,6 +327,11 @@ pub(super) fn gated_act_grad(
                             let r = g.max(0.0);
                             *dg = dy * u * 2.0 * r;
                             *du = dy * r * r;
+                        }),
+                        HiddenAct::GeluTanh => all.for_each(|((dg, du), ((g, u), dy))| {
+                            let (s, slope) = gelu_gate(*g);
+                            *dg = dy * u * (s + g * slope);
+                            *du = dy * g * s;
                         }),
                     }
                 },
