@@ -11,7 +11,7 @@ use tritburn_quant::tensor_file::TensorFile;
 use crate::weights::WeightSource;
 use crate::{NnError, Result};
 
-/// Weights of a Hugging Face folder: master weights, or packed codes times their scale. Sub-norms
+/// Weights of a Hugging Face folder: master weights, stored or made from packed codes. Sub-norms
 /// that the folder lacks start at one: inserting them is BitDistill's stage 1 (Eq. 4–5).
 #[derive(Debug)]
 pub struct FolderSource {
@@ -31,7 +31,9 @@ impl FolderSource {
         })
     }
 
-    /// Values of a packed projection, as `module.weight` and `module.weight_scale` hold them.
+    /// Master weights that quantise to the codes of `module.weight` and the scales of
+    /// `module.weight_scale`: `codes · scale`, larger by what the zeros take from its mean.
+    #[allow(clippy::cast_precision_loss)]
     fn packed(&self, module: &str, [rows, cols]: [usize; 2]) -> Result<Vec<f32>> {
         let class = self
             .config
@@ -56,9 +58,13 @@ impl FolderSource {
             scales.iter_mut().for_each(|s| *s = 1.0 / *s);
         }
         let run = (rows * cols / scales.len().max(1)).max(1);
-        let values = codes.chunks(run).zip(&scales);
-        let values = values.flat_map(|(codes, s)| codes.iter().map(move |&c| f32::from(c) * s));
-        Ok(values.collect())
+        let mut master = Vec::with_capacity(codes.len());
+        for (codes, scale) in codes.chunks(run).zip(scales) {
+            let alive = codes.iter().filter(|c| **c != 0).count().max(1);
+            let value = scale * (codes.len() as f32 / alive as f32);
+            master.extend(codes.iter().map(|&c| f32::from(c) * value));
+        }
+        Ok(master)
     }
 
     /// The name by which the folder has a norm.

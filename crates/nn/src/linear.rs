@@ -3,7 +3,7 @@
 use burn::module::{Module, Param};
 use burn::tensor::{Tensor, TensorData, backend::Backend};
 use tritburn_quant::config::{ModelConfig, SubNorm};
-use tritburn_quant::scheme::{Input, WeightQuant};
+use tritburn_quant::scheme::{Granularity, Input, WeightQuant};
 
 use crate::hadamard::Hadamard;
 use crate::norm::RmsNorm;
@@ -168,6 +168,13 @@ impl<B: Backend> BitLinear<B> {
     {
         let quant = self.quant.filter(|q| q.weight != WeightQuant::None)?;
         Some(B::quantise_weight(self.weight.val(), quant.weight))
+    }
+
+    /// What one scale of the quantised weight covers; none where it stays in full precision.
+    #[must_use]
+    pub fn granularity(&self) -> Option<Granularity> {
+        let quant = self.quant.filter(|q| q.weight != WeightQuant::None)?;
+        Some(quant.weight.granularity())
     }
 
     /// Sets λ of the warm-up (see [`LinearQuant::lambda`]).

@@ -13,7 +13,7 @@ use tritburn_quant::Dtype;
 use tritburn_quant::config::{ModelConfig, QuantizationMode};
 use tritburn_quant::fs::write_atomic;
 use tritburn_quant::hf_pack;
-use tritburn_quant::scheme::WeightQuant;
+use tritburn_quant::scheme::{Granularity, WeightQuant};
 use tritburn_quant::tensor_file::write_safetensors;
 
 use crate::error::{Result, TrainError};
@@ -132,10 +132,9 @@ fn pack<B: Kernels>(linear: &BitLinear<B>) -> Result<Option<(Packed, Packed)>> {
         bytes,
     };
     let [rows, groups] = weight.scale.dims();
-    let shape: &[usize] = match (rows, groups) {
-        (1, 1) => &[1],
-        (rows, 1) => &[rows],
-        (rows, groups) => &[rows, groups],
+    let shape: &[usize] = match linear.granularity() {
+        Some(Granularity::Group(_)) => &[rows, groups],
+        _ => &[rows],
     };
     Ok(Some((packed, f32_tensor(shape, &to_host(weight.scale)))))
 }
