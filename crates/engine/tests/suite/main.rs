@@ -5,4 +5,5 @@ mod bad_folders;
 mod bench;
 mod common;
 mod engine;
+mod families;
 mod golden;
