@@ -6,4 +6,5 @@ mod bench;
 mod common;
 mod engine;
 mod families;
+mod gguf;
 mod golden;

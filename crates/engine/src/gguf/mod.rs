@@ -1,0 +1,7 @@
+//! Models in GGUF files: weights, tokenizer and chat template.
+
+mod source;
+mod tokenizer;
+
+pub(crate) use source::GgufSource;
+pub(crate) use tokenizer::{GgufTokenizerError, token_texts, tokenizer_json};
