@@ -36,13 +36,8 @@ impl TextTokenizer {
             path: path.clone(),
             message,
         };
-        let bytes = read_bounded(&path)?;
-        let inner = Tokenizer::from_bytes(bytes).map_err(|e| {
-            error(format!(
-                "not a tokenizer ({e}); export or download it again"
-            ))
-        })?;
-        Self::new(inner, vocab_size).map(Some).map_err(error)
+        let json = read_json(&path)?;
+        Self::new(json, vocab_size).map(Some).map_err(error)
     }
 
     /// The tokenizer in a GGUF file, where it has one.
@@ -60,13 +55,15 @@ impl TextTokenizer {
             Err(GgufTokenizerError::Unsupported(message)) => return Err(error(message)),
         };
         let Some(json) = json else { return Ok(None) };
-        let inner = Tokenizer::from_bytes(json.to_string())
-            .map_err(|e| error(format!("its tokenizer is damaged: {e}")))?;
-        Self::new(inner, vocab_size).map(Some).map_err(error)
+        Self::new(json, vocab_size).map(Some).map_err(error)
     }
 
     /// Checks that the ids fit and switches off what a file made for training may do to texts.
-    fn new(mut inner: Tokenizer, vocab_size: usize) -> std::result::Result<Self, String> {
+    ///
+    /// Takes parsed JSON because the library panics on some texts that are none.
+    fn new(json: Value, vocab_size: usize) -> std::result::Result<Self, String> {
+        let mut inner: Tokenizer = serde_json::from_value(json)
+            .map_err(|e| format!("not a tokenizer ({e}); export or download it again"))?;
         inner.with_truncation(None).map_err(|e| e.to_string())?;
         inner.with_padding(None);
         let largest = inner.get_vocab(true).into_values().max();
