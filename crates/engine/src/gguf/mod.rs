@@ -1,6 +1,8 @@
 //! Models in GGUF files: weights, tokenizer and chat template.
 
+mod bpe;
 mod source;
+mod spm;
 mod tokenizer;
 
 pub(crate) use source::GgufSource;

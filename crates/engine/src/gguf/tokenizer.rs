@@ -4,13 +4,14 @@ use serde_json::{Map, Value, json};
 use tritburn_quant::QuantError;
 use tritburn_quant::gguf::GgufFile;
 
+use super::{bpe, spm};
+
+/// Type of a token that is a piece of text.
+pub(super) const NORMAL: i64 = 1;
 /// Type of a token that stands for itself only and is no text.
 const CONTROL: i64 = 3;
 /// Type of a token that was added to the vocabulary and is text.
 const USER_DEFINED: i64 = 4;
-
-/// How GPT-2 cuts text into words.
-const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
 
 /// What of a file makes no tokenizer.
 #[derive(Debug, thiserror::Error)]
@@ -21,66 +22,67 @@ pub(crate) enum GgufTokenizerError {
     Unsupported(String),
 }
 
-type Result<T> = std::result::Result<T, GgufTokenizerError>;
+pub(super) type Result<T> = std::result::Result<T, GgufTokenizerError>;
+
+pub(super) fn missing(key: &str) -> GgufTokenizerError {
+    GgufTokenizerError::Unsupported(format!("`{key}` is missing"))
+}
+
+/// What kinds of tokenizers differ in; the JSON values are those of a `tokenizer.json`.
+pub(super) struct Parts {
+    pub(super) normalizer: Value,
+    pub(super) pre_tokenizer: Value,
+    pub(super) decoder: Value,
+    pub(super) merges: Value,
+    /// Text of the token for what no other token stands for.
+    pub(super) unknown: Value,
+    /// Bytes of text without tokens have tokens `<0x00>` and so on.
+    pub(super) byte_fallback: bool,
+    /// Words of the vocabulary are taken whole.
+    pub(super) ignore_merges: bool,
+    /// Whether a document starts with a token of its own where the file does not say.
+    pub(super) add_bos: bool,
+}
 
 /// `tokenizer.json` of the tokenizer in `file`, `None` where there is none.
 pub(crate) fn tokenizer_json(file: &GgufFile) -> Result<Option<Value>> {
     let Some(model) = file.text("tokenizer.ggml.model")? else {
         return Ok(None);
     };
-    if model != "gpt2" {
-        return Err(GgufTokenizerError::Unsupported(format!(
-            "`tokenizer.ggml.model` \"{model}\" is not supported; supported is gpt2 (byte-level \
-             BPE). Use the model's Hugging Face folder, which has a tokenizer.json"
-        )));
-    }
-    let pre = file.text("tokenizer.ggml.pre")?.unwrap_or("default");
-    let cut = Cut::of(pre).ok_or_else(|| {
-        GgufTokenizerError::Unsupported(format!(
-            "`tokenizer.ggml.pre` \"{pre}\" is not supported; supported are default, gpt-2, smollm, \
-             llama-bpe, qwen2. Use the model's Hugging Face folder"
-        ))
-    })?;
-    let missing = |key: &str| GgufTokenizerError::Unsupported(format!("`{key}` is missing"));
     let key = "tokenizer.ggml.tokens";
     let tokens = file.texts(key)?.ok_or_else(|| missing(key))?;
-    let key = "tokenizer.ggml.merges";
-    let merges = file.texts(key)?.ok_or_else(|| missing(key))?;
     let kinds = file.ints("tokenizer.ggml.token_type")?.unwrap_or_default();
-    let added = tokens
-        .iter()
-        .zip(&kinds)
-        .enumerate()
-        .filter_map(|(id, (token, kind))| {
-            let added = matches!(*kind, CONTROL | USER_DEFINED);
-            added.then(|| {
-                json!({"id": id, "content": token, "single_word": false, "lstrip": false,
-                   "rstrip": false, "normalized": false, "special": *kind == CONTROL})
-            })
-        });
-    let added: Vec<Value> = added.collect();
-    let vocab: Map<String, Value> = tokens
-        .iter()
-        .enumerate()
-        .map(|(id, token)| ((*token).to_owned(), json!(id)))
-        .collect();
-    let byte_level = |use_regex: bool| {
-        json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true,
-               "use_regex": use_regex})
+    let parts = match model {
+        "gpt2" => bpe::parts(file)?,
+        "llama" => spm::parts(file, &tokens, &kinds)?,
+        other => {
+            return Err(GgufTokenizerError::Unsupported(format!(
+                "`tokenizer.ggml.model` \"{other}\" is not supported; supported are gpt2 \
+                 (byte-level BPE) and llama (SentencePiece BPE). Use the model's Hugging Face \
+                 folder, which has a tokenizer.json"
+            )));
+        }
     };
-    let mut steps = cut.steps;
-    steps.push(byte_level(false));
-    let post = post_processor(file, &tokens, cut.add_bos)?;
+    let ids = || tokens.iter().enumerate();
+    let added = ids().zip(&kinds).filter_map(|((id, token), kind)| {
+        let added = matches!(*kind, CONTROL | USER_DEFINED);
+        added.then(|| {
+            json!({"id": id, "content": token, "single_word": false, "lstrip": false,
+                   "rstrip": false, "normalized": false, "special": *kind == CONTROL})
+        })
+    });
+    let added: Vec<Value> = added.collect();
+    let vocab = ids().map(|(id, token)| ((*token).to_owned(), json!(id)));
+    let vocab: Map<String, Value> = vocab.collect();
+    let post = post_processor(file, &tokens, parts.add_bos)?;
     Ok(Some(json!({
         "version": "1.0", "truncation": null, "padding": null, "added_tokens": added,
-        "normalizer": cut.normalizer,
-        "pre_tokenizer": {"type": "Sequence", "pretokenizers": steps},
-        "post_processor": post,
-        "decoder": byte_level(true),
-        "model": {"type": "BPE", "dropout": null, "unk_token": null,
+        "normalizer": parts.normalizer, "pre_tokenizer": parts.pre_tokenizer,
+        "post_processor": post, "decoder": parts.decoder,
+        "model": {"type": "BPE", "dropout": null, "unk_token": parts.unknown,
                   "continuing_subword_prefix": null, "end_of_word_suffix": null,
-                  "fuse_unk": false, "byte_fallback": false, "ignore_merges": cut.ignore_merges,
-                  "vocab": vocab, "merges": merges},
+                  "fuse_unk": true, "byte_fallback": parts.byte_fallback,
+                  "ignore_merges": parts.ignore_merges, "vocab": vocab, "merges": parts.merges},
     })))
 }
 
@@ -133,52 +135,4 @@ fn post_processor(file: &GgufFile, tokens: &[&str], add_bos: bool) -> Result<Val
         "pair": around(vec![text("A", 0), text("B", 1)]),
         "special_tokens": known.collect::<Map<String, Value>>(),
     }))
-}
-
-/// How a model cuts text before its merges, by the name llama.cpp has for it.
-struct Cut {
-    steps: Vec<Value>,
-    normalizer: Value,
-    /// Words of the vocabulary are taken whole.
-    ignore_merges: bool,
-    /// Whether a document starts with a token of its own where the file does not say.
-    add_bos: bool,
-}
-
-impl Cut {
-    fn of(pre: &str) -> Option<Self> {
-        let plain = |patterns: &[&str]| Self {
-            steps: patterns.iter().map(|p| split(p)).collect(),
-            normalizer: Value::Null,
-            ignore_merges: false,
-            add_bos: false,
-        };
-        Some(match pre {
-            "gpt-2" => plain(&[GPT2]),
-            "smollm" => plain(&[r"\p{N}", GPT2]),
-            "default" => plain(&[r"[\p{P}\$\+<=>\^~\|]+", GPT2, r"\p{N}+", "[0-9][0-9][0-9]"]),
-            "llama-bpe" | "llama3" | "llama-v3" | "falcon3" => Self {
-                ignore_merges: true,
-                add_bos: true,
-                ..plain(&[&words(r"\p{N}{1,3}")])
-            },
-            "qwen2" => Self {
-                normalizer: json!({"type": "NFC"}),
-                ..plain(&[&words(r"\p{N}")])
-            },
-            _ => return None,
-        })
-    }
-}
-
-fn split(pattern: &str) -> Value {
-    json!({"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false})
-}
-
-/// How GPT-4 and its followers cut text into words; they differ in the digits they keep together.
-fn words(digits: &str) -> String {
-    let endings = "(?i:'s|'t|'re|'ve|'m|'ll|'d)";
-    format!(
-        r"{endings}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|{digits}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-    )
 }

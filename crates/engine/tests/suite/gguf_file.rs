@@ -34,13 +34,20 @@ impl Gguf {
                 text(out, v);
             }
             Value::Array(all) => {
-                let texts = all.iter().all(Value::is_string);
+                let kind = match &all[0] {
+                    Value::String(_) => 8u32,
+                    v if v.is_f64() => 6,
+                    _ => 5,
+                };
                 out.extend(9u32.to_le_bytes());
-                out.extend(if texts { 8u32 } else { 5 }.to_le_bytes());
+                out.extend(kind.to_le_bytes());
                 out.extend((all.len() as u64).to_le_bytes());
                 for v in all {
                     match v {
                         Value::String(v) => text(out, v),
+                        v if v.is_f64() => {
+                            out.extend((v.as_f64().unwrap() as f32).to_le_bytes());
+                        }
                         v => out.extend((v.as_i64().unwrap() as i32).to_le_bytes()),
                     }
                 }
