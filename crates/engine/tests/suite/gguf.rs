@@ -50,7 +50,20 @@ fn every_architecture_in_full_precision() {
         let mut gguf = metadata(arch, &c);
         for t in &all {
             let name = rename(&t.name, arch == "gemma3");
-            gguf.tensor(&name, &t.shape, F32, &convert(arch, &c, t));
+            let mut bytes = convert(arch, &c, t);
+            // Half the weights and a scale of 2 beside them are the weights.
+            if arch == "bitnet" && name.ends_with("attn_output.weight") {
+                for b in bytes.as_chunks_mut().0 {
+                    *b = (f32::from_le_bytes(*b) / 2.0).to_le_bytes();
+                }
+                gguf.tensor(
+                    &name.replace("weight", "scale"),
+                    &[1],
+                    F32,
+                    &2f32.to_le_bytes(),
+                );
+            }
+            gguf.tensor(&name, &t.shape, F32, &bytes);
         }
         let path = dir.path().join("model.gguf");
         gguf.write(&path);

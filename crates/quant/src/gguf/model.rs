@@ -59,14 +59,19 @@ impl GgufModel {
     /// it the model would answer nonsense.
     #[must_use]
     pub fn unused(&self, used: impl Fn(&str) -> bool) -> Option<&str> {
-        let scale = |name: &str| name.strip_suffix(".scale").map(|n| format!("{n}.weight"));
+        let scale = |name: &str| {
+            let module = name
+                .strip_suffix(".scale")
+                .filter(|n| n.starts_with("blk."))?;
+            Some(format!("{module}.weight"))
+        };
         let taken = |name: &str| {
             name == ROPE_FACTORS || used(name) || scale(name).is_some_and(|weight| used(&weight))
         };
         self.file.names().into_iter().find(|name| !taken(name))
     }
 
-    /// Values of a tensor of this shape, as f32.
+    /// Values of a tensor of this shape, as f32. A separate `….scale` tensor is multiplied in.
     ///
     /// # Errors
     /// [`crate::QuantError::Tensor`] where it is missing or of another shape or type.
@@ -88,6 +93,9 @@ impl GgufModel {
         let extra = name.ends_with("_proj.norm.weight") || name.ends_with("sub_norm.weight");
         if self.arch == Arch::Gemma3 && name.ends_with("norm.weight") && !extra {
             values.iter_mut().for_each(|w| *w -= 1.0);
+        }
+        if let Some(scale) = self.scale(name)? {
+            values.iter_mut().for_each(|w| *w *= scale);
         }
         Ok(values)
     }
@@ -120,7 +128,7 @@ impl GgufModel {
     /// # Errors
     /// As [`Self::tensor_f32`], and where a code is none.
     pub fn ternary(&self, name: &str, rows: usize, cols: usize) -> Result<Option<TernaryTensor>> {
-        let (stored, info) = self.info(name, &[rows, cols])?;
+        let (_, info) = self.info(name, &[rows, cols])?;
         if !info.kind.is_ternary() {
             return Ok(None);
         }
@@ -135,13 +143,23 @@ impl GgufModel {
                 TernaryScales::Group(scales) => reorder(scales, cols / ternary::GROUP, head),
             }
         }
-        let scale = stored.replace(".weight", ".scale");
-        if let Some(info) = self.file.tensor(&scale) {
-            let factor = vector(&self.file, info, 1)
-                .map_err(|e| self.file.error(format!("`{scale}` {e}")))?;
-            tensor.scales = tensor.scales.times(factor[0]);
+        if let Some(scale) = self.scale(name)? {
+            tensor.scales = tensor.scales.times(scale);
         }
         Ok(Some(tensor))
+    }
+
+    /// The factor of a projection, where the file has it beside the weights.
+    fn scale(&self, name: &str) -> Result<Option<f32>> {
+        let module = name.strip_suffix("_proj.weight");
+        let stored = module.and_then(|_| self.name_of(name)).unwrap_or_default();
+        let stored = stored.replace(".weight", ".scale");
+        let Some(info) = self.file.tensor(&stored) else {
+            return Ok(None);
+        };
+        let values = vector(&self.file, info, 1);
+        let values = values.map_err(|e| self.file.error(format!("`{stored}` {e}")))?;
+        Ok(values.first().copied())
     }
 
     /// Width of the heads whose rows are in llama.cpp's order.
