@@ -79,6 +79,47 @@ fn every_architecture_in_full_precision() {
     }
 }
 
+/// llama.cpp has the divisors of the frequencies in place of the four numbers.
+#[test]
+fn rope_scaling_of_llama_3() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = config(SubNorm::None, Form::Dense);
+    config["rope_theta"] = json!(500_000.0);
+    config["rope_scaling"] = json!({"rope_type": "llama3", "factor": 32.0, "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0, "original_max_position_embeddings": 8192});
+    let all = tensors(&config, Form::Dense);
+    write(dir.path(), &config, &all);
+    let c = ModelConfig::from_json(&config.to_string()).unwrap();
+    let plain = ModelConfig {
+        rope_scaling: None,
+        ..c.clone()
+    };
+    let pairs = plain.layer_inv_freq(0).into_iter().zip(c.layer_inv_freq(0));
+    let mut divisors: Vec<f32> = pairs.map(|(plain, scaled)| plain / scaled).collect();
+    let path = dir.path().join("model.gguf");
+    let save = |divisors: &[f32]| {
+        let mut gguf = metadata("llama", &c);
+        for t in &all {
+            gguf.tensor(
+                &rename(&t.name, false),
+                &t.shape,
+                F32,
+                &convert("llama", &c, t),
+            );
+        }
+        let bytes: Vec<u8> = divisors.iter().flat_map(|d| d.to_le_bytes()).collect();
+        gguf.tensor("rope_freqs.weight", &[divisors.len()], F32, &bytes);
+        gguf.write(&path);
+    };
+    save(&divisors);
+    let diff = max_diff(&logits(dir.path()), &logits(&path));
+    assert!(diff < 1e-6, "{diff}");
+    divisors[1] = 5.0;
+    save(&divisors);
+    let error = Engine::load(&path, EngineOptions::exact()).unwrap_err();
+    assert!(error.to_string().contains("rope_freqs"), "{error}");
+}
+
 /// Codes as bitnet.cpp and llama.cpp store them.
 fn pack(kind: u32, codes: &[i8], scale: f32) -> Vec<u8> {
     let (shift, tail): (fn(usize) -> usize, Vec<u8>) = if kind == I2_S {
