@@ -6,7 +6,7 @@ use tritburn_engine::{Engine, EngineOptions};
 use tritburn_quant::Dtype;
 use tritburn_quant::config::SubNorm;
 
-use crate::common::{Form, Tensor, VOCAB, config, tensors, write};
+use crate::common::{Form, Tensor, VOCAB, config, f32s, tensors, write};
 
 fn load(dir: &Path) -> Vec<f32> {
     let options = EngineOptions {
@@ -233,4 +233,24 @@ fn a_window_forgets_what_is_before_it() {
     );
     other[34] = 7;
     assert!(after(&tokens) != after(&other), "six with itself is inside");
+}
+
+/// Llama with `attention_bias` is Qwen2 with one more bias.
+#[test]
+fn biases_of_llama_and_qwen2() {
+    let mut qwen = config(SubNorm::None, Form::Online);
+    qwen["rope_theta"] = json!(10_000.0);
+    let mut llama = qwen.clone();
+    qwen["model_type"] = json!("qwen2");
+    llama["attention_bias"] = json!(true);
+    let mut all = tensors(&qwen, Form::Online);
+    let want = logits(&qwen, &all);
+    for value in [0.0, 0.5] {
+        all.retain(|t| !t.name.ends_with("o_proj.bias"));
+        for i in 0..2 {
+            let name = format!("model.layers.{i}.self_attn.o_proj.bias");
+            all.push(f32s(&name, &[24], &[value; 24]));
+        }
+        assert_eq!(logits(&llama, &all) == want, value == 0.0);
+    }
 }
