@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 
-/// The Hugging Face folder of an export, a stage, a checkpoint, or of a run's end.
+/// The Hugging Face folder of an export, a stage, a checkpoint, or of a run's end; or a GGUF file.
 ///
 /// # Errors
 /// Where there is none; the message says what is there instead.
@@ -17,7 +17,16 @@ pub(crate) fn resolve(path: &Path) -> Result<PathBuf> {
         );
     }
     if !path.is_dir() {
-        bail!("{shown}: is a file. Give the folder that holds config.json and model.safetensors");
+        if path
+            .extension()
+            .is_some_and(|e| e.eq_ignore_ascii_case("gguf"))
+        {
+            return Ok(path.to_path_buf());
+        }
+        bail!(
+            "{shown}: is a file. Give a .gguf file, or the folder that holds config.json and \
+             model.safetensors"
+        );
     }
     if path.join("config.json").is_file() {
         return Ok(path.to_path_buf());

@@ -5,8 +5,10 @@ use std::path::Path;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{Environment, ErrorKind, Value, context};
 use serde::{Deserialize, Serialize};
+use tritburn_quant::gguf::GgufFile;
 
 use crate::error::{EngineError, Result};
+use crate::gguf::token_texts;
 use crate::tokenizer::{read_json, read_text};
 
 /// Instructions that a template may take; one that loops without end is stopped here.
@@ -60,6 +62,21 @@ impl ChatTemplate {
             path,
             message: format!("the chat template does not parse: {e}"),
         })
+    }
+
+    /// The template in a GGUF file.
+    ///
+    /// # Errors
+    /// [`EngineError::Tokenizer`] where it does not parse.
+    pub(crate) fn of_gguf(file: &GgufFile) -> Result<Self> {
+        let error = |message| EngineError::Tokenizer {
+            path: file.path().to_path_buf(),
+            message,
+        };
+        let [bos, eos] = token_texts(file).map_err(|e| error(e.to_string()))?;
+        let source = file.text("tokenizer.chat_template")?.map(str::to_owned);
+        Self::new(source, bos, eos)
+            .map_err(|e| error(format!("the chat template does not parse: {e}")))
     }
 
     fn new(

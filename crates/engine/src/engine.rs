@@ -8,10 +8,12 @@ use serde_json::Value;
 use tritburn_kernels::kv::KvFormat;
 use tritburn_kernels::{Exec, Format};
 use tritburn_quant::config::ModelConfig;
+use tritburn_quant::gguf::GgufModel;
 use tritburn_quant::tensor_file::TensorFile;
 
 use crate::chat::{ChatMessage, ChatTemplate};
 use crate::error::{EngineError, Result};
+use crate::gguf::GgufSource;
 use crate::model::{FileSource, HeadFormat, Model, RandomSource, WeightFormats, build};
 use crate::session::Session;
 use crate::tokenizer::{TextTokenizer, read_json};
@@ -93,36 +95,21 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Loads a Hugging Face folder: `config.json`, `model.safetensors` or shards, and where they
+    /// Loads a GGUF file, or a Hugging Face folder: `config.json`, `model.safetensors` or shards, and where they
     /// exist `tokenizer.json`, `tokenizer_config.json`, `chat_template.jinja` and
     /// `generation_config.json`.
     ///
     /// Projections are dense where `config.json` has no `quantization_config`, unpacked from
-    /// uint8 where it says `offline`, and quantised from master weights where it says `online`.
+    /// uint8 where it says `offline`, and quantised from master weights where it says `online`. In a
+    /// GGUF file those of a ternary type are ternary and all others become dense.
     ///
     /// # Errors
     /// [`EngineError`] that names file, field or tensor, and the remedy.
-    pub fn load(folder: &Path, options: EngineOptions) -> Result<Self> {
-        let config_path = folder.join("config.json");
-        let config = ModelConfig::read(&config_path)?;
-        let tokenizer = TextTokenizer::load(folder, config.vocab_size)?;
-        let chat_template = ChatTemplate::load(folder)?;
-        let file = TensorFile::open_folder(folder)?;
-        let mut source = FileSource::new(&file);
-        let exec = start(&options)?;
-        let model = build(&config, &mut source, &WeightFormats::of(&config, &options))?;
-        source.check_all_used(config.tie_word_embeddings)?;
-        let mut eos: BTreeSet<u32> = config.eos_token_id.into_iter().collect();
-        for path in [config_path, folder.join("generation_config.json")] {
-            if path.exists() {
-                eos.extend(eos_ids(&read_json(&path)?));
-            }
-        }
-        let engine = Self {
-            core: Core::new(Arc::new(model), exec, &options),
-            eos,
-            tokenizer,
-            chat_template,
+    pub fn load(path: &Path, options: EngineOptions) -> Result<Self> {
+        let engine = if path.is_file() {
+            Self::load_gguf(path, &options)?
+        } else {
+            Self::load_folder(path, &options)?
         };
         let info = engine.info();
         tracing::info!(
@@ -131,9 +118,54 @@ impl Engine {
             format = info.format,
             weights_bytes = info.weights_bytes,
             "loaded {}",
-            folder.display()
+            path.display()
         );
         Ok(engine)
+    }
+
+    fn load_folder(folder: &Path, options: &EngineOptions) -> Result<Self> {
+        let config_path = folder.join("config.json");
+        let config = ModelConfig::read(&config_path)?;
+        let tokenizer = TextTokenizer::load(folder, config.vocab_size)?;
+        let chat_template = ChatTemplate::load(folder)?;
+        let file = TensorFile::open_folder(folder)?;
+        let mut source = FileSource::new(&file);
+        let exec = start(options)?;
+        let model = build(&config, &mut source, &WeightFormats::of(&config, options))?;
+        source.check_all_used(config.tie_word_embeddings)?;
+        let mut eos: BTreeSet<u32> = config.eos_token_id.into_iter().collect();
+        for path in [config_path, folder.join("generation_config.json")] {
+            if path.exists() {
+                eos.extend(eos_ids(&read_json(&path)?));
+            }
+        }
+        Ok(Self {
+            core: Core::new(Arc::new(model), exec, options),
+            eos,
+            tokenizer,
+            chat_template,
+        })
+    }
+
+    fn load_gguf(path: &Path, options: &EngineOptions) -> Result<Self> {
+        let stored = GgufModel::open(path)?;
+        let (file, config) = (stored.file(), stored.config());
+        let tokenizer = TextTokenizer::of_gguf(file, config.vocab_size)?;
+        let chat_template = ChatTemplate::of_gguf(file)?;
+        let mut eos: BTreeSet<u32> = config.eos_token_id.into_iter().collect();
+        // The end of a turn, where it is not the end of the text.
+        let turn = file.int("tokenizer.ggml.eot_token_id")?;
+        eos.extend(turn.and_then(|id| u32::try_from(id).ok()));
+        let mut source = GgufSource::new(&stored);
+        let exec = start(options)?;
+        let model = build(config, &mut source, &WeightFormats::of(config, options))?;
+        source.check_all_used()?;
+        Ok(Self {
+            core: Core::new(Arc::new(model), exec, options),
+            eos,
+            tokenizer,
+            chat_template,
+        })
     }
 
     /// A model of the shape of `config` with weights drawn from `seed`, to measure speed with. It

@@ -19,6 +19,7 @@ mod chat;
 mod engine;
 mod error;
 mod generate;
+mod gguf;
 mod model;
 mod sampling;
 mod score;

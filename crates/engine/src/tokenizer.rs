@@ -1,11 +1,14 @@
-//! Text to tokens and back, through `tokenizer.json`.
+//! Text to tokens and back, through `tokenizer.json` or what a GGUF file has in its place.
 
 use std::path::Path;
 
 use serde_json::Value;
 use tokenizers::Tokenizer;
 
+use tritburn_quant::gguf::GgufFile;
+
 use crate::error::{EngineError, Result};
+use crate::gguf::{GgufTokenizerError, tokenizer_json};
 
 /// Largest JSON file that is read.
 const MAX_JSON_BYTES: u64 = 1 << 28;
@@ -33,24 +36,43 @@ impl TextTokenizer {
             path: path.clone(),
             message,
         };
-        let bytes = read_bounded(&path)?;
-        let mut inner = Tokenizer::from_bytes(bytes).map_err(|e| {
-            error(format!(
-                "not a tokenizer ({e}); export or download it again"
-            ))
-        })?;
-        // A file made for training may cut or fill every text.
-        inner
-            .with_truncation(None)
-            .map_err(|e| error(e.to_string()))?;
+        let json = read_json(&path)?;
+        Self::new(json, vocab_size).map(Some).map_err(error)
+    }
+
+    /// The tokenizer in a GGUF file, where it has one.
+    ///
+    /// # Errors
+    /// [`EngineError::Tokenizer`].
+    pub(crate) fn of_gguf(file: &GgufFile, vocab_size: usize) -> Result<Option<Self>> {
+        let error = |message: String| EngineError::Tokenizer {
+            path: file.path().to_path_buf(),
+            message,
+        };
+        let json = match tokenizer_json(file) {
+            Ok(json) => json,
+            Err(GgufTokenizerError::File(e)) => return Err(e.into()),
+            Err(GgufTokenizerError::Unsupported(message)) => return Err(error(message)),
+        };
+        let Some(json) = json else { return Ok(None) };
+        Self::new(json, vocab_size).map(Some).map_err(error)
+    }
+
+    /// Checks that the ids fit and switches off what a file made for training may do to texts.
+    ///
+    /// Takes parsed JSON because the library panics on some texts that are none.
+    fn new(json: Value, vocab_size: usize) -> std::result::Result<Self, String> {
+        let mut inner: Tokenizer = serde_json::from_value(json)
+            .map_err(|e| format!("not a tokenizer ({e}); export or download it again"))?;
+        inner.with_truncation(None).map_err(|e| e.to_string())?;
         inner.with_padding(None);
         let largest = inner.get_vocab(true).into_values().max();
         match largest {
-            Some(id) if id as usize >= vocab_size => Err(error(format!(
-                "has token id {id}, but `vocab_size` in config.json is {vocab_size}; the two are \
+            Some(id) if id as usize >= vocab_size => Err(format!(
+                "has token id {id}, but `vocab_size` of the model is {vocab_size}; the two are \
                  not of the same model"
-            ))),
-            _ => Ok(Some(Self { inner })),
+            )),
+            _ => Ok(Self { inner }),
         }
     }
 

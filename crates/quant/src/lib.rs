@@ -4,6 +4,7 @@ pub mod act;
 pub mod config;
 pub mod error;
 pub mod fs;
+pub mod gguf;
 pub mod hadamard;
 pub mod hf_pack;
 pub mod kv;

@@ -16,7 +16,8 @@ use super::linear::Weight;
 use super::table::{HeadFormat, Table};
 use crate::error::{EngineError, Result};
 
-const NOT_FINITE: &str = "holds NaN or infinity; the weights are damaged";
+/// What is said of a tensor with values that are no numbers.
+pub(crate) const NOT_FINITE: &str = "holds NaN or infinity; the weights are damaged";
 
 /// Gives the tensors of a model by name.
 pub(crate) trait Source: Send {

@@ -66,12 +66,7 @@ pub(crate) fn config(sub_norm: SubNorm, form: Form) -> Value {
 
 /// Weights for `config`, the same for every form.
 pub(crate) fn tensors(config: &Value, form: Form) -> Vec<Tensor> {
-    let c: ModelConfig = serde_json::from_value({
-        let mut c = config.clone();
-        c["eos_token_id"] = json!(EOS);
-        c
-    })
-    .unwrap();
+    let c = ModelConfig::from_json(&config.to_string()).unwrap();
     let mut seed = 1u64;
     let mut noise = |n: usize| -> Vec<f32> {
         let mut next = || {
@@ -104,23 +99,42 @@ pub(crate) fn tensors(config: &Value, form: Form) -> Vec<Tensor> {
         for name in ["input_layernorm", "post_attention_layernorm"] {
             norm(&mut out, format!("{layer}.{name}"), hidden, noise(hidden));
         }
+        if c.post_norms() {
+            for name in ["pre_feedforward_layernorm", "post_feedforward_layernorm"] {
+                norm(&mut out, format!("{layer}.{name}"), hidden, noise(hidden));
+            }
+        }
+        if c.qk_norm() {
+            for name in ["q_norm", "k_norm"] {
+                let name = format!("{layer}.self_attn.{name}");
+                norm(&mut out, name, c.head_dim(), noise(c.head_dim()));
+            }
+        }
+        if c.qkv_bias() {
+            for (name, rows) in [("q", c.q_dim()), ("k", c.kv_dim()), ("v", c.kv_dim())] {
+                let name = format!("{layer}.self_attn.{name}_proj.bias");
+                out.push(f32s(&name, &[rows], &noise(rows)));
+            }
+        }
+        let [attn_sub, ffn_sub] = c.sub_norm_names();
         for (name, rows, cols, sub) in [
             ("self_attn.q_proj", c.q_dim(), hidden, None),
             ("self_attn.k_proj", c.kv_dim(), hidden, None),
             ("self_attn.v_proj", c.kv_dim(), hidden, None),
-            (
-                "self_attn.o_proj",
-                hidden,
-                c.q_dim(),
-                Some("self_attn.attn_sub_norm"),
-            ),
+            ("self_attn.o_proj", hidden, c.q_dim(), Some(attn_sub)),
             ("mlp.gate_proj", ffn, hidden, None),
             ("mlp.up_proj", ffn, hidden, None),
-            ("mlp.down_proj", hidden, ffn, Some("mlp.ffn_sub_norm")),
+            ("mlp.down_proj", hidden, ffn, Some(ffn_sub)),
         ] {
             match (c.sub_norm(), sub) {
                 (SubNorm::All, _) => {
-                    norm(&mut out, format!("{layer}.{name}.norm"), cols, noise(cols));
+                    let (last, _) = c.projection_norm();
+                    norm(
+                        &mut out,
+                        format!("{layer}.{name}.{last}"),
+                        cols,
+                        noise(cols),
+                    );
                 }
                 (SubNorm::SubLn, Some(sub)) => {
                     norm(&mut out, format!("{layer}.{sub}"), cols, noise(cols));

@@ -4,5 +4,9 @@
 mod bad_folders;
 mod bench;
 mod common;
+mod damage;
 mod engine;
+mod families;
+mod gguf;
+mod gguf_file;
 mod golden;

@@ -1,4 +1,6 @@
 #![allow(clippy::unwrap_used)]
+use proptest::prelude::*;
+
 use super::*;
 
 fn parse(extra: &str) -> std::result::Result<ModelConfig, String> {
@@ -235,4 +237,98 @@ fn extra_norms_keep_a_backbone_that_is_not_llama() {
     assert_eq!(b158.sub_norm_names()[0], "self_attn.inner_attn_ln");
     let mode = b158.quantization_config.unwrap().quantization_mode;
     assert_eq!(mode, QuantizationMode::Online);
+}
+
+/// A configuration with a value for every key that is looked at.
+const FULL: &str = r#"{"architectures": ["X"], "model_type": "gemma3_text", "hidden_size": 64,
+    "intermediate_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "head_dim": 16, "vocab_size": 300, "max_position_embeddings": 128,
+    "rope_theta": 1e4, "rope_local_base_freq": 1e3, "rms_norm_eps": 1e-6, "hidden_act": "silu",
+    "hidden_activation": "gelu_pytorch_tanh", "tie_word_embeddings": true, "attention_bias": false,
+    "mlp_bias": false, "sliding_window": 8, "sliding_window_pattern": 2, "layer_types":
+    ["full_attention", "sliding_attention", "full_attention"], "query_pre_attn_scalar": 16,
+    "attn_logit_softcapping": null, "use_sliding_window": false, "torch_dtype": "bfloat16",
+    "weight_bits": 1, "input_bits": 8, "bos_token_id": 1, "eos_token_id": [2, 3], "pad_token_id": 0,
+    "rope_scaling": {"rope_type": "llama3", "factor": 8, "low_freq_factor": 1, "high_freq_factor": 4,
+    "original_max_position_embeddings": 64}, "rope_parameters": {"full_attention": {"rope_theta": 5,
+    "type": "linear", "factor": 2}, "sliding_attention": {"rope_type": "default"}},
+    "quantization_config": {"quant_method": "bitnet", "linear_class": "autobitlinear",
+    "quantization_mode": "online", "modules_to_not_convert": ["lm_head"], "use_rms_norm": false,
+    "rms_norm_eps": 1e-6}, "tritburn": {"sub_norm": "all"}}"#;
+
+/// What is accepted can be asked everything.
+fn ask(text: &str) {
+    let Ok(config) = ModelConfig::from_json(text) else {
+        return;
+    };
+    for i in [0, config.num_hidden_layers - 1] {
+        drop((config.layer_inv_freq(i), config.layer_window(i)));
+    }
+    assert!(config.embed_scale() > 0.0 && config.attention_scale() > 0.0);
+    assert!(config.q_dim() > 0 && config.kv_dim() > 0);
+    let again = ModelConfig::from_json(&serde_json::to_string(&config).unwrap());
+    assert!(again.is_ok(), "{again:?}");
+}
+
+#[test]
+fn a_full_configuration_is_accepted() {
+    assert!(ModelConfig::from_json(FULL).is_ok());
+}
+
+fn any_json() -> impl Strategy<Value = serde_json::Value> {
+    use serde_json::{Value, json};
+    let families = [
+        "llama",
+        "bitnet",
+        "qwen2",
+        "qwen3",
+        "gemma3_text",
+        "silu",
+        "llama3",
+        "linear",
+    ];
+    prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<u64>().prop_map(Value::from),
+        (0..300u64).prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        prop::sample::select(families.to_vec()).prop_map(Value::from),
+        "\\PC{0,8}".prop_map(Value::from),
+        Just(json!([])),
+        Just(json!({})),
+        Just(json!([1, "x", null])),
+        Just(json!({"rope_type": "linear", "factor": 1e308})),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn values_that_nobody_expects(
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any_json()), 1..4),
+    ) {
+        let mut map: serde_json::Map<String, serde_json::Value> = serde_json::from_str(FULL).unwrap();
+        for (at, value) in changes {
+            let key = map.keys().nth(at.index(map.len())).unwrap().clone();
+            map.insert(key, value);
+        }
+        ask(&serde_json::Value::Object(map).to_string());
+    }
+
+    #[test]
+    fn bytes_that_nobody_expects(
+        flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+        cut in prop::option::of(any::<prop::sample::Index>()),
+    ) {
+        let mut bytes = FULL.as_bytes().to_vec();
+        for (at, value) in flips {
+            let at = at.index(bytes.len());
+            bytes[at] = value;
+        }
+        if let Some(cut) = cut {
+            bytes.truncate(cut.index(bytes.len()));
+        }
+        ask(&String::from_utf8_lossy(&bytes));
+    }
 }

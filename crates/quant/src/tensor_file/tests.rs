@@ -1,4 +1,6 @@
 #![allow(clippy::unwrap_used)]
+use proptest::prelude::*;
+
 use super::*;
 
 fn write(path: &Path, tensors: &[NamedTensor<'_>]) {
@@ -98,5 +100,40 @@ fn shards_are_found_and_checked() {
         "",
     ] {
         assert!(open(bad).is_err(), "{bad}");
+    }
+}
+
+proptest! {
+    /// Damaged indices and shards are errors or give what they say; a name never leads out of the
+    /// folder.
+    #[test]
+    fn damaged_shards_and_indices(
+        target in prop::sample::select(vec!["one", "two", INDEX_FILE]),
+        flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..5),
+        cut in prop::option::of(any::<prop::sample::Index>()),
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        write(&dir.path().join("one"), &[("a", Dtype::F32, &[2], &f32s(&[1.0, 2.0]))]);
+        write(&dir.path().join("two"), &[("b", Dtype::U8, &[3], &[1, 2, 3])]);
+        let index = r#"{"metadata": {}, "weight_map": {"a": "one", "b": "two"}}"#;
+        std::fs::write(dir.path().join(INDEX_FILE), index).unwrap();
+        let path = dir.path().join(target);
+        let mut bytes = std::fs::read(&path).unwrap();
+        for (at, value) in flips {
+            let at = at.index(bytes.len());
+            bytes[at] = value;
+        }
+        if let Some(cut) = cut {
+            bytes.truncate(cut.index(bytes.len()));
+        }
+        std::fs::write(&path, bytes).unwrap();
+        if let Ok(file) = TensorFile::open_folder(dir.path()) {
+            for name in file.names() {
+                let (dtype, shape) = file.info(name).unwrap();
+                prop_assert!(file.path_of(name).starts_with(dir.path()));
+                drop(file.tensor_f32(name, shape));
+                prop_assert!(file.bytes(name, dtype, shape).is_ok());
+            }
+        }
     }
 }

@@ -1,0 +1,145 @@
+//! Ternary types as codes and scales, without loss.
+
+use super::kind::{I2S_TAIL, TensorKind};
+
+/// Values that share a scale in a group of [`TernaryScales`].
+pub(super) const GROUP: usize = 128;
+
+/// A ternary matrix: weight `[r, c]` is `codes[r · cols + c]` times its scale.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TernaryTensor {
+    /// −1, 0 and +1, row major.
+    pub codes: Vec<i8>,
+    /// What a code of 1 stands for.
+    pub scales: TernaryScales,
+}
+
+/// The coarsest scales that say what the blocks of a tensor say.
+#[derive(Debug, Clone, PartialEq)]
+pub enum TernaryScales {
+    /// One for all.
+    Tensor(f32),
+    /// One a row.
+    Row(Vec<f32>),
+    /// One for each 128 columns of a row, row major.
+    Group(Vec<f32>),
+}
+
+impl TernaryScales {
+    /// From one scale for each block, `[rows, blocks a row]`; a block without any weight but 0 goes
+    /// with every scale.
+    fn of_blocks(scales: &[f32], empty: &[bool], blocks: usize, block_len: usize) -> Self {
+        let common = |scales: &[f32], empty: &[bool]| {
+            let mut live = scales
+                .iter()
+                .zip(empty)
+                .filter(|(_, e)| !**e)
+                .map(|(s, _)| *s);
+            let first = live.next();
+            live.all(|s| Some(s) == first).then(|| first.unwrap_or(0.0))
+        };
+        if let Some(scale) = common(scales, empty) {
+            return Self::Tensor(scale);
+        }
+        let rows = scales.chunks(blocks).zip(empty.chunks(blocks));
+        let rows: Option<Vec<f32>> = rows.map(|(s, e)| common(s, e)).collect();
+        rows.map_or_else(
+            || {
+                let groups = |s: &f32| std::iter::repeat_n(*s, block_len / GROUP);
+                Self::Group(scales.iter().flat_map(groups).collect())
+            },
+            Self::Row,
+        )
+    }
+
+    /// The same times a factor.
+    pub(super) fn times(mut self, factor: f32) -> Self {
+        match &mut self {
+            Self::Tensor(scale) => *scale *= factor,
+            Self::Row(scales) | Self::Group(scales) => scales.iter_mut().for_each(|s| *s *= factor),
+        }
+        self
+    }
+}
+
+/// Codes and scales of a whole tensor of a ternary type, `cols` values a row.
+///
+/// # Errors
+/// Where a code is none.
+pub(super) fn decode(kind: TensorKind, bytes: &[u8], cols: usize) -> Result<TernaryTensor, String> {
+    let (len, size) = (kind.block_len(), kind.block_bytes());
+    let tail = if kind == TensorKind::I2S { I2S_TAIL } else { 0 };
+    let (blocks, tail) = bytes.split_at(bytes.len().saturating_sub(tail));
+    let count = blocks.len() / size;
+    let mut codes = vec![0i8; count * len];
+    let (mut scales, mut empty) = (Vec::with_capacity(count), Vec::with_capacity(count));
+    for (i, (block, codes)) in blocks
+        .chunks_exact(size)
+        .zip(codes.chunks_exact_mut(len))
+        .enumerate()
+    {
+        scales.push(block_codes(kind, block, codes));
+        empty.push(codes.iter().all(|&c| c == 0));
+        if let Some(at) = codes.iter().position(|c| !(-1..=1).contains(c)) {
+            let at = i * len + at;
+            return Err(format!(
+                "has code 3 at row {}, column {}: only 0, 1 and 2 are weights; the file is damaged",
+                at / cols,
+                at % cols
+            ));
+        }
+    }
+    let scales = match tail {
+        [a, b, c, d, ..] => TernaryScales::Tensor(f32::from_le_bytes([*a, *b, *c, *d])),
+        _ => TernaryScales::of_blocks(&scales, &empty, cols / len, len),
+    };
+    let values = match &scales {
+        TernaryScales::Tensor(scale) => std::slice::from_ref(scale),
+        TernaryScales::Row(all) | TernaryScales::Group(all) => all,
+    };
+    if values.iter().all(|v| v.is_finite()) {
+        Ok(TernaryTensor { codes, scales })
+    } else {
+        Err("has a scale that is NaN or infinite; the file is damaged".into())
+    }
+}
+
+/// Writes the codes of one block and returns its scale, 1 for [`TensorKind::I2S`]. A code of 2
+/// comes from a bit pattern that stands for no weight.
+pub(super) fn block_codes(kind: TensorKind, b: &[u8], codes: &mut [i8]) -> f32 {
+    let scale = |at: usize| half::f16::from_le_bytes([b[at], b[at + 1]]).to_f32();
+    match kind {
+        TensorKind::Tq2_0 => {
+            for (bytes, codes) in b.chunks_exact(32).zip(codes.chunks_exact_mut(128)) {
+                for (l, codes) in codes.chunks_exact_mut(32).enumerate() {
+                    for (code, byte) in codes.iter_mut().zip(bytes) {
+                        *code = (byte >> (2 * l) & 3) as i8 - 1;
+                    }
+                }
+            }
+            scale(64)
+        }
+        TensorKind::I2S => {
+            for (l, codes) in codes.chunks_exact_mut(32).enumerate() {
+                for (code, byte) in codes.iter_mut().zip(b) {
+                    *code = (byte >> (6 - 2 * l) & 3) as i8 - 1;
+                }
+            }
+            1.0
+        }
+        _ => {
+            // Five digits to base 3 in a byte, the fraction of 256 that it is; the last four bytes
+            // have four.
+            let mut codes = codes.iter_mut();
+            for (bytes, digits) in [(&b[..32], 5), (&b[32..48], 5), (&b[48..52], 4)] {
+                for power in [1u8, 3, 9, 27, 81].into_iter().take(digits) {
+                    for (byte, code) in bytes.iter().zip(codes.by_ref()) {
+                        let digit = (u16::from(byte.wrapping_mul(power)) * 3) >> 8;
+                        *code = digit as i8 - 1;
+                    }
+                }
+            }
+            scale(52)
+        }
+    }
+}
