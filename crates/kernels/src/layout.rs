@@ -130,6 +130,40 @@ pub const fn tile_blocks(cols: usize) -> usize {
     cols.div_ceil(DEPTH) * DEPTH_BLOCKS
 }
 
+/// Calls `f` with each byte of lane `lane` of a row tile and the value of its column.
+#[inline]
+pub(crate) fn write_lane<T: Copy>(
+    tile: &mut [WeightBlock],
+    lane: usize,
+    values: &[T],
+    f: impl Fn(&mut u8, T),
+) {
+    for (block, values) in tile.iter_mut().zip(values.chunks(QUAD)) {
+        let bytes = &mut block.0[lane * QUAD..][..QUAD];
+        bytes
+            .iter_mut()
+            .zip(values)
+            .for_each(|(byte, v)| f(byte, *v));
+    }
+}
+
+/// Calls `f` with the place for each value of a row and its byte in lane `lane` of a row tile.
+#[inline]
+pub(crate) fn read_lane<T>(
+    tile: &[WeightBlock],
+    lane: usize,
+    values: &mut [T],
+    f: impl Fn(&mut T, u8),
+) {
+    for (block, values) in tile.iter().zip(values.chunks_mut(QUAD)) {
+        let bytes = &block.0[lane * QUAD..][..QUAD];
+        values
+            .iter_mut()
+            .zip(bytes)
+            .for_each(|(v, byte)| f(v, *byte));
+    }
+}
+
 /// Packs one row tile; `row(r)` gives the codes −1, 0, +1 of its `r`th row, `None` past the end.
 pub(crate) fn pack_tile<'a>(
     format: Format,
@@ -142,12 +176,9 @@ pub(crate) fn pack_tile<'a>(
             let Some(codes) = row(plane * LANES + lane) else {
                 return;
             };
-            for (block, codes) in tile.iter_mut().zip(codes.chunks(QUAD)) {
-                let bytes = &mut block.0[lane * QUAD..][..QUAD];
-                for (byte, &code) in bytes.iter_mut().zip(codes) {
-                    *byte += format.digit(plane, (code + 1) as u8);
-                }
-            }
+            write_lane(tile, lane, codes, |byte, code| {
+                *byte += format.digit(plane, (code + 1) as u8);
+            });
         }
     }
 }
@@ -155,11 +186,9 @@ pub(crate) fn pack_tile<'a>(
 /// Reads row `row` of a packed row tile back into `codes`.
 pub(crate) fn unpack_row(format: Format, tile: &[WeightBlock], row: usize, codes: &mut [i8]) {
     let (plane, lane) = (row / LANES, row % LANES);
-    for (block, codes) in tile.iter().zip(codes.chunks_mut(QUAD)) {
-        for (code, &byte) in codes.iter_mut().zip(&block.0[lane * QUAD..]) {
-            *code = format.code(byte, plane) as i8 - 1;
-        }
-    }
+    read_lane(tile, lane, codes, |code, byte| {
+        *code = format.code(byte, plane) as i8 - 1;
+    });
 }
 
 #[cfg(test)]

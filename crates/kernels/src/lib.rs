@@ -21,6 +21,7 @@ pub mod ops;
 pub mod pool;
 pub mod scalar;
 pub mod scales;
+mod shape;
 pub mod ternary;
 mod vectors;
 #[cfg(target_arch = "x86_64")]

@@ -7,14 +7,14 @@ use tritburn_quant::hf_pack;
 use crate::activations::{Activations, GROUP};
 use crate::columns::Columns;
 use crate::epilogue::{self, Factor};
-use crate::error::{KernelError, Result};
+use crate::error::Result;
 use crate::exec::Exec;
 use crate::kernel::PackedTile;
 use crate::layout::{self, Format, QUAD, WeightBlock, pack_tile, tile_blocks};
 use crate::scales::Scales;
+pub use crate::shape::MAX_COLS;
+use crate::shape::{assert_width, check_width};
 
-/// Widest matrix: sums of a byte with activations, `170 · 128 · MAX_COLS`, stay below 2³¹.
-pub const MAX_COLS: usize = 1 << 16;
 /// Tokens whose sums are held at once.
 const TOKENS: usize = 256;
 
@@ -46,8 +46,8 @@ impl TernaryMatrix {
     /// weight.
     ///
     /// # Errors
-    /// [`KernelError::Shape`] where the codes do not fill the shape or it is too wide;
-    /// [`KernelError::Codes`] where a code is not −1, 0 or +1.
+    /// [`crate::KernelError::Shape`] where the codes do not fill the shape or it is too wide;
+    /// [`crate::KernelError::Codes`] where a code is not −1, 0 or +1.
     pub fn from_codes(codes: &[i8], rows: usize, cols: usize, scale: f32) -> Result<Self> {
         Self::with_scales(codes, rows, cols, Scales::Tensor(scale), Format::default())
     }
@@ -55,7 +55,7 @@ impl TernaryMatrix {
     /// From codes, row major, with any scales and in any format.
     ///
     /// # Errors
-    /// As [`Self::from_codes`], and [`KernelError::Shape`] where the number of scales is wrong.
+    /// As [`Self::from_codes`], and [`crate::KernelError::Shape`] where the number of scales is wrong.
     pub fn with_scales(
         codes: &[i8],
         rows: usize,
@@ -63,7 +63,7 @@ impl TernaryMatrix {
         scales: Scales,
         format: Format,
     ) -> Result<Self> {
-        check_width(cols)?;
+        check_width("ternary weights", cols)?;
         scales.check(rows, cols)?;
         // Says what is wrong with shape and codes.
         let packed = hf_pack::pack(codes, rows, cols)?;
@@ -73,7 +73,7 @@ impl TernaryMatrix {
     /// From the bytes of a Hugging Face checkpoint ([`hf_pack`]).
     ///
     /// # Errors
-    /// [`KernelError::Shape`] where the matrix is too wide; [`KernelError::Codes`] where the bytes
+    /// [`crate::KernelError::Shape`] where the matrix is too wide; [`crate::KernelError::Codes`] where the bytes
     /// do not fit the shape or a code is 3.
     pub fn from_hf_packed(
         packed: &[u8],
@@ -82,7 +82,7 @@ impl TernaryMatrix {
         scale: f32,
         format: Format,
     ) -> Result<Self> {
-        check_width(cols)?;
+        check_width("ternary weights", cols)?;
         hf_pack::check(packed, rows, cols)?;
         Self::build(packed, rows, cols, Scales::Tensor(scale), format)
     }
@@ -295,7 +295,7 @@ pub fn gemm_all<const N: usize>(
 ) {
     let matrices: [&TernaryMatrix; N] = std::array::from_fn(|i| products[i].0);
     for matrix in matrices {
-        assert_eq!(x.width(), matrix.cols, "activations as wide as the matrix");
+        assert_width(x.width(), matrix.cols);
     }
     let mut outs = products.each_mut().map(|(_, out)| out);
     let outs: [Columns<'_, f32>; N] = {
@@ -314,15 +314,6 @@ pub fn gemm_all<const N: usize>(
             tile -= matrix.tiles();
         }
     });
-}
-
-fn check_width(cols: usize) -> Result<()> {
-    if cols <= MAX_COLS {
-        return Ok(());
-    }
-    Err(KernelError::Shape(format!(
-        "a ternary matrix of {cols} columns: at most {MAX_COLS} can be summed in i32"
-    )))
 }
 
 /// From `[rows, groups]` to `[row tile, group, row of the tile]`, padded with zeros.
