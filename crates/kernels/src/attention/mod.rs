@@ -102,7 +102,7 @@ pub fn causal(
 
 /// `out[t, h] = softmax(q[t, h] · Kᵀ · scale) · V` for query heads that share keys and values: token
 /// `t` sees rows `first..first + len + t` of `keys` and `values`. Each of `q` and `out` is
-/// `[heads, width]`.
+/// `[heads, width]`; a token that sees nothing gets zeros.
 ///
 /// One pass over keys and values in pieces, with the sums rescaled when a larger score comes
 /// (Milakov & Gimelshein, arXiv 1805.02867; FlashAttention, arXiv 2205.14135). What one token gets
@@ -197,7 +197,8 @@ impl WithSimd for Attend<'_, '_> {
         }
         for (t, out) in self.out.iter_mut().enumerate() {
             for (out, [_, sum]) in out.chunks_exact_mut(width).zip(&state[t * heads..]) {
-                let inv = 1.0 / *sum;
+                // Nothing seen is nothing said, not 0 · ∞.
+                let inv = if *sum == 0.0 { 0.0 } else { 1.0 / *sum };
                 for o in out {
                     *o *= inv;
                 }

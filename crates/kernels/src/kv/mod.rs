@@ -1,8 +1,17 @@
 //! Stored keys and values of attention.
 
 mod f16;
+pub mod low_bit;
+
+use std::cell::RefCell;
 
 use f16::{from_f16, to_f16};
+use low_bit::LowBits;
+
+thread_local! {
+    /// Codes of the row that is stored, kept so that decoding allocates nothing.
+    static CODES: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
 
 /// How keys and values are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -14,12 +23,35 @@ pub enum KvFormat {
     F16,
     /// One byte a value and one scale for each head of each token.
     Int8,
+    /// Four bits a value and one f32 step for each head of each token: [`low_bit`].
+    Int4,
+    /// Three bits a value and one f32 step for each head of each token, but four bits for the first
+    /// position, whose outliers three do not carry (arXiv 2411.04965, §3.1): [`low_bit`].
+    Int3,
 }
 
-/// Rows `[rows, width]` of keys or values, each of one head of one token.
+impl KvFormat {
+    /// All formats.
+    pub const ALL: [Self; 5] = [Self::F32, Self::F16, Self::Int8, Self::Int4, Self::Int3];
+
+    /// Name for options and reports.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+            Self::Int8 => "int8",
+            Self::Int4 => "int4",
+            Self::Int3 => "int3",
+        }
+    }
+}
+
+/// Rows `[heads, positions, width]` of keys or values.
 #[derive(Debug, Clone)]
 pub struct KvRows {
     width: usize,
+    positions: usize,
     data: Data,
 }
 
@@ -28,19 +60,66 @@ enum Data {
     F32(Vec<f32>),
     F16(Vec<u16>),
     Int8(Vec<i8>, Vec<f32>),
+    Low(LowRows),
+}
+
+/// Packed rows of few bits.
+#[derive(Debug, Clone)]
+struct LowRows {
+    bits: LowBits,
+    /// `[rows, bits.bytes(width)]`.
+    packed: Vec<u8>,
+    /// `[rows]`.
+    steps: Vec<f32>,
+    /// The first position of each head in four bits, where the others have three.
+    first: Vec<u8>,
 }
 
 impl KvRows {
-    /// `rows` rows of zeros.
+    /// `rows` rows of zeros, the positions of one head.
     #[must_use]
     pub fn new(format: KvFormat, rows: usize, width: usize) -> Self {
+        Self::with_heads(format, 1, rows, width)
+    }
+
+    /// Zeros for `heads` heads of `positions` positions: row `head · positions + position`.
+    #[must_use]
+    pub fn with_heads(format: KvFormat, heads: usize, positions: usize, width: usize) -> Self {
+        let rows = heads * positions;
         let n = rows * width;
+        let low = |bits: LowBits, first: usize| {
+            Data::Low(LowRows {
+                bits,
+                packed: vec![0; rows * bits.bytes(width)],
+                steps: vec![0.0; rows],
+                first: vec![0; first * LowBits::Four.bytes(width)],
+            })
+        };
         let data = match format {
             KvFormat::F32 => Data::F32(vec![0.0; n]),
             KvFormat::F16 => Data::F16(vec![0; n]),
             KvFormat::Int8 => Data::Int8(vec![0; n], vec![0.0; rows]),
+            KvFormat::Int4 => low(LowBits::Four, 0),
+            KvFormat::Int3 => low(LowBits::Three, if positions > 0 { heads } else { 0 }),
         };
-        Self { width, data }
+        Self {
+            width,
+            positions,
+            data,
+        }
+    }
+
+    /// Bytes that the rows take.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        match &self.data {
+            Data::F32(data) => size_of_val(data.as_slice()),
+            Data::F16(data) => size_of_val(data.as_slice()),
+            Data::Int8(codes, scales) => codes.len() + size_of_val(scales.as_slice()),
+            Data::Low(low) => {
+                low.packed.len() + size_of_val(low.steps.as_slice()) + low.first.len()
+            }
+        }
     }
 
     /// Values in a row.
@@ -65,13 +144,18 @@ impl KvRows {
             Data::Int8(codes, scales) => {
                 scales[row] = crate::ops::absmax_codes(values, &mut codes[range]);
             }
+            Data::Low(low) => {
+                assert_eq!(values.len(), self.width, "as wide as the rows");
+                low.set(row, self.positions, values);
+            }
         }
     }
 
     /// Copies `n` rows of `other`, of the same format and width, from its row `from` to row `to`.
     ///
     /// # Panics
-    /// Where formats differ or rows are missing.
+    /// Where formats differ or rows are missing, or a first position of three bits would become a
+    /// later one or the other way round.
     pub fn copy_rows(&mut self, to: usize, other: &Self, from: usize, n: usize) {
         let w = self.width;
         let (to_v, from_v) = (to * w..(to + n) * w, from * w..(from + n) * w);
@@ -81,6 +165,15 @@ impl KvRows {
             (Data::Int8(a, s), Data::Int8(b, t)) => {
                 a[to_v].copy_from_slice(&b[from_v]);
                 s[to..to + n].copy_from_slice(&t[from..from + n]);
+            }
+            (Data::Low(a), Data::Low(b)) if a.bits == b.bits => {
+                for i in 0..n {
+                    let source = b.row(from + i, other.positions, w);
+                    a.steps[to + i] = b.steps[from + i];
+                    let (bits, row) = a.row_mut(to + i, self.positions, w);
+                    assert_eq!(bits, source.0, "first positions stay first");
+                    row.copy_from_slice(source.1);
+                }
             }
             _ => unreachable!("rows of one cache have one format"),
         }
@@ -110,7 +203,53 @@ impl KvRows {
                 }
                 out
             }
+            Data::Low(low) => {
+                let out = &mut buffer[..range.len()];
+                for (i, out) in out.chunks_exact_mut(self.width).enumerate() {
+                    let (bits, packed) = low.row(first + i, self.positions, self.width);
+                    low_bit::read(bits, packed, low.steps[first + i], out);
+                }
+                out
+            }
         }
+    }
+}
+
+impl LowRows {
+    /// Whether the row has four bits though the others have three, and which of those it is.
+    #[inline(always)]
+    fn first(&self, row: usize, positions: usize) -> Option<usize> {
+        (self.bits == LowBits::Three && row.is_multiple_of(positions)).then(|| row / positions)
+    }
+
+    /// Width of its codes and the row.
+    #[inline(always)]
+    fn row(&self, row: usize, positions: usize, width: usize) -> (LowBits, &[u8]) {
+        let (bits, data, row) = match self.first(row, positions) {
+            Some(head) => (LowBits::Four, &self.first, head),
+            None => (self.bits, &self.packed, row),
+        };
+        let bytes = bits.bytes(width);
+        (bits, &data[row * bytes..][..bytes])
+    }
+
+    fn row_mut(&mut self, row: usize, positions: usize, width: usize) -> (LowBits, &mut [u8]) {
+        let (bits, data, row) = match self.first(row, positions) {
+            Some(head) => (LowBits::Four, &mut self.first, head),
+            None => (self.bits, &mut self.packed, row),
+        };
+        let bytes = bits.bytes(width);
+        (bits, &mut data[row * bytes..][..bytes])
+    }
+
+    fn set(&mut self, row: usize, positions: usize, values: &[f32]) {
+        CODES.with_borrow_mut(|codes| {
+            codes.resize(values.len(), 0);
+            let (bits, packed) = self.row_mut(row, positions, values.len());
+            let step = low_bit::quantize(bits, values, codes);
+            low_bit::pack(bits, codes, packed);
+            self.steps[row] = step;
+        });
     }
 }
 
@@ -120,13 +259,16 @@ mod tests {
 
     #[test]
     fn rows_move_between_stores() {
-        for format in [KvFormat::F32, KvFormat::F16, KvFormat::Int8] {
+        for format in KvFormat::ALL {
             let mut a = KvRows::new(format, 3, 4);
             (0..3).for_each(|i| a.set(i, &[i as f32, 1.0, -2.0, 0.0]));
-            let mut b = KvRows::new(format, 9, 4);
+            let mut b = KvRows::with_heads(format, 2, 9, 4);
+            b.copy_rows(9, &a, 0, 3);
             b.copy_rows(5, &a, 1, 2);
-            let (mut x, mut y) = ([0.0; 8], [0.0; 8]);
-            assert_eq!(b.read(5, 2, &mut x), a.read(1, 2, &mut y));
+            let (mut x, mut y) = ([0.0; 12], [0.0; 12]);
+            let want = a.read(0, 3, &mut y);
+            assert_eq!(b.read(9, 3, &mut x), want);
+            assert_eq!(b.read(5, 2, &mut x), &want[4..]);
         }
     }
 }

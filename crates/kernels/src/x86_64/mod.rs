@@ -7,8 +7,10 @@ mod avx2;
 mod avx512vnni;
 mod avxvnni;
 mod half_block;
+mod low_bit;
 
 pub use amx::Amx;
 pub use avx2::Avx2;
 pub use avx512vnni::Avx512Vnni;
 pub use avxvnni::AvxVnni;
+pub(crate) use low_bit::LowBitVectors;

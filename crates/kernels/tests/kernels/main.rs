@@ -3,6 +3,7 @@
 
 mod common;
 mod int8_and_f32;
+mod kv;
 mod ternary;
 
 use tritburn_kernels::head::WideActivations;
