@@ -1,7 +1,9 @@
 //! What an instruction set has to provide.
 
 use crate::activations::ActBlock;
-use crate::layout::{DEPTH_BLOCKS, Format, LANES, WeightBlock};
+use crate::layout::{DEPTH_BLOCKS, Format, LANES, QUAD, WeightBlock};
+use crate::scalar;
+use crate::sparse::SparseLimits;
 
 /// Part of a product with packed weights: one row tile, or some of its columns, against `tokens`
 /// rows of activations.
@@ -34,6 +36,40 @@ impl<'a> PackedTile<'a> {
     #[inline]
     pub(crate) fn deep_blocks(&self) -> &'a [[WeightBlock; DEPTH_BLOCKS]] {
         self.weights.as_chunks().0
+    }
+}
+
+/// Some columns of a tile of 256 rows, for one token: `crate::sparse`.
+#[derive(Debug, Clone, Copy)]
+pub struct ColumnTile<'a> {
+    /// All columns of the tile: [`crate::sparse::ColumnMatrix`].
+    pub lines: &'a [WeightBlock],
+    /// The columns to read.
+    pub columns: &'a [[u32; QUAD]],
+    /// Their activation codes.
+    pub codes: &'a [[i8; QUAD]],
+}
+
+/// Some rows of a matrix, for one token: `crate::sparse`.
+#[derive(Debug, Clone, Copy)]
+pub struct RowPart<'a> {
+    /// All rows: [`crate::sparse::RowMatrix`].
+    pub weights: &'a [WeightBlock],
+    /// Blocks in a row, of 256 columns each.
+    pub lines: usize,
+    /// The rows to compute.
+    pub rows: &'a [u32],
+    /// Activation codes of all columns, 64 a block.
+    pub x: &'a [ActBlock],
+}
+
+impl<'a> RowPart<'a> {
+    /// `R` rows from the `first` of the list on.
+    #[inline]
+    pub(crate) fn some<const R: usize>(&self, first: usize) -> [&'a [WeightBlock]; R] {
+        std::array::from_fn(|i| {
+            &self.weights[self.rows[first + i] as usize * self.lines..][..self.lines]
+        })
     }
 }
 
@@ -81,6 +117,21 @@ pub trait Kernel: Send + Sync + std::fmt::Debug {
     /// `acc[t, r] = Σ w[r, c] · x[t, c]` for the 16 rows of a tile with one weight, 0…255, in a
     /// byte, exact in i32; `acc` is `[tokens, LANES]`.
     fn byte_tile(&self, tile: PackedTile<'_>, acc: &mut [i32]);
+
+    /// `acc[r] = Σ (w[r, c] + 1) · x[c]` over some columns `c`, exact in i32; `acc` is `[256]`.
+    fn column_tile(&self, tile: ColumnTile<'_>, acc: &mut [i32]) {
+        scalar::column_tile(tile, acc);
+    }
+
+    /// `acc[i] = Σ (w[rows[i], c] + 1) · x[c]`, exact in i32; `acc` is as long as `rows`.
+    fn row_sums(&self, part: RowPart<'_>, acc: &mut [i32]) {
+        scalar::row_sums(part, acc);
+    }
+
+    /// When the two above are worth their while.
+    fn sparse_limits(&self) -> SparseLimits {
+        scalar::SPARSE_LIMITS
+    }
 
     /// `acc[t · rows + r] = Σ w[r] · x[t]`, in an order of additions that does not depend on the
     /// tile's shape.

@@ -22,6 +22,7 @@ pub mod pool;
 pub mod scalar;
 pub mod scales;
 mod shape;
+pub mod sparse;
 pub mod ternary;
 mod vectors;
 #[cfg(target_arch = "x86_64")]

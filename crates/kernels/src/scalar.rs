@@ -1,8 +1,9 @@
 //! The reference: plain Rust that every processor runs and every other kernel is compared with.
 
 use crate::activations::ActBlock;
-use crate::kernel::{DenseTile, Kernel, PackedTile};
-use crate::layout::{Format, LANES, QUAD};
+use crate::kernel::{ColumnTile, DenseTile, Kernel, PackedTile, RowPart};
+use crate::layout::{Format, LANES, QUAD, WeightBlock};
+use crate::sparse::SparseLimits;
 
 /// Sums that [`dot`] keeps apart, so that the loop becomes vector code.
 const DENSE_LANES: usize = 8;
@@ -50,6 +51,42 @@ fn sums(tile: PackedTile<'_>, token: usize, acc: &mut [i32], weight: impl Fn(u8)
             let products = bytes.iter().zip(x).map(|(&b, &x)| weight(b) * i32::from(x));
             *sum += products.sum::<i32>();
         }
+    }
+}
+
+/// Measured: see `SparseLimits`.
+pub(crate) const SPARSE_LIMITS: SparseLimits = SparseLimits {
+    columns: 0.75,
+    rows: 0.75,
+};
+
+/// Code `w + 1` of place `i` of a line of 256.
+fn code(line: &WeightBlock, i: usize) -> i32 {
+    i32::from(line.0[i % 64] >> (2 * (i / 64)) & 3)
+}
+
+/// See [`Kernel::column_tile`].
+pub(crate) fn column_tile(tile: ColumnTile<'_>, acc: &mut [i32]) {
+    acc.fill(0);
+    let columns = tile.columns.as_flattened().iter();
+    for (&column, &x) in columns.zip(tile.codes.as_flattened()) {
+        let line = &tile.lines[column as usize];
+        for (r, acc) in acc.iter_mut().enumerate() {
+            *acc += code(line, r) * i32::from(x);
+        }
+    }
+}
+
+/// See [`Kernel::row_sums`].
+pub(crate) fn row_sums(part: RowPart<'_>, acc: &mut [i32]) {
+    for (i, acc) in acc.iter_mut().enumerate() {
+        let [row] = part.some(i);
+        let products = part.x.iter().enumerate().flat_map(|(d, x)| {
+            let line = &row[d / 4];
+            let place = move |(j, &x)| code(line, d % 4 * 64 + j) * i32::from(x);
+            x.0.iter().enumerate().map(place)
+        });
+        *acc = products.sum();
     }
 }
 

@@ -172,11 +172,17 @@ impl TernaryMatrix {
     #[must_use]
     pub fn codes(&self) -> Vec<i8> {
         let mut codes = vec![0i8; self.rows * self.cols];
-        let tile_rows = self.format.tile_rows();
         for (r, codes) in codes.chunks_exact_mut(self.cols.max(1)).enumerate() {
-            layout::unpack_row(self.format, self.tile(r / tile_rows), r % tile_rows, codes);
+            self.row_codes(r, codes);
         }
         codes
+    }
+
+    /// The codes of one row.
+    pub(crate) fn row_codes(&self, row: usize, codes: &mut [i8]) {
+        let tile_rows = self.format.tile_rows();
+        let tile = self.tile(row / tile_rows);
+        layout::unpack_row(self.format, tile, row % tile_rows, codes);
     }
 
     fn tile(&self, tile: usize) -> &[WeightBlock] {

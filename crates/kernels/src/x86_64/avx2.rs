@@ -4,9 +4,11 @@
 use std::arch::x86_64::*;
 
 use super::half_block::{load, prefixes, store};
+use super::sparse256;
 use crate::activations::ActBlock;
-use crate::kernel::{DenseTile, Kernel, PackedTile, planes_of};
+use crate::kernel::{ColumnTile, DenseTile, Kernel, PackedTile, RowPart, planes_of};
 use crate::layout::{DEPTH_BLOCKS, Format, QUAD};
+use crate::sparse::SparseLimits;
 
 /// Deep blocks whose sums of pairs fit i16: 3 · 16 sums of at most 2 · 2 · 128.
 const FLUSH: usize = 3;
@@ -42,6 +44,20 @@ impl Kernel for Avx2 {
     fn byte_tile(&self, tile: PackedTile<'_>, acc: &mut [i32]) {
         // SAFETY: `detect` has found AVX2.
         unsafe { bytes(tile, acc) }
+    }
+
+    fn column_tile(&self, tile: ColumnTile<'_>, acc: &mut [i32]) {
+        // SAFETY: `detect` has found AVX2.
+        unsafe { sparse256::column_tile(tile, acc) }
+    }
+
+    fn row_sums(&self, part: RowPart<'_>, acc: &mut [i32]) {
+        // SAFETY: `detect` has found AVX2.
+        unsafe { sparse256::row_sums(part, acc) }
+    }
+
+    fn sparse_limits(&self) -> SparseLimits {
+        sparse256::AVX2_LIMITS
     }
 
     fn dense_tile(&self, tile: DenseTile<'_>, acc: &mut [f32]) {

@@ -6,10 +6,11 @@
 
 use std::arch::x86_64::*;
 
-use super::avx2;
+use super::{avx2, sparse512};
 use crate::activations::ActBlock;
-use crate::kernel::{DenseTile, Kernel, PackedTile, planes_of};
+use crate::kernel::{ColumnTile, DenseTile, Kernel, PackedTile, RowPart, planes_of};
 use crate::layout::{DEPTH_BLOCKS, Format, LANES, QUAD, WeightBlock};
+use crate::sparse::SparseLimits;
 
 /// Weights are asked for so many blocks ahead of their use: memory needs about 100 ns.
 const AHEAD: usize = 32;
@@ -48,6 +49,20 @@ impl Kernel for Avx512Vnni {
     fn byte_tile(&self, tile: PackedTile<'_>, acc: &mut [i32]) {
         // SAFETY: `detect` has found AVX-512 F, BW and VNNI.
         unsafe { bytes(tile, acc) }
+    }
+
+    fn column_tile(&self, tile: ColumnTile<'_>, acc: &mut [i32]) {
+        // SAFETY: `detect` has found AVX-512 F, BW and VNNI.
+        unsafe { sparse512::column_tile(tile, acc) }
+    }
+
+    fn row_sums(&self, part: RowPart<'_>, acc: &mut [i32]) {
+        // SAFETY: `detect` has found AVX-512 F, BW and VNNI.
+        unsafe { sparse512::row_sums(part, acc) }
+    }
+
+    fn sparse_limits(&self) -> SparseLimits {
+        sparse512::LIMITS
     }
 
     fn dense_tile(&self, tile: DenseTile<'_>, acc: &mut [f32]) {

@@ -8,6 +8,8 @@ mod avx512vnni;
 mod avxvnni;
 mod half_block;
 mod low_bit;
+mod sparse256;
+mod sparse512;
 
 pub use amx::Amx;
 pub use avx2::Avx2;

@@ -4,6 +4,7 @@
 mod common;
 mod int8_and_f32;
 mod kv;
+mod sparse;
 mod ternary;
 
 use tritburn_kernels::head::WideActivations;

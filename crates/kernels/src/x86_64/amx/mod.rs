@@ -16,8 +16,9 @@ use tiles::{TileConfig, Walk, four, single, two_planes, two_tokens};
 
 use super::avx512vnni::{Avx512Vnni, load, prefixes};
 use crate::activations::{ActBlock, TOKEN_TILE};
-use crate::kernel::{DenseTile, Kernel, PackedTile};
+use crate::kernel::{ColumnTile, DenseTile, Kernel, PackedTile, RowPart};
 use crate::layout::{DEPTH_BLOCKS, Format, LANES, WeightBlock};
+use crate::sparse::SparseLimits;
 
 /// Fewest tokens for which a tile that is not full is faster than vectors.
 const MIN_TOKENS: usize = 8;
@@ -78,6 +79,18 @@ impl Kernel for Amx {
             |tile, acc| unsafe { multiply::<1>(tile, acc) },
             |tile, acc| self.vectors.byte_tile(tile, acc),
         );
+    }
+
+    fn column_tile(&self, tile: ColumnTile<'_>, acc: &mut [i32]) {
+        self.vectors.column_tile(tile, acc);
+    }
+
+    fn row_sums(&self, part: RowPart<'_>, acc: &mut [i32]) {
+        self.vectors.row_sums(part, acc);
+    }
+
+    fn sparse_limits(&self) -> SparseLimits {
+        self.vectors.sparse_limits()
     }
 
     fn dense_tile(&self, tile: DenseTile<'_>, acc: &mut [f32]) {
