@@ -1,7 +1,9 @@
 //! What an instruction set has to provide.
 
 use crate::activations::ActBlock;
-use crate::layout::{DEPTH_BLOCKS, Format, LANES, QUAD, WeightBlock};
+use crate::layout::{DEPTH_BLOCKS, LANES, QUAD, WeightBlock};
+use crate::lookup::Table;
+use crate::planes::Planes;
 use crate::scalar;
 use crate::sparse::SparseLimits;
 
@@ -73,6 +75,15 @@ impl<'a> RowPart<'a> {
     }
 }
 
+/// One row tile of a matrix of tables, for one token.
+#[derive(Debug, Clone, Copy)]
+pub struct LookupTile<'a> {
+    /// Blocks of four columns, a multiple of [`DEPTH_BLOCKS`].
+    pub weights: &'a [WeightBlock],
+    /// The tables of each block.
+    pub tables: &'a [Table],
+}
+
 /// A block of an f32 product: `rows` rows of weights against `tokens` rows of activations.
 #[derive(Debug, Clone, Copy)]
 pub struct DenseTile<'a> {
@@ -111,8 +122,8 @@ pub trait Kernel: Send + Sync + std::fmt::Debug {
     fn name(&self) -> &'static str;
 
     /// `acc[t, r] = Σ (w[r, c] + 1) · x[t, c]` for the rows of a row tile, exact in i32; `acc` is
-    /// `[tokens, format.tile_rows()]`. The caller takes the sum of the activations off.
-    fn ternary_tile(&self, format: Format, tile: PackedTile<'_>, acc: &mut [i32]);
+    /// `[tokens, planes.tile_rows()]`. The caller takes the sum of the activations off.
+    fn ternary_tile(&self, planes: Planes, tile: PackedTile<'_>, acc: &mut [i32]);
 
     /// `acc[t, r] = Σ w[r, c] · x[t, c]` for the 16 rows of a tile with one weight, 0…255, in a
     /// byte, exact in i32; `acc` is `[tokens, LANES]`.
@@ -128,7 +139,13 @@ pub trait Kernel: Send + Sync + std::fmt::Debug {
         scalar::row_sums(part, acc);
     }
 
-    /// When the two above are worth their while.
+    /// `acc[r] = Σ (w[r, c] + 1) · x[c]` for the 64 rows of a row tile of
+    /// [`crate::Format::Lookup`], exact in i32; `acc` is `[64]`.
+    fn lookup_tile(&self, tile: LookupTile<'_>, acc: &mut [i32]) {
+        scalar::lookup_tile(tile, acc);
+    }
+
+    /// When products that leave something out are worth their while.
     fn sparse_limits(&self) -> SparseLimits {
         scalar::SPARSE_LIMITS
     }

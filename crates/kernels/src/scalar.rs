@@ -1,8 +1,9 @@
 //! The reference: plain Rust that every processor runs and every other kernel is compared with.
 
 use crate::activations::ActBlock;
-use crate::kernel::{ColumnTile, DenseTile, Kernel, PackedTile, RowPart};
-use crate::layout::{Format, LANES, QUAD, WeightBlock};
+use crate::kernel::{ColumnTile, DenseTile, Kernel, LookupTile, PackedTile, RowPart};
+use crate::layout::{LANES, QUAD, WeightBlock};
+use crate::planes::Planes;
 use crate::sparse::SparseLimits;
 
 /// Sums that [`dot`] keeps apart, so that the loop becomes vector code.
@@ -17,10 +18,10 @@ impl Kernel for Scalar {
         "scalar"
     }
 
-    fn ternary_tile(&self, format: Format, tile: PackedTile<'_>, acc: &mut [i32]) {
-        for (t, acc) in acc.chunks_exact_mut(format.tile_rows()).enumerate() {
+    fn ternary_tile(&self, planes: Planes, tile: PackedTile<'_>, acc: &mut [i32]) {
+        for (t, acc) in acc.chunks_exact_mut(planes.tile_rows()).enumerate() {
             for (plane, acc) in acc.chunks_exact_mut(LANES).enumerate() {
-                sums(tile, t, acc, |byte| i32::from(format.code(byte, plane)));
+                sums(tile, t, acc, |byte| i32::from(planes.code(byte, plane)));
             }
         }
     }
@@ -59,6 +60,16 @@ pub(crate) const SPARSE_LIMITS: SparseLimits = SparseLimits {
     columns: 0.75,
     rows: 0.75,
 };
+
+/// See [`Kernel::lookup_tile`].
+pub(crate) fn lookup_tile(tile: LookupTile<'_>, acc: &mut [i32]) {
+    acc.fill(0);
+    for (block, table) in tile.weights.iter().zip(tile.tables) {
+        for (acc, byte) in acc.iter_mut().zip(block.0) {
+            *acc += table.sum(0, byte & 15) + table.sum(1, byte >> 4);
+        }
+    }
+}
 
 /// Code `w + 1` of place `i` of a line of 256.
 fn code(line: &WeightBlock, i: usize) -> i32 {

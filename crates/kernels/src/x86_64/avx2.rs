@@ -4,10 +4,11 @@
 use std::arch::x86_64::*;
 
 use super::half_block::{load, prefixes, store};
-use super::sparse256;
+use super::{lookup256, sparse256};
 use crate::activations::ActBlock;
-use crate::kernel::{ColumnTile, DenseTile, Kernel, PackedTile, RowPart, planes_of};
-use crate::layout::{DEPTH_BLOCKS, Format, QUAD};
+use crate::kernel::{ColumnTile, DenseTile, Kernel, LookupTile, PackedTile, RowPart, planes_of};
+use crate::layout::{DEPTH_BLOCKS, QUAD};
+use crate::planes::Planes;
 use crate::sparse::SparseLimits;
 
 /// Deep blocks whose sums of pairs fit i16: 3 · 16 sums of at most 2 · 2 · 128.
@@ -31,12 +32,12 @@ impl Kernel for Avx2 {
         "avx2"
     }
 
-    fn ternary_tile(&self, format: Format, tile: PackedTile<'_>, acc: &mut [i32]) {
+    fn ternary_tile(&self, planes: Planes, tile: PackedTile<'_>, acc: &mut [i32]) {
         // SAFETY: `detect` has found AVX2.
         unsafe {
-            match format {
-                Format::TwoBit => tokens::<4>(tile, acc),
-                Format::Base3 => tokens::<5>(tile, acc),
+            match planes {
+                Planes::TwoBit => tokens::<4>(tile, acc),
+                Planes::Base3 => tokens::<5>(tile, acc),
             }
         }
     }
@@ -58,6 +59,11 @@ impl Kernel for Avx2 {
 
     fn sparse_limits(&self) -> SparseLimits {
         sparse256::AVX2_LIMITS
+    }
+
+    fn lookup_tile(&self, tile: LookupTile<'_>, acc: &mut [i32]) {
+        // SAFETY: `detect` has found AVX2.
+        unsafe { lookup256::lookup_tile(tile, acc) }
     }
 
     fn dense_tile(&self, tile: DenseTile<'_>, acc: &mut [f32]) {

@@ -16,8 +16,9 @@ use tiles::{TileConfig, Walk, four, single, two_planes, two_tokens};
 
 use super::avx512vnni::{Avx512Vnni, load, prefixes};
 use crate::activations::{ActBlock, TOKEN_TILE};
-use crate::kernel::{ColumnTile, DenseTile, Kernel, PackedTile, RowPart};
-use crate::layout::{DEPTH_BLOCKS, Format, LANES, WeightBlock};
+use crate::kernel::{ColumnTile, DenseTile, Kernel, LookupTile, PackedTile, RowPart};
+use crate::layout::{DEPTH_BLOCKS, LANES, WeightBlock};
+use crate::planes::Planes;
 use crate::sparse::SparseLimits;
 
 /// Fewest tokens for which a tile that is not full is faster than vectors.
@@ -53,20 +54,20 @@ impl Kernel for Amx {
         "amx"
     }
 
-    fn ternary_tile(&self, format: Format, tile: PackedTile<'_>, acc: &mut [i32]) {
+    fn ternary_tile(&self, planes: Planes, tile: PackedTile<'_>, acc: &mut [i32]) {
         split(
             tile,
             acc,
-            format.tile_rows(),
+            planes.tile_rows(),
             // SAFETY: `detect` has found AVX-512 and AMX-INT8 and asked for its use.
             |tile, acc| unsafe {
-                match format {
-                    Format::TwoBit => multiply::<4>(tile, acc),
-                    Format::Base3 => multiply::<5>(tile, acc),
+                match planes {
+                    Planes::TwoBit => multiply::<4>(tile, acc),
+                    Planes::Base3 => multiply::<5>(tile, acc),
                 }
-                separate(format, acc);
+                separate(planes, acc);
             },
-            |tile, acc| self.vectors.ternary_tile(format, tile, acc),
+            |tile, acc| self.vectors.ternary_tile(planes, tile, acc),
         );
     }
 
@@ -93,15 +94,19 @@ impl Kernel for Amx {
         self.vectors.sparse_limits()
     }
 
+    fn lookup_tile(&self, tile: LookupTile<'_>, acc: &mut [i32]) {
+        self.vectors.lookup_tile(tile, acc);
+    }
+
     fn dense_tile(&self, tile: DenseTile<'_>, acc: &mut [f32]) {
         self.vectors.dense_tile(tile, acc);
     }
 }
 
 #[target_feature(enable = "avx512f,avx512bw")]
-fn separate(format: Format, acc: &mut [i32]) {
-    for acc in acc.chunks_exact_mut(format.tile_rows()) {
-        format.separate(acc);
+fn separate(planes: Planes, acc: &mut [i32]) {
+    for acc in acc.chunks_exact_mut(planes.tile_rows()) {
+        planes.separate(acc);
     }
 }
 

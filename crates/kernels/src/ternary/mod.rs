@@ -1,32 +1,17 @@
 //! Ternary matrices in the layout that the kernels read.
 
-use std::cell::RefCell;
+mod product;
 
 use tritburn_quant::hf_pack;
 
 use crate::activations::{Activations, GROUP};
-use crate::columns::Columns;
-use crate::epilogue::{self, Factor};
 use crate::error::Result;
 use crate::exec::Exec;
-use crate::kernel::PackedTile;
-use crate::layout::{self, Format, QUAD, WeightBlock, pack_tile, tile_blocks};
+use crate::layout::{self, Format, WeightBlock, pack_tile, tile_blocks};
 use crate::scales::Scales;
 pub use crate::shape::MAX_COLS;
-use crate::shape::{assert_width, check_width};
-
-/// Tokens whose sums are held at once.
-const TOKENS: usize = 256;
-
-thread_local! {
-    /// Sums of one row tile, kept by each thread so that nothing is allocated while decoding.
-    static SUMS: RefCell<Sums> = const { RefCell::new(Sums { acc: Vec::new(), total: Vec::new() }) };
-}
-
-struct Sums {
-    acc: Vec<i32>,
-    total: Vec<f32>,
-}
+use crate::shape::check_width;
+pub use product::gemm_all;
 
 /// A matrix `[rows, cols]` of −1, 0, +1 with scales; rows are padded to whole row tiles, columns to
 /// multiples of 64.
@@ -203,123 +188,6 @@ impl TernaryMatrix {
     pub fn gemm(&self, exec: &Exec, x: &Activations, out: &mut [f32]) {
         gemm_all(exec, x, &mut [(self, out)]);
     }
-
-    /// One row tile for all tokens.
-    fn multiply_tile(&self, exec: &Exec, x: &Activations, tile: usize, out: &Columns<'_, f32>) {
-        SUMS.with_borrow_mut(|sums| {
-            for first in (0..x.tokens()).step_by(TOKENS) {
-                let tokens = first..x.tokens().min(first + TOKENS);
-                match &self.scales {
-                    Scales::Group(_) => self.tile_of_groups(exec, x, tile, tokens, sums, out),
-                    _ => self.tile_of_rows(exec, x, tile, tokens, sums, out),
-                }
-            }
-        });
-    }
-
-    fn tile_of_rows(
-        &self,
-        exec: &Exec,
-        x: &Activations,
-        tile: usize,
-        tokens: std::ops::Range<usize>,
-        sums: &mut Sums,
-        out: &Columns<'_, f32>,
-    ) {
-        let rows = self.format.tile_rows();
-        sums.acc.resize(tokens.len() * rows, 0);
-        let part = PackedTile {
-            weights: self.tile(tile),
-            x: x.rows(tokens.start),
-            stride: x.stride(),
-            tokens: tokens.len(),
-        };
-        exec.kernel.ternary_tile(self.format, part, &mut sums.acc);
-        for (t, acc) in tokens.zip(sums.acc.chunks_exact(rows)) {
-            let step = x.steps()[t];
-            let factor = match &self.scales {
-                Scales::Tensor(scale) => Factor::Step(step * scale),
-                Scales::Row(scales) | Scales::Group(scales) => {
-                    Factor::Rows(step, &scales[tile * rows..])
-                }
-            };
-            // SAFETY: each task has a row tile of its own.
-            #[allow(unsafe_code)]
-            let out = unsafe { out.strip(t, tile * rows, rows) };
-            epilogue::scale(acc, x.sums()[t], factor, out);
-        }
-    }
-
-    fn tile_of_groups(
-        &self,
-        exec: &Exec,
-        x: &Activations,
-        tile: usize,
-        tokens: std::ops::Range<usize>,
-        sums: &mut Sums,
-        out: &Columns<'_, f32>,
-    ) {
-        let rows = self.format.tile_rows();
-        let groups = self.cols.div_ceil(GROUP);
-        sums.acc.resize(tokens.len() * rows, 0);
-        sums.total.clear();
-        sums.total.resize(tokens.len() * rows, 0.0);
-        for (g, weights) in self.tile(tile).chunks(GROUP / QUAD).enumerate() {
-            let part = PackedTile {
-                weights,
-                x: &x.rows(tokens.start)[g * (GROUP / layout::DEPTH)..],
-                stride: x.stride(),
-                tokens: tokens.len(),
-            };
-            exec.kernel.ternary_tile(self.format, part, &mut sums.acc);
-            let scales = &self.group_scales[(tile * groups + g) * rows..][..rows];
-            let pairs = sums
-                .acc
-                .chunks_exact(rows)
-                .zip(sums.total.chunks_exact_mut(rows));
-            for (t, (acc, total)) in tokens.clone().zip(pairs) {
-                epilogue::add_group(acc, x.group_sums(t)[g], scales, total);
-            }
-        }
-        for (t, total) in tokens.zip(sums.total.chunks_exact(rows)) {
-            // SAFETY: each task has a row tile of its own.
-            #[allow(unsafe_code)]
-            let out = unsafe { out.strip(t, tile * rows, rows) };
-            epilogue::scale_total(total, x.steps()[t], out);
-        }
-    }
-}
-
-/// [`TernaryMatrix::gemm`] of several matrices with the same activations, in one parallel region.
-///
-/// # Panics
-/// As [`TernaryMatrix::gemm`].
-pub fn gemm_all<const N: usize>(
-    exec: &Exec,
-    x: &Activations,
-    products: &mut [(&TernaryMatrix, &mut [f32]); N],
-) {
-    let matrices: [&TernaryMatrix; N] = std::array::from_fn(|i| products[i].0);
-    for matrix in matrices {
-        assert_width(x.width(), matrix.cols);
-    }
-    let mut outs = products.each_mut().map(|(_, out)| out);
-    let outs: [Columns<'_, f32>; N] = {
-        let mut i = 0;
-        outs.each_mut().map(|out| {
-            i += 1;
-            Columns::new(out, x.tokens(), matrices[i - 1].rows)
-        })
-    };
-    let tiles = matrices.map(TernaryMatrix::tiles).iter().sum();
-    exec.pool.run(tiles, &|mut tile| {
-        for (matrix, out) in matrices.iter().zip(&outs) {
-            if tile < matrix.tiles() {
-                return matrix.multiply_tile(exec, x, tile, out);
-            }
-            tile -= matrix.tiles();
-        }
-    });
 }
 
 /// From `[rows, groups]` to `[row tile, group, row of the tile]`, padded with zeros.
