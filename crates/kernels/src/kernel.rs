@@ -1,7 +1,7 @@
 //! What an instruction set has to provide.
 
 use crate::activations::ActBlock;
-use crate::layout::{DEPTH_BLOCKS, LANES, QUAD, WeightBlock};
+use crate::layout::{DEPTH_BLOCKS, QUAD, WeightBlock};
 use crate::lookup::Table;
 use crate::planes::Planes;
 use crate::scalar;
@@ -35,6 +35,7 @@ impl<'a> PackedTile<'a> {
     }
 
     /// Weights of 64 columns each.
+    #[cfg(target_arch = "x86_64")]
     #[inline]
     pub(crate) fn deep_blocks(&self) -> &'a [[WeightBlock; DEPTH_BLOCKS]] {
         self.weights.as_chunks().0
@@ -153,11 +154,4 @@ pub trait Kernel: Send + Sync + std::fmt::Debug {
     /// `acc[t · rows + r] = Σ w[r] · x[t]`, in an order of additions that does not depend on the
     /// tile's shape.
     fn dense_tile(&self, tile: DenseTile<'_>, acc: &mut [f32]);
-}
-
-/// The sums of one token in `acc`, `[tokens, planes, LANES]`, plane by plane.
-#[inline(always)]
-pub(crate) fn planes_of(acc: &mut [i32], token: usize, planes: usize) -> &mut [[i32; LANES]] {
-    let row = planes * LANES;
-    acc[token * row..][..row].as_chunks_mut().0
 }

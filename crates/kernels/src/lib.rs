@@ -5,6 +5,8 @@
 //! as [`scalar`]. The f32 products are the same for every thread count and number of tokens, and
 //! differ between kernels by rounding.
 
+#[cfg(target_arch = "aarch64")]
+pub mod aarch64;
 pub mod activations;
 pub mod attention;
 mod columns;

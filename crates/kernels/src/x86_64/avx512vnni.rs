@@ -6,9 +6,10 @@
 
 use std::arch::x86_64::*;
 
+use super::planes_of;
 use super::{avx2, lookup512, sparse512};
 use crate::activations::ActBlock;
-use crate::kernel::{ColumnTile, DenseTile, Kernel, LookupTile, PackedTile, RowPart, planes_of};
+use crate::kernel::{ColumnTile, DenseTile, Kernel, LookupTile, PackedTile, RowPart};
 use crate::layout::{DEPTH_BLOCKS, LANES, QUAD, WeightBlock};
 use crate::planes::Planes;
 use crate::sparse::SparseLimits;

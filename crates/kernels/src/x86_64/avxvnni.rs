@@ -5,9 +5,10 @@ use std::arch::x86_64::*;
 
 use super::avx2;
 use super::half_block::{load, prefixes, store};
+use super::planes_of;
 use super::{lookup256, sparse256};
 use crate::activations::ActBlock;
-use crate::kernel::{ColumnTile, DenseTile, Kernel, LookupTile, PackedTile, RowPart, planes_of};
+use crate::kernel::{ColumnTile, DenseTile, Kernel, LookupTile, PackedTile, RowPart};
 use crate::layout::{DEPTH_BLOCKS, QUAD};
 use crate::planes::Planes;
 use crate::sparse::SparseLimits;

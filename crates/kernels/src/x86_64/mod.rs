@@ -19,3 +19,12 @@ pub use avx2::Avx2;
 pub use avx512vnni::Avx512Vnni;
 pub use avxvnni::AvxVnni;
 pub(crate) use low_bit::LowBitVectors;
+
+use crate::layout::LANES;
+
+/// The sums of one token in `acc`, `[tokens, planes, LANES]`, plane by plane.
+#[inline(always)]
+fn planes_of(acc: &mut [i32], token: usize, planes: usize) -> &mut [[i32; LANES]] {
+    let row = planes * LANES;
+    acc[token * row..][..row].as_chunks_mut().0
+}
