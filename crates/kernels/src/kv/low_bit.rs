@@ -23,6 +23,8 @@ use crate::vectors::vectorized;
 
 /// Codes that are packed together.
 const GROUP: usize = 8;
+/// Numbers of packed codes that are taken apart at once.
+const LANES: usize = 8;
 
 /// Width of a code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -118,26 +120,74 @@ pub fn unpack(bits: LowBits, packed: &[u8], codes: &mut [u8]) {
     each(bits, packed, codes, |code| code as u8);
 }
 
-/// [`unpack`] and [`dequantize`] in one.
-#[inline(always)]
-pub(super) fn read(bits: LowBits, packed: &[u8], step: f32, out: &mut [f32]) {
+/// [`unpack`] and [`dequantize`] of as many heads as there are `steps`.
+pub(super) fn read(bits: LowBits, packed: &[u8], steps: &[f32], out: &mut [f32]) {
     #[cfg(target_arch = "x86_64")]
     if let Some(vectors) = crate::x86_64::LowBitVectors::detect() {
-        return vectors.read(bits, packed, step, out);
+        return vectors.read(bits, packed, steps, out);
     }
     let zero = i32::from(bits.zero());
-    each(bits, packed, out, |code| (code as i32 - zero) as f32 * step);
+    let n = steps.len().max(1);
+    vectorized(
+        #[inline(always)]
+        || {
+            let heads = packed.chunks_exact((packed.len() / n).max(1));
+            let outs = out.chunks_exact_mut((out.len() / n).max(1));
+            for ((packed, step), out) in heads.zip(steps).zip(outs) {
+                each(bits, packed, out, |code| (code as i32 - zero) as f32 * step);
+            }
+        },
+    );
 }
 
 /// `out[i] = f(code i)`.
+#[inline(always)]
 fn each<T>(bits: LowBits, packed: &[u8], out: &mut [T], f: impl Fn(u32) -> T) {
-    let b = bits.bits();
-    let lanes = packed.len() / b;
-    for (i, out) in out.chunks_mut(lanes.max(1)).enumerate() {
-        for (j, out) in out.iter_mut().enumerate() {
-            let bytes = packed[j..].iter().step_by(lanes).enumerate();
-            let word = bytes.fold(0, |w, (p, &byte)| w | u32::from(byte) << (8 * p));
-            *out = f(word >> (b * i) & ((1 << b) - 1));
+    match bits {
+        LowBits::Four => each_of::<T, 4>(packed, out, f),
+        LowBits::Three => each_of::<T, 3>(packed, out, f),
+    }
+}
+
+#[inline(always)]
+fn each_of<T, const B: usize>(packed: &[u8], out: &mut [T], f: impl Fn(u32) -> T) {
+    let lanes = packed.len() / B;
+    let mut j = 0;
+    // Where all numbers are full, a constant number of them at once, which becomes vectors.
+    while out.len() == GROUP * lanes && lanes - j >= LANES {
+        words_of::<T, B, LANES>(packed, lanes, j, out, &f);
+        j += LANES;
+    }
+    while j < lanes {
+        words_of::<T, B, 1>(packed, lanes, j, out, &f);
+        j += 1;
+    }
+}
+
+/// The codes of numbers `j..j + N` of `lanes`.
+#[inline(always)]
+fn words_of<T, const B: usize, const N: usize>(
+    packed: &[u8],
+    lanes: usize,
+    j: usize,
+    out: &mut [T],
+    f: impl Fn(u32) -> T,
+) {
+    let mut words = [0u32; N];
+    for p in 0..B {
+        for (word, byte) in words.iter_mut().zip(&packed[p * lanes + j..][..N]) {
+            *word |= u32::from(*byte) << (8 * p);
+        }
+    }
+    for i in 0..GROUP {
+        let Some(out) = out.get_mut(i * lanes + j..) else {
+            return;
+        };
+        let Some(out) = out.first_chunk_mut::<N>() else {
+            return;
+        };
+        for (out, word) in out.iter_mut().zip(words) {
+            *out = f(word >> (B * i) & ((1 << B) - 1));
         }
     }
 }

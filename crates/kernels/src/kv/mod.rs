@@ -205,10 +205,7 @@ impl KvRows {
             }
             Data::Low(low) => {
                 let out = &mut buffer[..range.len()];
-                for (i, out) in out.chunks_exact_mut(self.width).enumerate() {
-                    let (bits, packed) = low.row(first + i, self.positions, self.width);
-                    low_bit::read(bits, packed, low.steps[first + i], out);
-                }
+                low.read(first, n, self.positions, out);
                 out
             }
         }
@@ -231,6 +228,27 @@ impl LowRows {
         };
         let bytes = bits.bytes(width);
         (bits, &data[row * bytes..][..bytes])
+    }
+
+    /// The values of `n` rows from `row` on.
+    fn read(&self, mut row: usize, n: usize, positions: usize, mut out: &mut [f32]) {
+        let (end, width) = (row + n, out.len() / n.max(1));
+        while row < end {
+            // Rows that lie together: all up to the next first position.
+            let rows = match self.bits {
+                LowBits::Four => end - row,
+                LowBits::Three if row.is_multiple_of(positions) => 1,
+                LowBits::Three => (positions - row % positions).min(end - row),
+            };
+            let (bits, one) = self.row(row, positions, width);
+            let packed = match rows {
+                1 => one,
+                _ => &self.packed[row * one.len()..][..rows * one.len()],
+            };
+            let (now, later) = out.split_at_mut(rows * width);
+            low_bit::read(bits, packed, &self.steps[row..][..rows], now);
+            (row, out) = (row + rows, later);
+        }
     }
 
     fn row_mut(&mut self, row: usize, positions: usize, width: usize) -> (LowBits, &mut [u8]) {

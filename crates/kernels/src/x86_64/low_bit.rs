@@ -18,31 +18,38 @@ impl LowBitVectors {
         found.then_some(Self(()))
     }
 
-    /// `out[i] = (code i − 2^(b−1)) · step`.
+    /// `out[h, i] = (code h, i − 2^(b−1)) · steps[h]`.
     ///
     /// # Panics
-    /// Where `packed` has another length than that many codes need.
+    /// Where `packed` has another length than so many heads need.
     #[inline]
-    pub(crate) fn read(self, bits: LowBits, packed: &[u8], step: f32, out: &mut [f32]) {
-        assert_eq!(packed.len(), bits.bytes(out.len()), "all of the codes");
+    pub(crate) fn read(self, bits: LowBits, packed: &[u8], steps: &[f32], out: &mut [f32]) {
+        let heads = steps.len();
+        let bytes = bits.bytes(out.len() / heads.max(1));
+        assert_eq!(packed.len(), heads * bytes, "all of the codes");
         // SAFETY: `detect` has found AVX-512 F, BW and VL.
         unsafe {
             match bits {
-                LowBits::Four => head::<4>(packed, step, out),
-                LowBits::Three => head::<3>(packed, step, out),
+                LowBits::Four => rows::<4>(packed, steps, out),
+                LowBits::Three => rows::<3>(packed, steps, out),
             }
         }
     }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-fn head<const B: usize>(packed: &[u8], step: f32, out: &mut [f32]) {
+fn rows<const B: usize>(packed: &[u8], steps: &[f32], out: &mut [f32]) {
+    let n = steps.len().max(1);
+    let width = out.len() / n;
+    let outs = out.chunks_exact_mut(width.max(1));
+    let heads = packed.chunks_exact((packed.len() / n).max(1));
+    let all = heads.zip(steps).zip(outs);
     // The widths of heads in use, for which all lengths and masks are constant.
-    match out.len() {
-        128 => whole::<B, 16>(packed, step, out),
-        96 => whole::<B, 12>(packed, step, out),
-        64 => whole::<B, 8>(packed, step, out),
-        _ => any::<B>(packed, step, out),
+    match width {
+        128 => all.for_each(|((packed, step), out)| whole::<B, 16>(packed, *step, out)),
+        96 => all.for_each(|((packed, step), out)| whole::<B, 12>(packed, *step, out)),
+        64 => all.for_each(|((packed, step), out)| whole::<B, 8>(packed, *step, out)),
+        _ => all.for_each(|((packed, step), out)| any::<B>(packed, *step, out)),
     }
 }
 
