@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 
 use anyhow::Context;
-use tritburn_engine::{Engine, EngineOptions, Format};
+use tritburn_engine::{Engine, EngineOptions, Format, KvFormat};
 
 /// Threads and kernel.
 #[derive(Debug, Clone, clap::Args)]
@@ -15,8 +15,12 @@ pub(crate) struct EngineArgs {
     /// Kernel by name, as `tritburn doctor` lists them [default: TRITBURN_KERNEL, else the best]
     #[arg(long, value_name = "NAME")]
     pub(crate) kernel: Option<String>,
-    /// How ternary weights are packed: 2bit, or base3 (five weights a byte: less memory traffic,
-    /// more arithmetic)
+    /// How keys and values are stored: f32, f16, int8, int4 or int3 [default: what the model was
+    /// trained with, else f16 for ternary models and f32 for others]
+    #[arg(long, value_name = "NAME", value_parser = kv_format)]
+    pub(crate) kv_cache_dtype: Option<KvFormat>,
+    /// How ternary weights are packed: 2bit, base3 (five weights a byte: less memory traffic, more
+    /// arithmetic) or lookup (tables of pairs)
     #[arg(long, value_name = "NAME", default_value = Format::default().name(), value_parser = format)]
     pub(crate) format: Format,
 }
@@ -26,6 +30,15 @@ pub(crate) fn format(name: &str) -> Result<Format, String> {
     Format::from_name(name).map_err(|e| e.to_string())
 }
 
+/// A cache format by name.
+fn kv_format(name: &str) -> Result<KvFormat, String> {
+    let known = KvFormat::ALL.into_iter().find(|f| f.name() == name);
+    known.ok_or_else(|| {
+        let names = KvFormat::ALL.map(KvFormat::name).join(", ");
+        format!("no cache format of this name; there are {names}")
+    })
+}
+
 impl EngineArgs {
     /// The engine's own form.
     pub(crate) fn options(&self) -> EngineOptions {
@@ -33,6 +46,7 @@ impl EngineArgs {
             threads: self.threads.map(NonZeroUsize::get),
             kernel: self.kernel.clone(),
             format: self.format,
+            kv: self.kv_cache_dtype,
             ..EngineOptions::default()
         }
     }

@@ -32,8 +32,8 @@ pub struct EngineOptions {
     /// with ternary projections, whose logits then differ by at most 1% of the largest from those
     /// of [`Self::exact`] on the golden models, and f32 for a model in full precision.
     pub head: Option<HeadFormat>,
-    /// How keys and values are stored. `None` takes f16 for a model with ternary projections and
-    /// f32 for a model in full precision.
+    /// How keys and values are stored. `None` takes the bits that the model was trained with, else
+    /// f16 for a model with ternary projections and f32 for a model in full precision.
     pub kv: Option<KvFormat>,
 }
 
@@ -77,9 +77,13 @@ pub(crate) struct Core {
 
 impl Core {
     fn new(model: Arc<Model>, exec: Exec, options: &EngineOptions) -> Arc<Self> {
-        let kv = options.kv.unwrap_or(match model.is_ternary() {
-            true => KvFormat::F16,
-            false => KvFormat::F32,
+        let trained = model.config.quant_scheme().and_then(|s| s.kv_bits);
+        let kv = options.kv.unwrap_or(match trained {
+            Some(3) => KvFormat::Int3,
+            Some(4) => KvFormat::Int4,
+            Some(8) => KvFormat::Int8,
+            _ if model.is_ternary() => KvFormat::F16,
+            _ => KvFormat::F32,
         });
         Arc::new(Self { model, exec, kv })
     }

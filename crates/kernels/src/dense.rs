@@ -1,9 +1,10 @@
 //! Full-precision matrices: what is not ternary, and the output head.
 
 use crate::columns::Columns;
-use crate::error::{KernelError, Result};
+use crate::error::Result;
 use crate::exec::Exec;
 use crate::kernel::DenseTile;
+use crate::shape::{assert_width, check_fill};
 
 /// Rows that one task computes.
 const TASK_ROWS: usize = 16;
@@ -22,14 +23,9 @@ impl DenseMatrix {
     /// From row major values.
     ///
     /// # Errors
-    /// [`KernelError::Shape`] where the values do not fill the shape.
+    /// [`crate::KernelError::Shape`] where the values do not fill the shape.
     pub fn new(data: Vec<f32>, rows: usize, cols: usize) -> Result<Self> {
-        if rows.checked_mul(cols) != Some(data.len()) {
-            return Err(KernelError::Shape(format!(
-                "{} values cannot fill a matrix of {rows} × {cols}",
-                data.len()
-            )));
-        }
+        check_fill(data.len(), rows, cols)?;
         Ok(Self { rows, cols, data })
     }
 
@@ -69,11 +65,7 @@ impl DenseMatrix {
     /// Where the lengths of `x` and `out` are not those of the same number of tokens.
     pub fn gemm(&self, exec: &Exec, x: &[f32], out: &mut [f32]) {
         let tokens = out.len().checked_div(self.rows).unwrap_or(0);
-        assert_eq!(
-            x.len(),
-            tokens * self.cols,
-            "activations as wide as the matrix"
-        );
+        assert_width(x.len(), tokens * self.cols);
         let columns = Columns::new(out, tokens, self.rows);
         exec.pool.run(self.rows.div_ceil(TASK_ROWS), &|task| {
             let first = task * TASK_ROWS;

@@ -2,6 +2,8 @@
 
 use std::sync::OnceLock;
 
+#[cfg(target_arch = "aarch64")]
+use crate::aarch64::Neon;
 use crate::error::{KernelError, Result};
 use crate::kernel::Kernel;
 use crate::scalar::Scalar;
@@ -22,6 +24,10 @@ pub fn available() -> &'static [Box<dyn Kernel>] {
             all.extend(Avx512Vnni::detect().map(|k| Box::new(k) as Box<dyn Kernel>));
             all.extend(AvxVnni::detect().map(|k| Box::new(k) as Box<dyn Kernel>));
             all.extend(Avx2::detect().map(|k| Box::new(k) as Box<dyn Kernel>));
+        }
+        #[cfg(target_arch = "aarch64")]
+        for kernel in Neon::detect() {
+            all.push(Box::new(kernel));
         }
         all.push(Box::new(Scalar));
         all

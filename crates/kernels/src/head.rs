@@ -5,12 +5,12 @@ use std::cell::RefCell;
 use crate::activations::Activations;
 use crate::columns::Columns;
 use crate::epilogue;
-use crate::error::{KernelError, Result};
+use crate::error::Result;
 use crate::exec::Exec;
 use crate::kernel::PackedTile;
-use crate::layout::{LANES, QUAD, WeightBlock, tile_blocks};
+use crate::layout::{LANES, WeightBlock, read_lane, tile_blocks, write_lane};
 use crate::ops;
-use crate::ternary::MAX_COLS;
+use crate::shape::{assert_width, check_width};
 
 /// Row tiles that one task computes.
 const TASK: usize = 4;
@@ -37,17 +37,13 @@ impl Int8Matrix {
     /// Quantises rows that `row` writes one after another.
     ///
     /// # Errors
-    /// [`KernelError::Shape`] where it is too wide.
+    /// [`crate::KernelError::Shape`] where it is too wide.
     pub fn quantize(
         rows: usize,
         cols: usize,
         mut row: impl FnMut(usize, &mut [f32]),
     ) -> Result<Self> {
-        if cols > MAX_COLS {
-            return Err(KernelError::Shape(format!(
-                "an int8 matrix of {cols} columns: at most {MAX_COLS} can be summed in i32"
-            )));
-        }
+        check_width("int8 weights", cols)?;
         let blocks = tile_blocks(cols);
         let mut data = vec![WeightBlock::ZERO; rows.div_ceil(LANES) * blocks];
         let mut scales = vec![0.0; rows];
@@ -57,12 +53,9 @@ impl Int8Matrix {
             row(r, &mut values);
             *scale = ops::absmax_codes(&values, &mut codes);
             let tile = &mut data[r / LANES * blocks..][..blocks];
-            for (block, codes) in tile.iter_mut().zip(codes.chunks(QUAD)) {
-                let bytes = &mut block.0[r % LANES * QUAD..];
-                for (byte, code) in bytes.iter_mut().zip(codes) {
-                    *byte = code.cast_unsigned().wrapping_add(OFFSET);
-                }
-            }
+            write_lane(tile, r % LANES, &codes, |byte, code| {
+                *byte = code.cast_unsigned().wrapping_add(OFFSET);
+            });
         }
         Ok(Self {
             rows,
@@ -98,12 +91,9 @@ impl Int8Matrix {
         let blocks = tile_blocks(self.cols);
         let tile = &self.data[row / LANES * blocks..][..blocks];
         let scale = self.scales[row];
-        for (block, out) in tile.iter().zip(out.chunks_mut(QUAD)) {
-            let bytes = &block.0[row % LANES * QUAD..];
-            for (out, byte) in out.iter_mut().zip(bytes) {
-                *out = (i32::from(*byte) - i32::from(OFFSET)) as f32 * scale;
-            }
-        }
+        read_lane(tile, row % LANES, out, |out, byte| {
+            *out = (i32::from(byte) - i32::from(OFFSET)) as f32 * scale;
+        });
     }
 
     /// `out[t, r] = Σ w[r, c] · x[t, c]`, `out` row major `[tokens, rows]`.
@@ -115,11 +105,7 @@ impl Int8Matrix {
     /// Where the widths of matrix and activations or the length of `out` do not fit.
     pub fn gemm(&self, exec: &Exec, x: &WideActivations, out: &mut [f32]) {
         let digits = &x.digits;
-        assert_eq!(
-            digits.width(),
-            self.cols,
-            "activations as wide as the matrix"
-        );
+        assert_width(digits.width(), self.cols);
         let tokens = digits.tokens() / 2;
         let out = Columns::new(out, tokens, self.rows);
         let tiles = self.rows.div_ceil(LANES);

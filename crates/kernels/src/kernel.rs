@@ -1,7 +1,11 @@
 //! What an instruction set has to provide.
 
 use crate::activations::ActBlock;
-use crate::layout::{DEPTH_BLOCKS, Format, LANES, WeightBlock};
+use crate::layout::{DEPTH_BLOCKS, QUAD, WeightBlock};
+use crate::lookup::Table;
+use crate::planes::Planes;
+use crate::scalar;
+use crate::sparse::SparseLimits;
 
 /// Part of a product with packed weights: one row tile, or some of its columns, against `tokens`
 /// rows of activations.
@@ -31,10 +35,54 @@ impl<'a> PackedTile<'a> {
     }
 
     /// Weights of 64 columns each.
+    #[cfg(target_arch = "x86_64")]
     #[inline]
     pub(crate) fn deep_blocks(&self) -> &'a [[WeightBlock; DEPTH_BLOCKS]] {
         self.weights.as_chunks().0
     }
+}
+
+/// Some columns of a tile of 256 rows, for one token: `crate::sparse`.
+#[derive(Debug, Clone, Copy)]
+pub struct ColumnTile<'a> {
+    /// All columns of the tile: [`crate::sparse::ColumnMatrix`].
+    pub lines: &'a [WeightBlock],
+    /// The columns to read.
+    pub columns: &'a [[u32; QUAD]],
+    /// Their activation codes.
+    pub codes: &'a [[i8; QUAD]],
+}
+
+/// Some rows of a matrix, for one token: `crate::sparse`.
+#[derive(Debug, Clone, Copy)]
+pub struct RowPart<'a> {
+    /// All rows: [`crate::sparse::RowMatrix`].
+    pub weights: &'a [WeightBlock],
+    /// Blocks in a row, of 256 columns each.
+    pub lines: usize,
+    /// The rows to compute.
+    pub rows: &'a [u32],
+    /// Activation codes of all columns, 64 a block.
+    pub x: &'a [ActBlock],
+}
+
+impl<'a> RowPart<'a> {
+    /// `R` rows from the `first` of the list on.
+    #[inline]
+    pub(crate) fn some<const R: usize>(&self, first: usize) -> [&'a [WeightBlock]; R] {
+        std::array::from_fn(|i| {
+            &self.weights[self.rows[first + i] as usize * self.lines..][..self.lines]
+        })
+    }
+}
+
+/// One row tile of a matrix of tables, for one token.
+#[derive(Debug, Clone, Copy)]
+pub struct LookupTile<'a> {
+    /// Blocks of four columns, a multiple of [`DEPTH_BLOCKS`].
+    pub weights: &'a [WeightBlock],
+    /// The tables of each block.
+    pub tables: &'a [Table],
 }
 
 /// A block of an f32 product: `rows` rows of weights against `tokens` rows of activations.
@@ -75,21 +123,35 @@ pub trait Kernel: Send + Sync + std::fmt::Debug {
     fn name(&self) -> &'static str;
 
     /// `acc[t, r] = Σ (w[r, c] + 1) · x[t, c]` for the rows of a row tile, exact in i32; `acc` is
-    /// `[tokens, format.tile_rows()]`. The caller takes the sum of the activations off.
-    fn ternary_tile(&self, format: Format, tile: PackedTile<'_>, acc: &mut [i32]);
+    /// `[tokens, planes.tile_rows()]`. The caller takes the sum of the activations off.
+    fn ternary_tile(&self, planes: Planes, tile: PackedTile<'_>, acc: &mut [i32]);
 
     /// `acc[t, r] = Σ w[r, c] · x[t, c]` for the 16 rows of a tile with one weight, 0…255, in a
     /// byte, exact in i32; `acc` is `[tokens, LANES]`.
     fn byte_tile(&self, tile: PackedTile<'_>, acc: &mut [i32]);
 
+    /// `acc[r] = Σ (w[r, c] + 1) · x[c]` over some columns `c`, exact in i32; `acc` is `[256]`.
+    fn column_tile(&self, tile: ColumnTile<'_>, acc: &mut [i32]) {
+        scalar::column_tile(tile, acc);
+    }
+
+    /// `acc[i] = Σ (w[rows[i], c] + 1) · x[c]`, exact in i32; `acc` is as long as `rows`.
+    fn row_sums(&self, part: RowPart<'_>, acc: &mut [i32]) {
+        scalar::row_sums(part, acc);
+    }
+
+    /// `acc[r] = Σ (w[r, c] + 1) · x[c]` for the 64 rows of a row tile of
+    /// [`crate::Format::Lookup`], exact in i32; `acc` is `[64]`.
+    fn lookup_tile(&self, tile: LookupTile<'_>, acc: &mut [i32]) {
+        scalar::lookup_tile(tile, acc);
+    }
+
+    /// When products that leave something out are worth their while.
+    fn sparse_limits(&self) -> SparseLimits {
+        scalar::SPARSE_LIMITS
+    }
+
     /// `acc[t · rows + r] = Σ w[r] · x[t]`, in an order of additions that does not depend on the
     /// tile's shape.
     fn dense_tile(&self, tile: DenseTile<'_>, acc: &mut [f32]);
-}
-
-/// The sums of one token in `acc`, `[tokens, planes, LANES]`, plane by plane.
-#[inline(always)]
-pub(crate) fn planes_of(acc: &mut [i32], token: usize, planes: usize) -> &mut [[i32; LANES]] {
-    let row = planes * LANES;
-    acc[token * row..][..row].as_chunks_mut().0
 }

@@ -5,6 +5,8 @@
 //! as [`scalar`]. The f32 products are the same for every thread count and number of tokens, and
 //! differ between kernels by rounding.
 
+#[cfg(target_arch = "aarch64")]
+pub mod aarch64;
 pub mod activations;
 pub mod attention;
 mod columns;
@@ -17,10 +19,14 @@ pub mod head;
 pub mod kernel;
 pub mod kv;
 pub mod layout;
+pub mod lookup;
 pub mod ops;
+pub mod planes;
 pub mod pool;
 pub mod scalar;
 pub mod scales;
+mod shape;
+pub mod sparse;
 pub mod ternary;
 mod vectors;
 #[cfg(target_arch = "x86_64")]

@@ -66,7 +66,7 @@ pub(crate) fn wide_digits(x: &[f32], high: bool, codes: &mut [i8]) -> f32 {
 
 /// Largest absolute value, at least [`EPS`]; NaN is passed over.
 #[inline(always)]
-fn absmax(x: &[f32]) -> f32 {
+pub(crate) fn absmax(x: &[f32]) -> f32 {
     let (chunks, tail) = x.as_chunks::<LANES>();
     let mut lanes = [EPS; LANES];
     for chunk in chunks {
@@ -86,7 +86,7 @@ fn larger(a: [f32; LANES], b: [f32; LANES]) -> [f32; LANES] {
 
 /// `round_ties_even(v)` of `|v| < 2²²`; 0 for NaN.
 #[inline(always)]
-fn round_small(v: f32) -> i32 {
+pub(crate) fn round_small(v: f32) -> i32 {
     const ROUND: f32 = 12_582_912.0;
     let rounded = (v + ROUND).to_bits().wrapping_sub(ROUND.to_bits()) as i32;
     if v.is_nan() { 0 } else { rounded }

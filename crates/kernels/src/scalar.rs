@@ -1,8 +1,10 @@
 //! The reference: plain Rust that every processor runs and every other kernel is compared with.
 
 use crate::activations::ActBlock;
-use crate::kernel::{DenseTile, Kernel, PackedTile};
-use crate::layout::{Format, LANES, QUAD};
+use crate::kernel::{ColumnTile, DenseTile, Kernel, LookupTile, PackedTile, RowPart};
+use crate::layout::{LANES, QUAD, WeightBlock};
+use crate::planes::Planes;
+use crate::sparse::SparseLimits;
 
 /// Sums that [`dot`] keeps apart, so that the loop becomes vector code.
 const DENSE_LANES: usize = 8;
@@ -16,10 +18,10 @@ impl Kernel for Scalar {
         "scalar"
     }
 
-    fn ternary_tile(&self, format: Format, tile: PackedTile<'_>, acc: &mut [i32]) {
-        for (t, acc) in acc.chunks_exact_mut(format.tile_rows()).enumerate() {
+    fn ternary_tile(&self, planes: Planes, tile: PackedTile<'_>, acc: &mut [i32]) {
+        for (t, acc) in acc.chunks_exact_mut(planes.tile_rows()).enumerate() {
             for (plane, acc) in acc.chunks_exact_mut(LANES).enumerate() {
-                sums(tile, t, acc, |byte| i32::from(format.code(byte, plane)));
+                sums(tile, t, acc, |byte| i32::from(planes.code(byte, plane)));
             }
         }
     }
@@ -50,6 +52,52 @@ fn sums(tile: PackedTile<'_>, token: usize, acc: &mut [i32], weight: impl Fn(u8)
             let products = bytes.iter().zip(x).map(|(&b, &x)| weight(b) * i32::from(x));
             *sum += products.sum::<i32>();
         }
+    }
+}
+
+/// Measured: see `SparseLimits`.
+pub(crate) const SPARSE_LIMITS: SparseLimits = SparseLimits {
+    columns: 0.75,
+    rows: 0.75,
+};
+
+/// See [`Kernel::lookup_tile`].
+pub(crate) fn lookup_tile(tile: LookupTile<'_>, acc: &mut [i32]) {
+    acc.fill(0);
+    for (block, table) in tile.weights.iter().zip(tile.tables) {
+        for (acc, byte) in acc.iter_mut().zip(block.0) {
+            *acc += table.sum(0, byte & 15) + table.sum(1, byte >> 4);
+        }
+    }
+}
+
+/// Code `w + 1` of place `i` of a line of 256.
+fn code(line: &WeightBlock, i: usize) -> i32 {
+    i32::from(line.0[i % 64] >> (2 * (i / 64)) & 3)
+}
+
+/// See [`Kernel::column_tile`].
+pub(crate) fn column_tile(tile: ColumnTile<'_>, acc: &mut [i32]) {
+    acc.fill(0);
+    let columns = tile.columns.as_flattened().iter();
+    for (&column, &x) in columns.zip(tile.codes.as_flattened()) {
+        let line = &tile.lines[column as usize];
+        for (r, acc) in acc.iter_mut().enumerate() {
+            *acc += code(line, r) * i32::from(x);
+        }
+    }
+}
+
+/// See [`Kernel::row_sums`].
+pub(crate) fn row_sums(part: RowPart<'_>, acc: &mut [i32]) {
+    for (i, acc) in acc.iter_mut().enumerate() {
+        let [row] = part.some(i);
+        let products = part.x.iter().enumerate().flat_map(|(d, x)| {
+            let line = &row[d / 4];
+            let place = move |(j, &x)| code(line, d % 4 * 64 + j) * i32::from(x);
+            x.0.iter().enumerate().map(place)
+        });
+        *acc = products.sum();
     }
 }
 

@@ -72,7 +72,7 @@ impl Factors {
 /// Sylvester's matrix of a power of two.
 fn sylvester(order: usize) -> Vec<f32> {
     let entry = |i: usize, j: usize| {
-        if (i & j).count_ones() % 2 == 0 {
+        if (i & j).count_ones().is_multiple_of(2) {
             1.0
         } else {
             -1.0

@@ -89,6 +89,7 @@ impl Model {
         match self.ternary_format() {
             Some(Format::TwoBit) => "ternary-2bit",
             Some(Format::Base3) => "ternary-base3",
+            Some(Format::Lookup) => "ternary-lookup",
             None => "f32",
         }
     }

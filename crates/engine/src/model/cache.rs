@@ -32,7 +32,7 @@ impl KvCache {
         max_len: usize,
         format: KvFormat,
     ) -> Self {
-        let empty = || KvRows::new(format, 0, head_dim);
+        let empty = || KvRows::with_heads(format, kv_heads, 0, head_dim);
         let layer = |_| Layer {
             keys: empty(),
             values: empty(),
@@ -78,7 +78,8 @@ impl KvCache {
             .min(self.max_len);
         for layer in &mut self.layers {
             for rows in [&mut layer.keys, &mut layer.values] {
-                let mut grown = KvRows::new(self.format, self.kv_heads * capacity, self.head_dim);
+                let (heads, d) = (self.kv_heads, self.head_dim);
+                let mut grown = KvRows::with_heads(self.format, heads, capacity, d);
                 for head in 0..self.kv_heads {
                     grown.copy_rows(head * capacity, rows, head * self.capacity, self.len);
                 }

@@ -4,9 +4,13 @@
 use std::arch::x86_64::*;
 
 use super::half_block::{load, prefixes, store};
+use super::planes_of;
+use super::{lookup256, sparse256};
 use crate::activations::ActBlock;
-use crate::kernel::{DenseTile, Kernel, PackedTile, planes_of};
-use crate::layout::{DEPTH_BLOCKS, Format, QUAD};
+use crate::kernel::{ColumnTile, DenseTile, Kernel, LookupTile, PackedTile, RowPart};
+use crate::layout::{DEPTH_BLOCKS, QUAD};
+use crate::planes::Planes;
+use crate::sparse::SparseLimits;
 
 /// Deep blocks whose sums of pairs fit i16: 3 · 16 sums of at most 2 · 2 · 128.
 const FLUSH: usize = 3;
@@ -29,12 +33,12 @@ impl Kernel for Avx2 {
         "avx2"
     }
 
-    fn ternary_tile(&self, format: Format, tile: PackedTile<'_>, acc: &mut [i32]) {
+    fn ternary_tile(&self, planes: Planes, tile: PackedTile<'_>, acc: &mut [i32]) {
         // SAFETY: `detect` has found AVX2.
         unsafe {
-            match format {
-                Format::TwoBit => tokens::<4>(tile, acc),
-                Format::Base3 => tokens::<5>(tile, acc),
+            match planes {
+                Planes::TwoBit => tokens::<4>(tile, acc),
+                Planes::Base3 => tokens::<5>(tile, acc),
             }
         }
     }
@@ -42,6 +46,25 @@ impl Kernel for Avx2 {
     fn byte_tile(&self, tile: PackedTile<'_>, acc: &mut [i32]) {
         // SAFETY: `detect` has found AVX2.
         unsafe { bytes(tile, acc) }
+    }
+
+    fn column_tile(&self, tile: ColumnTile<'_>, acc: &mut [i32]) {
+        // SAFETY: `detect` has found AVX2.
+        unsafe { sparse256::column_tile(tile, acc) }
+    }
+
+    fn row_sums(&self, part: RowPart<'_>, acc: &mut [i32]) {
+        // SAFETY: `detect` has found AVX2.
+        unsafe { sparse256::row_sums(part, acc) }
+    }
+
+    fn sparse_limits(&self) -> SparseLimits {
+        sparse256::AVX2_LIMITS
+    }
+
+    fn lookup_tile(&self, tile: LookupTile<'_>, acc: &mut [i32]) {
+        // SAFETY: `detect` has found AVX2.
+        unsafe { lookup256::lookup_tile(tile, acc) }
     }
 
     fn dense_tile(&self, tile: DenseTile<'_>, acc: &mut [f32]) {

@@ -6,10 +6,13 @@
 
 use std::arch::x86_64::*;
 
-use super::avx2;
+use super::planes_of;
+use super::{avx2, lookup512, sparse512};
 use crate::activations::ActBlock;
-use crate::kernel::{DenseTile, Kernel, PackedTile, planes_of};
-use crate::layout::{DEPTH_BLOCKS, Format, LANES, QUAD, WeightBlock};
+use crate::kernel::{ColumnTile, DenseTile, Kernel, LookupTile, PackedTile, RowPart};
+use crate::layout::{DEPTH_BLOCKS, LANES, QUAD, WeightBlock};
+use crate::planes::Planes;
+use crate::sparse::SparseLimits;
 
 /// Weights are asked for so many blocks ahead of their use: memory needs about 100 ns.
 const AHEAD: usize = 32;
@@ -35,12 +38,12 @@ impl Kernel for Avx512Vnni {
         "avx512vnni"
     }
 
-    fn ternary_tile(&self, format: Format, tile: PackedTile<'_>, acc: &mut [i32]) {
+    fn ternary_tile(&self, planes: Planes, tile: PackedTile<'_>, acc: &mut [i32]) {
         // SAFETY: `detect` has found AVX-512 F, BW and VNNI.
         unsafe {
-            match format {
-                Format::TwoBit => two_bit(tile, acc),
-                Format::Base3 => base3(tile, acc),
+            match planes {
+                Planes::TwoBit => two_bit(tile, acc),
+                Planes::Base3 => base3(tile, acc),
             }
         }
     }
@@ -48,6 +51,25 @@ impl Kernel for Avx512Vnni {
     fn byte_tile(&self, tile: PackedTile<'_>, acc: &mut [i32]) {
         // SAFETY: `detect` has found AVX-512 F, BW and VNNI.
         unsafe { bytes(tile, acc) }
+    }
+
+    fn column_tile(&self, tile: ColumnTile<'_>, acc: &mut [i32]) {
+        // SAFETY: `detect` has found AVX-512 F, BW and VNNI.
+        unsafe { sparse512::column_tile(tile, acc) }
+    }
+
+    fn row_sums(&self, part: RowPart<'_>, acc: &mut [i32]) {
+        // SAFETY: `detect` has found AVX-512 F, BW and VNNI.
+        unsafe { sparse512::row_sums(part, acc) }
+    }
+
+    fn sparse_limits(&self) -> SparseLimits {
+        sparse512::LIMITS
+    }
+
+    fn lookup_tile(&self, tile: LookupTile<'_>, acc: &mut [i32]) {
+        // SAFETY: `detect` has found AVX-512 F and BW.
+        unsafe { lookup512::lookup_tile(tile, acc) }
     }
 
     fn dense_tile(&self, tile: DenseTile<'_>, acc: &mut [f32]) {
@@ -67,8 +89,8 @@ fn two_bit(tile: PackedTile<'_>, acc: &mut [i32]) {
             _ => block::<4, 1, 2>(tile, t, acc),
         };
     }
-    for acc in acc.chunks_exact_mut(Format::TwoBit.tile_rows()) {
-        Format::TwoBit.separate(acc);
+    for acc in acc.chunks_exact_mut(Planes::TwoBit.tile_rows()) {
+        Planes::TwoBit.separate(acc);
     }
 }
 
@@ -82,8 +104,8 @@ fn base3(tile: PackedTile<'_>, acc: &mut [i32]) {
             _ => block::<5, 1, 2>(tile, t, acc),
         };
     }
-    for acc in acc.chunks_exact_mut(Format::Base3.tile_rows()) {
-        Format::Base3.separate(acc);
+    for acc in acc.chunks_exact_mut(Planes::Base3.tile_rows()) {
+        Planes::Base3.separate(acc);
     }
 }
 

@@ -5,9 +5,13 @@ use std::arch::x86_64::*;
 
 use super::avx2;
 use super::half_block::{load, prefixes, store};
+use super::planes_of;
+use super::{lookup256, sparse256};
 use crate::activations::ActBlock;
-use crate::kernel::{DenseTile, Kernel, PackedTile, planes_of};
-use crate::layout::{DEPTH_BLOCKS, Format, QUAD};
+use crate::kernel::{ColumnTile, DenseTile, Kernel, LookupTile, PackedTile, RowPart};
+use crate::layout::{DEPTH_BLOCKS, QUAD};
+use crate::planes::Planes;
+use crate::sparse::SparseLimits;
 
 /// A processor with AVX-VNNI, AVX2 and FMA.
 #[derive(Debug, Clone, Copy)]
@@ -27,22 +31,41 @@ impl Kernel for AvxVnni {
         "avxvnni"
     }
 
-    fn ternary_tile(&self, format: Format, tile: PackedTile<'_>, acc: &mut [i32]) {
+    fn ternary_tile(&self, planes: Planes, tile: PackedTile<'_>, acc: &mut [i32]) {
         // SAFETY: `detect` has found AVX2 and AVX-VNNI.
         unsafe {
-            match format {
-                Format::TwoBit => tokens::<4>(tile, acc),
-                Format::Base3 => tokens::<5>(tile, acc),
+            match planes {
+                Planes::TwoBit => tokens::<4>(tile, acc),
+                Planes::Base3 => tokens::<5>(tile, acc),
             }
         }
-        for acc in acc.chunks_exact_mut(format.tile_rows()) {
-            format.separate(acc);
+        for acc in acc.chunks_exact_mut(planes.tile_rows()) {
+            planes.separate(acc);
         }
     }
 
     fn byte_tile(&self, tile: PackedTile<'_>, acc: &mut [i32]) {
         // SAFETY: `detect` has found AVX2 and AVX-VNNI.
         unsafe { tokens::<1>(tile, acc) }
+    }
+
+    fn column_tile(&self, tile: ColumnTile<'_>, acc: &mut [i32]) {
+        // SAFETY: `detect` has found AVX2.
+        unsafe { sparse256::column_tile(tile, acc) }
+    }
+
+    fn row_sums(&self, part: RowPart<'_>, acc: &mut [i32]) {
+        // SAFETY: `detect` has found AVX2.
+        unsafe { sparse256::row_sums(part, acc) }
+    }
+
+    fn sparse_limits(&self) -> SparseLimits {
+        sparse256::AVXVNNI_LIMITS
+    }
+
+    fn lookup_tile(&self, tile: LookupTile<'_>, acc: &mut [i32]) {
+        // SAFETY: `detect` has found AVX2.
+        unsafe { lookup256::lookup_tile(tile, acc) }
     }
 
     fn dense_tile(&self, tile: DenseTile<'_>, acc: &mut [f32]) {

@@ -7,8 +7,24 @@ mod avx2;
 mod avx512vnni;
 mod avxvnni;
 mod half_block;
+mod lookup256;
+mod lookup512;
+mod lookup_sums;
+mod low_bit;
+mod sparse256;
+mod sparse512;
 
 pub use amx::Amx;
 pub use avx2::Avx2;
 pub use avx512vnni::Avx512Vnni;
 pub use avxvnni::AvxVnni;
+pub(crate) use low_bit::LowBitVectors;
+
+use crate::layout::LANES;
+
+/// The sums of one token in `acc`, `[tokens, planes, LANES]`, plane by plane.
+#[inline(always)]
+fn planes_of(acc: &mut [i32], token: usize, planes: usize) -> &mut [[i32; LANES]] {
+    let row = planes * LANES;
+    acc[token * row..][..row].as_chunks_mut().0
+}

@@ -17,7 +17,7 @@ pub fn keep_largest(
     let (_, threshold, _) = magnitudes.select_nth_unstable_by(kept - 1, |a, b| b.total_cmp(a));
     let threshold = *threshold;
     for (i, v) in x.iter().enumerate() {
-        if !(v.abs() >= threshold) {
+        if v.is_nan() || v.abs() < threshold {
             dropped(i);
         }
     }

@@ -1,5 +1,7 @@
 //! Attention of new tokens over stored keys and values.
 
+mod rows;
+
 use std::cell::RefCell;
 
 use pulp::{Arch, Simd, WithSimd};
@@ -8,6 +10,7 @@ use crate::columns::Columns;
 use crate::exec::Exec;
 use crate::kv::KvRows;
 use crate::ops::exp;
+use rows::{add_rows, scores_of};
 
 /// Keys whose scores are held at once.
 const CHUNK: usize = 64;
@@ -99,7 +102,7 @@ pub fn causal(
 
 /// `out[t, h] = softmax(q[t, h] · Kᵀ · scale) · V` for query heads that share keys and values: token
 /// `t` sees rows `first..first + len + t` of `keys` and `values`. Each of `q` and `out` is
-/// `[heads, width]`.
+/// `[heads, width]`; a token that sees nothing gets zeros.
 ///
 /// One pass over keys and values in pieces, with the sums rescaled when a larger score comes
 /// (Milakov & Gimelshein, arXiv 1805.02867; FlashAttention, arXiv 2205.14135). What one token gets
@@ -194,7 +197,8 @@ impl WithSimd for Attend<'_, '_> {
         }
         for (t, out) in self.out.iter_mut().enumerate() {
             for (out, [_, sum]) in out.chunks_exact_mut(width).zip(&state[t * heads..]) {
-                let inv = 1.0 / *sum;
+                // Nothing seen is nothing said, not 0 · ∞.
+                let inv = if *sum == 0.0 { 0.0 } else { 1.0 / *sum };
                 for o in out {
                     *o *= inv;
                 }
@@ -222,63 +226,6 @@ fn add_piece(scores: &mut [f32], values: &[f32], [max, sum]: &mut [f32; 2], out:
         }
     }
     add_rows(scores, values, out);
-}
-
-/// `scores[k] = q · rows[k] · scale`, four rows at a time, each in an order of additions of its own.
-#[inline(always)]
-fn scores_of<S: Simd>(simd: S, q: &[f32], rows: &[f32], scale: f32, scores: &mut [f32]) {
-    let (fours, rest) = scores.as_chunks_mut::<4>();
-    let (four_rows, rest_rows) = rows.split_at(fours.len() * 4 * q.len());
-    for (out, rows) in fours.iter_mut().zip(four_rows.chunks_exact(4 * q.len())) {
-        dots::<S, 4>(simd, q, rows, scale, out);
-    }
-    for (out, row) in rest.iter_mut().zip(rest_rows.chunks_exact(q.len())) {
-        dots::<S, 1>(simd, q, row, scale, std::array::from_mut(out));
-    }
-}
-
-#[inline(always)]
-fn dots<S: Simd, const N: usize>(simd: S, q: &[f32], rows: &[f32], scale: f32, out: &mut [f32; N]) {
-    let (whole, tail) = S::as_simd_f32s(q);
-    let zero = simd.splat_f32s(0.0);
-    let mut sums = [zero; N];
-    let mut vectors: [&[S::f32s]; N] = [&[]; N];
-    for (vectors, row) in vectors.iter_mut().zip(rows.chunks_exact(q.len())) {
-        *vectors = &S::as_simd_f32s(row).0[..whole.len()];
-    }
-    for (i, q) in whole.iter().enumerate() {
-        for (sum, vectors) in sums.iter_mut().zip(&vectors) {
-            *sum = simd.mul_add_f32s(*q, vectors[i], *sum);
-        }
-    }
-    for ((out, sum), row) in out.iter_mut().zip(sums).zip(rows.chunks_exact(q.len())) {
-        let mut total = simd.reduce_sum_f32s(sum);
-        for (q, v) in tail.iter().zip(&row[q.len() - tail.len()..]) {
-            total += q * v;
-        }
-        *out = total * scale;
-    }
-}
-
-/// `out += Σ weights[i] · rows[i]`, four rows at a time.
-#[inline(always)]
-fn add_rows(weights: &[f32], rows: &[f32], out: &mut [f32]) {
-    let width = out.len();
-    let (fours, rest) = weights.as_chunks::<4>();
-    let (four_rows, rest_rows) = rows.split_at(fours.len() * 4 * width);
-    for (w, rows) in fours.iter().zip(four_rows.chunks_exact(4 * width)) {
-        let (a, rows) = rows.split_at(width);
-        let (b, rows) = rows.split_at(width);
-        let (c, d) = rows.split_at(width);
-        for ((((o, a), b), c), d) in out.iter_mut().zip(a).zip(b).zip(c).zip(d) {
-            *o += (a * w[0] + b * w[1]) + (c * w[2] + d * w[3]);
-        }
-    }
-    for (w, row) in rest.iter().zip(rest_rows.chunks_exact(width)) {
-        for (o, v) in out.iter_mut().zip(row) {
-            *o += w * v;
-        }
-    }
 }
 
 #[cfg(test)]

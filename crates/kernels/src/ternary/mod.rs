@@ -1,32 +1,17 @@
 //! Ternary matrices in the layout that the kernels read.
 
-use std::cell::RefCell;
+mod product;
 
 use tritburn_quant::hf_pack;
 
 use crate::activations::{Activations, GROUP};
-use crate::columns::Columns;
-use crate::epilogue::{self, Factor};
-use crate::error::{KernelError, Result};
+use crate::error::Result;
 use crate::exec::Exec;
-use crate::kernel::PackedTile;
-use crate::layout::{self, Format, QUAD, WeightBlock, pack_tile, tile_blocks};
+use crate::layout::{self, Format, WeightBlock, pack_tile, tile_blocks};
 use crate::scales::Scales;
-
-/// Widest matrix: sums of a byte with activations, `170 · 128 · MAX_COLS`, stay below 2³¹.
-pub const MAX_COLS: usize = 1 << 16;
-/// Tokens whose sums are held at once.
-const TOKENS: usize = 256;
-
-thread_local! {
-    /// Sums of one row tile, kept by each thread so that nothing is allocated while decoding.
-    static SUMS: RefCell<Sums> = const { RefCell::new(Sums { acc: Vec::new(), total: Vec::new() }) };
-}
-
-struct Sums {
-    acc: Vec<i32>,
-    total: Vec<f32>,
-}
+pub use crate::shape::MAX_COLS;
+use crate::shape::check_width;
+pub use product::gemm_all;
 
 /// A matrix `[rows, cols]` of −1, 0, +1 with scales; rows are padded to whole row tiles, columns to
 /// multiples of 64.
@@ -46,8 +31,8 @@ impl TernaryMatrix {
     /// weight.
     ///
     /// # Errors
-    /// [`KernelError::Shape`] where the codes do not fill the shape or it is too wide;
-    /// [`KernelError::Codes`] where a code is not −1, 0 or +1.
+    /// [`crate::KernelError::Shape`] where the codes do not fill the shape or it is too wide;
+    /// [`crate::KernelError::Codes`] where a code is not −1, 0 or +1.
     pub fn from_codes(codes: &[i8], rows: usize, cols: usize, scale: f32) -> Result<Self> {
         Self::with_scales(codes, rows, cols, Scales::Tensor(scale), Format::default())
     }
@@ -55,7 +40,7 @@ impl TernaryMatrix {
     /// From codes, row major, with any scales and in any format.
     ///
     /// # Errors
-    /// As [`Self::from_codes`], and [`KernelError::Shape`] where the number of scales is wrong.
+    /// As [`Self::from_codes`], and [`crate::KernelError::Shape`] where the number of scales is wrong.
     pub fn with_scales(
         codes: &[i8],
         rows: usize,
@@ -63,7 +48,7 @@ impl TernaryMatrix {
         scales: Scales,
         format: Format,
     ) -> Result<Self> {
-        check_width(cols)?;
+        check_width("ternary weights", cols)?;
         scales.check(rows, cols)?;
         // Says what is wrong with shape and codes.
         let packed = hf_pack::pack(codes, rows, cols)?;
@@ -73,7 +58,7 @@ impl TernaryMatrix {
     /// From the bytes of a Hugging Face checkpoint ([`hf_pack`]).
     ///
     /// # Errors
-    /// [`KernelError::Shape`] where the matrix is too wide; [`KernelError::Codes`] where the bytes
+    /// [`crate::KernelError::Shape`] where the matrix is too wide; [`crate::KernelError::Codes`] where the bytes
     /// do not fit the shape or a code is 3.
     pub fn from_hf_packed(
         packed: &[u8],
@@ -82,7 +67,7 @@ impl TernaryMatrix {
         scale: f32,
         format: Format,
     ) -> Result<Self> {
-        check_width(cols)?;
+        check_width("ternary weights", cols)?;
         hf_pack::check(packed, rows, cols)?;
         Self::build(packed, rows, cols, Scales::Tensor(scale), format)
     }
@@ -172,11 +157,17 @@ impl TernaryMatrix {
     #[must_use]
     pub fn codes(&self) -> Vec<i8> {
         let mut codes = vec![0i8; self.rows * self.cols];
-        let tile_rows = self.format.tile_rows();
         for (r, codes) in codes.chunks_exact_mut(self.cols.max(1)).enumerate() {
-            layout::unpack_row(self.format, self.tile(r / tile_rows), r % tile_rows, codes);
+            self.row_codes(r, codes);
         }
         codes
+    }
+
+    /// The codes of one row.
+    pub(crate) fn row_codes(&self, row: usize, codes: &mut [i8]) {
+        let tile_rows = self.format.tile_rows();
+        let tile = self.tile(row / tile_rows);
+        layout::unpack_row(self.format, tile, row % tile_rows, codes);
     }
 
     fn tile(&self, tile: usize) -> &[WeightBlock] {
@@ -197,132 +188,6 @@ impl TernaryMatrix {
     pub fn gemm(&self, exec: &Exec, x: &Activations, out: &mut [f32]) {
         gemm_all(exec, x, &mut [(self, out)]);
     }
-
-    /// One row tile for all tokens.
-    fn multiply_tile(&self, exec: &Exec, x: &Activations, tile: usize, out: &Columns<'_, f32>) {
-        SUMS.with_borrow_mut(|sums| {
-            for first in (0..x.tokens()).step_by(TOKENS) {
-                let tokens = first..x.tokens().min(first + TOKENS);
-                match &self.scales {
-                    Scales::Group(_) => self.tile_of_groups(exec, x, tile, tokens, sums, out),
-                    _ => self.tile_of_rows(exec, x, tile, tokens, sums, out),
-                }
-            }
-        });
-    }
-
-    fn tile_of_rows(
-        &self,
-        exec: &Exec,
-        x: &Activations,
-        tile: usize,
-        tokens: std::ops::Range<usize>,
-        sums: &mut Sums,
-        out: &Columns<'_, f32>,
-    ) {
-        let rows = self.format.tile_rows();
-        sums.acc.resize(tokens.len() * rows, 0);
-        let part = PackedTile {
-            weights: self.tile(tile),
-            x: x.rows(tokens.start),
-            stride: x.stride(),
-            tokens: tokens.len(),
-        };
-        exec.kernel.ternary_tile(self.format, part, &mut sums.acc);
-        for (t, acc) in tokens.zip(sums.acc.chunks_exact(rows)) {
-            let step = x.steps()[t];
-            let factor = match &self.scales {
-                Scales::Tensor(scale) => Factor::Step(step * scale),
-                Scales::Row(scales) | Scales::Group(scales) => {
-                    Factor::Rows(step, &scales[tile * rows..])
-                }
-            };
-            // SAFETY: each task has a row tile of its own.
-            #[allow(unsafe_code)]
-            let out = unsafe { out.strip(t, tile * rows, rows) };
-            epilogue::scale(acc, x.sums()[t], factor, out);
-        }
-    }
-
-    fn tile_of_groups(
-        &self,
-        exec: &Exec,
-        x: &Activations,
-        tile: usize,
-        tokens: std::ops::Range<usize>,
-        sums: &mut Sums,
-        out: &Columns<'_, f32>,
-    ) {
-        let rows = self.format.tile_rows();
-        let groups = self.cols.div_ceil(GROUP);
-        sums.acc.resize(tokens.len() * rows, 0);
-        sums.total.clear();
-        sums.total.resize(tokens.len() * rows, 0.0);
-        for (g, weights) in self.tile(tile).chunks(GROUP / QUAD).enumerate() {
-            let part = PackedTile {
-                weights,
-                x: &x.rows(tokens.start)[g * (GROUP / layout::DEPTH)..],
-                stride: x.stride(),
-                tokens: tokens.len(),
-            };
-            exec.kernel.ternary_tile(self.format, part, &mut sums.acc);
-            let scales = &self.group_scales[(tile * groups + g) * rows..][..rows];
-            let pairs = sums
-                .acc
-                .chunks_exact(rows)
-                .zip(sums.total.chunks_exact_mut(rows));
-            for (t, (acc, total)) in tokens.clone().zip(pairs) {
-                epilogue::add_group(acc, x.group_sums(t)[g], scales, total);
-            }
-        }
-        for (t, total) in tokens.zip(sums.total.chunks_exact(rows)) {
-            // SAFETY: each task has a row tile of its own.
-            #[allow(unsafe_code)]
-            let out = unsafe { out.strip(t, tile * rows, rows) };
-            epilogue::scale_total(total, x.steps()[t], out);
-        }
-    }
-}
-
-/// [`TernaryMatrix::gemm`] of several matrices with the same activations, in one parallel region.
-///
-/// # Panics
-/// As [`TernaryMatrix::gemm`].
-pub fn gemm_all<const N: usize>(
-    exec: &Exec,
-    x: &Activations,
-    products: &mut [(&TernaryMatrix, &mut [f32]); N],
-) {
-    let matrices: [&TernaryMatrix; N] = std::array::from_fn(|i| products[i].0);
-    for matrix in matrices {
-        assert_eq!(x.width(), matrix.cols, "activations as wide as the matrix");
-    }
-    let mut outs = products.each_mut().map(|(_, out)| out);
-    let outs: [Columns<'_, f32>; N] = {
-        let mut i = 0;
-        outs.each_mut().map(|out| {
-            i += 1;
-            Columns::new(out, x.tokens(), matrices[i - 1].rows)
-        })
-    };
-    let tiles = matrices.map(TernaryMatrix::tiles).iter().sum();
-    exec.pool.run(tiles, &|mut tile| {
-        for (matrix, out) in matrices.iter().zip(&outs) {
-            if tile < matrix.tiles() {
-                return matrix.multiply_tile(exec, x, tile, out);
-            }
-            tile -= matrix.tiles();
-        }
-    });
-}
-
-fn check_width(cols: usize) -> Result<()> {
-    if cols <= MAX_COLS {
-        return Ok(());
-    }
-    Err(KernelError::Shape(format!(
-        "a ternary matrix of {cols} columns: at most {MAX_COLS} can be summed in i32"
-    )))
 }
 
 /// From `[rows, groups]` to `[row tile, group, row of the tile]`, padded with zeros.

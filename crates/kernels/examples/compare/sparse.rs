@@ -1,0 +1,88 @@
+//! Sparse products against the dense one of the same kernel, with weights that are not in the cache.
+
+use std::hint::black_box;
+
+use tritburn_kernels::dispatch::KERNEL_ENV;
+use tritburn_kernels::sparse::{ColumnMatrix, NonZero, RowMatrix};
+use tritburn_kernels::{Activations, Exec, Pool, TernaryMatrix, available};
+
+use crate::turns::{Candidate, compare};
+
+/// Bytes of copies of a matrix that are used in turn: at 80% of zeros more than caches hold.
+const COLD: usize = 512 << 20;
+
+pub(crate) fn run() {
+    let only = std::env::var(KERNEL_ENV).ok();
+    let wanted = |name| only.as_deref().is_none_or(|only| only == name);
+    for kernel in available().iter().filter(|k| wanted(k.name())) {
+        let exec = Exec {
+            kernel: kernel.as_ref(),
+            pool: Pool::new(1).unwrap(),
+        };
+        for (rows, cols) in [(2560, 6912), (1536, 4096)] {
+            for cold in [false, true] {
+                shape(&exec, rows, cols, cold);
+            }
+        }
+    }
+}
+
+fn shape(exec: &Exec, rows: usize, cols: usize, cold: bool) {
+    let mut seed = 1u32;
+    let mut next = move || {
+        seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        seed >> 8
+    };
+    let codes: Vec<i8> = (0..rows * cols).map(|_| (next() % 3) as i8 - 1).collect();
+    let dense = TernaryMatrix::from_codes(&codes, rows, cols, 1.0).unwrap();
+    let copies = if cold { COLD / dense.bytes() } else { 1 };
+    let by_column = vec![ColumnMatrix::new(&dense).unwrap(); copies];
+    let by_row = vec![RowMatrix::new(&dense).unwrap(); copies];
+    let dense = vec![dense; copies];
+    let codes: Vec<i8> = (0..cols).map(|_| (next() % 255) as i8).collect();
+    let full = Activations::from_codes(&codes, &[1.0], cols);
+    let mut candidates: Vec<Candidate<'_>> = Vec::new();
+    let mut turn = 0;
+    let mut out = vec![0.0; rows];
+    let (dense, full) = (&dense, &full);
+    candidates.push((
+        "dense".into(),
+        Box::new(move || {
+            turn = (turn + 1) % copies;
+            dense[turn].gemm(exec, full, &mut out);
+            black_box(&out);
+        }),
+    ));
+    for zeros in [0, 10, 30, 50, 80, 90] {
+        let sparse: Vec<i8> = codes
+            .iter()
+            .map(|&x| x * i8::from(next() % 100 >= zeros))
+            .collect();
+        let x = Activations::from_codes(&sparse, &[1.0], cols);
+        let some: Vec<u32> = (0..rows as u32).filter(|_| next() % 100 >= zeros).collect();
+        let (by_column, by_row) = (&by_column, &by_row);
+        let (mut turn, mut out) = (0, vec![0.0; rows]);
+        let mut non_zero = NonZero::new();
+        candidates.push((
+            format!("{zeros}% of columns left out"),
+            Box::new(move || {
+                turn = (turn + 1) % copies;
+                non_zero.take(&x, 0);
+                by_column[turn].gemv(exec, &non_zero, &mut out);
+                black_box(&out);
+            }),
+        ));
+        let (mut turn, mut out) = (0, vec![0.0; some.len()]);
+        candidates.push((
+            format!("{zeros}% of rows left out"),
+            Box::new(move || {
+                turn = (turn + 1) % copies;
+                by_row[turn].gemv(exec, full, &some, &mut out);
+                black_box(&out);
+            }),
+        ));
+    }
+    let (kernel, cold) = (exec.kernel.name(), if cold { "cold" } else { "hot" });
+    let title = format!("{kernel} {rows}×{cols} {cold}");
+    compare(&title, &mut candidates);
+}

@@ -1,0 +1,47 @@
+//! Products that leave out zeros: the sparse path of BitNet a4.8 (arXiv 2411.04965, §2.1).
+//!
+//! Of a gated feed-forward block the gate is computed first; `up` then only for the channels that
+//! the gate lets through ([`RowMatrix`]), and `down` reads only the columns whose input is not zero
+//! ([`ColumnMatrix`]). The layout of [`crate::TernaryMatrix`] interleaves 64 rows and four columns,
+//! where single rows and columns cannot be left out, so both are copies in layouts of their own, of
+//! 2 bits a weight. Both are for one token; results are those of [`crate::TernaryMatrix::gemm`] bit
+//! for bit.
+
+mod columns;
+mod inputs;
+mod rows;
+
+pub use columns::ColumnMatrix;
+pub use inputs::NonZero;
+pub use rows::RowMatrix;
+
+use crate::error::{KernelError, Result};
+use crate::scales::Scales;
+
+/// From which share of zeros on the sparse products of a kernel take less time than its dense ones,
+/// measured with weights that do not fit the cache.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct SparseLimits {
+    /// Share of inputs that are zero for [`ColumnMatrix`].
+    pub columns: f32,
+    /// Share of rows that are left out for [`RowMatrix`].
+    pub rows: f32,
+}
+
+/// A line of packed codes: 256 of them.
+pub(crate) const LINE: usize = 256;
+
+/// Scales that sums of whole rows can be multiplied with.
+fn check_scales(scales: &Scales, rows: usize, cols: usize) -> Result<()> {
+    if matches!(scales, Scales::Group(_)) {
+        return Err(KernelError::Shape(
+            "sparse products take scales per tensor or row, not per group".into(),
+        ));
+    }
+    scales.check(rows, cols)
+}
+
+/// Whether zeros enough for a limit are left out.
+fn enough(used: usize, all: usize, limit: f32) -> bool {
+    (all - used.min(all)) as f32 >= limit * all as f32 && all > 0
+}

@@ -1,0 +1,122 @@
+//! Products that leave out rows and columns, bit for bit those that do not.
+
+use proptest::prelude::*;
+use tritburn_kernels::sparse::{ColumnMatrix, NonZero, RowMatrix};
+use tritburn_kernels::{Activations, Exec, Format, Scales};
+
+use crate::common::{Case, Noise, bits, execs};
+
+/// Compares both layouts with the dense product of the same kernel and the definition.
+fn check(noise: &mut Noise, rows: usize, cols: usize, zeros: u32, by_row: bool, execs: &[Exec]) {
+    let mut case = Case::new(noise, rows, cols, 1);
+    for x in &mut case.x {
+        *x *= i8::from(noise.next() % 100 >= zeros);
+    }
+    if by_row {
+        case.scales = Scales::Row(noise.floats(rows));
+    }
+    let want = bits(&case.expected());
+    let some: Vec<u32> = (0..rows as u32)
+        .filter(|_| noise.next() % 100 >= zeros)
+        .collect();
+    let wanted: Vec<u32> = some.iter().map(|&r| want[r as usize]).collect();
+    let x = Activations::from_codes(&case.x, &case.steps, cols);
+    let mut non_zero = NonZero::new();
+    non_zero.take(&x, 0);
+    assert_eq!(non_zero.len(), case.x.iter().filter(|&&x| x != 0).count());
+    let matrix = case.matrix(Format::Base3);
+    let columns = ColumnMatrix::new(&matrix).unwrap();
+    let row_wise = RowMatrix::new(&matrix).unwrap();
+    for exec in execs {
+        let name = exec.kernel.name();
+        let mut out = vec![f32::NAN; rows];
+        columns.gemv(exec, &non_zero, &mut out);
+        assert!(bits(&out) == want, "{name} columns {rows}×{cols}, {zeros}%");
+        let mut out = vec![f32::NAN; some.len()];
+        row_wise.gemv(exec, &x, &some, &mut out);
+        assert!(bits(&out) == wanted, "{name} rows {rows}×{cols}, {zeros}%");
+    }
+}
+
+#[test]
+fn every_shape_is_bit_exact() {
+    let mut noise = Noise(21);
+    let execs = execs(1);
+    for rows in [0, 1, 15, 63, 64, 65, 255, 256, 257, 300] {
+        for cols in [0, 1, 2, 3, 4, 5, 63, 64, 65, 255, 256, 257, 513] {
+            for zeros in [0, 50, 90, 100] {
+                check(&mut noise, rows, cols, zeros, cols % 2 == 0, &execs);
+            }
+        }
+    }
+}
+
+/// The largest sums: no step on the way may overflow.
+#[test]
+fn extreme_values_are_bit_exact() {
+    for (w, x) in [(1, 127), (1, -128), (-1, 127), (-1, -128), (0, -128)] {
+        let mut case = Case::new(&mut Noise(0), 270, 20_000, 1);
+        case.w.fill(w);
+        case.x.fill(x);
+        let want = bits(&case.expected());
+        let x = Activations::from_codes(&case.x, &case.steps, case.cols);
+        let mut non_zero = NonZero::new();
+        non_zero.take(&x, 0);
+        let matrix = case.matrix(Format::TwoBit);
+        let all: Vec<u32> = (0..270).collect();
+        for exec in execs(2) {
+            let mut outs = [vec![0.0; 270], vec![0.0; 270]];
+            let columns = ColumnMatrix::new(&matrix).unwrap();
+            columns.gemv(&exec, &non_zero, &mut outs[0]);
+            let rows = RowMatrix::new(&matrix).unwrap();
+            rows.gemv(&exec, &x, &all, &mut outs[1]);
+            assert!(
+                outs.iter().all(|out| bits(out) == want),
+                "{}",
+                exec.kernel.name()
+            );
+        }
+    }
+}
+
+#[test]
+fn sparse_products_are_used_where_they_win() {
+    let matrix = Case::new(&mut Noise(22), 100, 100, 1).matrix(Format::TwoBit);
+    let (columns, rows) = (
+        ColumnMatrix::new(&matrix).unwrap(),
+        RowMatrix::new(&matrix).unwrap(),
+    );
+    for exec in execs(1) {
+        let limits = exec.kernel.sparse_limits();
+        for used in 0..=100 {
+            let zeros = (100 - used) as f32 / 100.0;
+            assert_eq!(columns.wins(&exec, used), zeros >= limits.columns, "{used}");
+            assert_eq!(rows.wins(&exec, used), zeros >= limits.rows, "{used}");
+        }
+    }
+    let empty = Case::new(&mut Noise(22), 0, 0, 1).matrix(Format::TwoBit);
+    assert!(!ColumnMatrix::new(&empty).unwrap().wins(&execs(1)[0], 0));
+}
+
+#[test]
+fn scales_per_group_are_refused() {
+    let mut case = Case::new(&mut Noise(23), 3, 200, 1);
+    case.scales = Scales::Group(vec![1.0; 6]);
+    let matrix = case.matrix(Format::TwoBit);
+    assert!(ColumnMatrix::new(&matrix).is_err());
+    assert!(RowMatrix::new(&matrix).is_err());
+}
+
+proptest! {
+    #[test]
+    fn any_zeros_are_left_out(
+        seed: u64,
+        rows in 0usize..600,
+        cols in 0usize..600,
+        zeros in 0u32..101,
+        by_row: bool,
+        threads in 1usize..4,
+    ) {
+        check(&mut Noise(seed), rows, cols, zeros, by_row, &execs(threads));
+    }
+}

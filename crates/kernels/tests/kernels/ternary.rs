@@ -1,0 +1,143 @@
+//! Ternary products, bit for bit.
+
+use proptest::prelude::*;
+use tritburn_kernels::ternary::{MAX_COLS, gemm_all};
+use tritburn_kernels::{Activations, Format, Scales, TernaryMatrix};
+use tritburn_quant::act::absmax_int8;
+use tritburn_quant::hf_pack;
+
+use crate::common::{Case, Noise, execs};
+
+const WIDTHS: [usize; 14] = [0, 1, 2, 3, 4, 5, 63, 64, 65, 127, 128, 129, 300, 1100];
+
+#[test]
+fn every_shape_is_bit_exact() {
+    let mut noise = Noise(1);
+    let execs = execs(1);
+    for cols in WIDTHS {
+        for rows in [0, 1, 15, 16, 17, 63, 64, 65, 79, 80, 81, 161] {
+            for tokens in [0, 1, 2, 3, 5, 7] {
+                Case::new(&mut noise, rows, cols, tokens).check(&execs);
+            }
+        }
+    }
+}
+
+/// Tiles of tokens, whole and not, and more tokens than are computed at once.
+#[test]
+fn every_number_of_tokens_is_bit_exact() {
+    let mut noise = Noise(7);
+    let execs = execs(1);
+    for tokens in (8..36).chain([47, 48, 49, 63, 64, 65, 255, 256, 257, 300]) {
+        for scales in 0..3 {
+            let mut case = Case::new(&mut noise, 83, 261, tokens);
+            case.scales = match scales {
+                0 => Scales::Tensor(1.5),
+                1 => Scales::Row(noise.floats(83)),
+                _ => Scales::Group(noise.floats(83 * 3)),
+            };
+            case.check(&execs);
+        }
+    }
+}
+
+#[test]
+fn extreme_values_are_bit_exact() {
+    let execs = execs(1);
+    for cols in [127, 1024, 8195] {
+        for w in [-1, 0, 1] {
+            for x in [-128, -127, 127] {
+                for tokens in [1, 5, 16] {
+                    let mut case = Case::new(&mut Noise(0), 5, cols, tokens);
+                    case.w.fill(w);
+                    case.x.fill(x);
+                    case.check(&execs);
+                }
+            }
+        }
+    }
+    let mut widest = Case::new(&mut Noise(0), 1, MAX_COLS, 16);
+    widest.w.fill(1);
+    widest.x.fill(-128);
+    widest.check(&execs);
+}
+
+#[test]
+fn several_matrices_at_once_are_each_by_itself() {
+    let mut noise = Noise(6);
+    let (a, b) = (Case::new(&mut noise, 100, 70, 3), {
+        Case::new(&mut noise, 1, 70, 3)
+    });
+    let x = Activations::from_codes(&a.x, &a.steps, 70);
+    let matrices = [a.matrix(Format::TwoBit), b.matrix(Format::Base3)];
+    for exec in execs(2) {
+        let mut alone = [vec![0.0; 300], vec![0.0; 3]];
+        let mut together = alone.clone();
+        for (matrix, out) in matrices.iter().zip(&mut alone) {
+            matrix.gemm(&exec, &x, out);
+        }
+        let [p, q] = &mut together;
+        gemm_all(&exec, &x, &mut [(&matrices[0], p), (&matrices[1], q)]);
+        assert_eq!(together, alone);
+    }
+}
+
+#[test]
+fn misaligned_activations_quantise_alike() {
+    let x = Noise(5).floats(200);
+    for start in 0..9 {
+        let x = &x[start..];
+        let mut want = vec![0; x.len()];
+        let step = absmax_int8(x, &mut want);
+        let mut got = Activations::new();
+        got.quantize(&execs(1)[0], x, x.len());
+        assert_eq!(got.steps()[0].to_bits(), step.to_bits());
+        let one = TernaryMatrix::from_codes(&vec![1; x.len()], 1, x.len(), 1.0).unwrap();
+        let mut sum = [0.0];
+        one.gemm(&execs(1)[0], &got, &mut sum);
+        let codes: i32 = want.iter().map(|&c| i32::from(c)).sum();
+        assert_eq!(sum[0], codes as f32 * step);
+    }
+}
+
+proptest! {
+    #[test]
+    fn kernels_agree_on_anything(
+        seed: u64,
+        rows in 0usize..170,
+        cols in 0usize..600,
+        tokens in 0usize..40,
+        threads in 1usize..4,
+    ) {
+        Case::new(&mut Noise(seed), rows, cols, tokens).check(&execs(threads));
+    }
+
+    #[test]
+    fn kernels_agree_on_any_scales(seed: u64, rows in 0usize..90, cols in 0usize..600) {
+        let mut noise = Noise(seed);
+        let mut case = Case::new(&mut noise, rows, cols, 3);
+        case.scales = Scales::Row(noise.floats(rows));
+        case.check(&execs(1));
+        case.scales = Scales::Group(noise.floats(rows * cols.div_ceil(128)));
+        case.check(&execs(1));
+    }
+
+    #[test]
+    fn codes_survive_all_layouts(seed: u64, rows in 0usize..90, cols in 0usize..300) {
+        let codes = Noise(seed).trits(rows * cols);
+        let packed = hf_pack::pack(&codes, rows, cols).unwrap();
+        let scales = Scales::Group(Noise(seed).floats(rows * cols.div_ceil(128)));
+        for format in Format::ALL {
+            let matrix = TernaryMatrix::from_hf_packed(&packed, rows, cols, 1.0, format).unwrap();
+            prop_assert_eq!(matrix.codes(), codes.clone());
+            prop_assert_eq!(matrix.to_hf_packed().unwrap(), packed.clone());
+            let grouped =
+                TernaryMatrix::with_scales(&codes, rows, cols, scales.clone(), format).unwrap();
+            for other in Format::ALL {
+                let there = grouped.to_format(other).unwrap();
+                prop_assert_eq!(there.format(), other);
+                prop_assert_eq!(there.to_format(format).unwrap(), grouped.clone());
+            }
+        }
+    }
+}
