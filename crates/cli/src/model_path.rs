@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
+use tritburn_data::Tokenizer;
 
 /// The Hugging Face folder of an export, a stage, a checkpoint, or of a run's end; or a GGUF file.
 ///
@@ -60,6 +61,20 @@ pub(crate) fn resolve(path: &Path) -> Result<PathBuf> {
         "{shown}: holds no config.json, so it is no model. Give the folder of an export, a run or \
          a checkpoint"
     )
+}
+
+/// The tokenizer of what [`resolve`] found.
+///
+/// # Errors
+/// Where there is none or it is damaged.
+pub(crate) fn tokenizer(model: &Path) -> Result<Tokenizer> {
+    if !model.is_file() {
+        return Ok(Tokenizer::load(model)?);
+    }
+    let Some([json, config]) = tritburn_engine::gguf_tokenizer(model)? else {
+        bail!("{}: holds no tokenizer", model.display());
+    };
+    Ok(Tokenizer::from_json(json, &config, model)?)
 }
 
 /// The run that a folder found by [`resolve`] lies in, where it lies in one.

@@ -102,19 +102,11 @@ impl Tokenizer {
             path.to_owned()
         };
         let bytes = std::fs::read(&path).map_err(DataError::io(&path, "read"))?;
-        let mut inner =
-            tokenizers::Tokenizer::from_bytes(&bytes).map_err(|error| DataError::Tokenizer {
-                path: path.clone(),
-                message: error.to_string(),
-            })?;
-        // Files saved by training scripts may carry these; here lengths are the loader's business.
-        inner.with_padding(None);
-        inner
-            .with_truncation(None)
-            .map_err(|error| DataError::Tokenizer {
-                path: path.clone(),
-                message: error.to_string(),
-            })?;
+        // The library may panic on what is not even JSON.
+        let json = serde_json::from_slice(&bytes).map_err(|error| DataError::Tokenizer {
+            path: path.clone(),
+            message: error.to_string(),
+        })?;
         let config_path = path.with_file_name("tokenizer_config.json");
         let config = match std::fs::read(&config_path) {
             Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| DataError::Tokenizer {
@@ -124,7 +116,27 @@ impl Tokenizer {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Value::Null,
             Err(error) => return Err(DataError::io(config_path, "read")(error)),
         };
-        Self::from_inner(inner, &path, &config)
+        Self::from_json(json, &config, &path)
+    }
+
+    /// From the contents of `tokenizer.json` and `tokenizer_config.json` (null where there is none),
+    /// which `origin` holds.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::load`].
+    pub fn from_json(json: Value, config: &Value, origin: &Path) -> Result<Self> {
+        let bad = |message: String| DataError::Tokenizer {
+            path: origin.to_owned(),
+            message,
+        };
+        let mut inner: tokenizers::Tokenizer =
+            serde_json::from_value(json).map_err(|e| bad(e.to_string()))?;
+        // Files saved by training scripts may carry these; here lengths are the loader's business.
+        inner.with_padding(None);
+        inner
+            .with_truncation(None)
+            .map_err(|error| bad(error.to_string()))?;
+        Self::from_inner(inner, origin, config)
     }
 
     fn from_inner(inner: tokenizers::Tokenizer, path: &Path, config: &Value) -> Result<Self> {

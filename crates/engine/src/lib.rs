@@ -31,6 +31,7 @@ pub use chat::{ChatMessage, ChatTemplate};
 pub use engine::{Engine, EngineInfo, EngineOptions};
 pub use error::{EngineError, Result};
 pub use generate::{Event, FinishReason, Generation, GenerationParams};
+pub use gguf::gguf_tokenizer;
 pub use model::HeadFormat;
 pub use sampling::{Sampler, SamplingParams};
 pub use session::Session;

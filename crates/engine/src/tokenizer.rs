@@ -8,7 +8,7 @@ use tokenizers::Tokenizer;
 use tritburn_quant::gguf::GgufFile;
 
 use crate::error::{EngineError, Result};
-use crate::gguf::{GgufTokenizerError, tokenizer_json};
+use crate::gguf::tokenizer_json;
 
 /// Largest JSON file that is read.
 const MAX_JSON_BYTES: u64 = 1 << 28;
@@ -45,16 +45,12 @@ impl TextTokenizer {
     /// # Errors
     /// [`EngineError::Tokenizer`].
     pub(crate) fn of_gguf(file: &GgufFile, vocab_size: usize) -> Result<Option<Self>> {
+        let json = tokenizer_json(file).map_err(|e| e.at(file.path()))?;
+        let Some(json) = json else { return Ok(None) };
         let error = |message: String| EngineError::Tokenizer {
             path: file.path().to_path_buf(),
             message,
         };
-        let json = match tokenizer_json(file) {
-            Ok(json) => json,
-            Err(GgufTokenizerError::File(e)) => return Err(e.into()),
-            Err(GgufTokenizerError::Unsupported(message)) => return Err(error(message)),
-        };
-        let Some(json) = json else { return Ok(None) };
         Self::new(json, vocab_size).map(Some).map_err(error)
     }
 

@@ -16,6 +16,7 @@ pub mod schedule;
 mod scorer;
 mod stage;
 mod task_eval;
+mod teacher;
 
 pub use error::{Result, TrainError};
 pub use on_device::{export_hf, logits, train, with_scorer};

@@ -14,12 +14,12 @@ use tritburn_nn::weights::{RandomInit, WeightSource};
 use tritburn_quant::config::ModelConfig;
 
 use crate::error::{Result, TrainError};
-use crate::objective::Distillation;
 use crate::observer::Observer;
 use crate::recipe::{Recipe, StageKind, StageSection, scratch_config, stage_config};
 use crate::run::{Checkpoint, RunDir, save_model};
 use crate::stage::{Context, Progress, Stage};
 use crate::task_eval::TaskEval;
+use crate::teacher;
 use tritburn_nn::folder::FolderSource;
 
 /// What a finished run amounts to.
@@ -207,7 +207,7 @@ fn prepare<'a, B: Kernels + Ops>(
     };
     let model = CausalLm::<Autodiff<B>>::new(&config, source.as_mut(), ctx.device)?;
     let distill = (section.kind == StageKind::Distill)
-        .then(|| distillation(ctx, section, config.num_hidden_layers))
+        .then(|| teacher::load(ctx, section, &config))
         .transpose()?;
     Ok(Stage {
         section,
@@ -229,31 +229,6 @@ fn start_folder<B: Kernels>(ctx: &Context<'_, B>, section: &StageSection) -> Opt
         "init" => Some(PathBuf::from(given)),
         stage => Some(ctx.run.stage(stage)),
     }
-}
-
-fn distillation<B: Kernels + Ops>(
-    ctx: &Context<'_, B>,
-    section: &StageSection,
-    student_layers: usize,
-) -> Result<Distillation<B>> {
-    let folder = ctx.run.stage(&section.distill.teacher);
-    let config = ModelConfig::read(&folder.join("config.json"))?;
-    let teacher = CausalLm::new(&config, &mut FolderSource::open(&folder)?, ctx.device)?;
-    let resolve = |layers: usize| -> Vec<usize> {
-        let count = i64::try_from(layers).unwrap_or(i64::MAX);
-        let wanted = section
-            .distill
-            .layers
-            .iter()
-            .map(|&l| if l < 0 { l + count } else { l });
-        wanted.filter_map(|l| usize::try_from(l).ok()).collect()
-    };
-    Ok(Distillation {
-        teacher,
-        section: section.distill.clone(),
-        teacher_layers: resolve(config.num_hidden_layers),
-        student_layers: resolve(student_layers),
-    })
 }
 
 fn loader<B: Kernels>(

@@ -4,13 +4,14 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, bail};
-use tritburn_data::{SplitFiles, TaskSpec, Tokenizer, count_rows, read_task};
+use tritburn_data::{SplitFiles, TaskSpec, count_rows, read_task};
 use tritburn_eval::{
     EngineScorer, Metric, RunInfo, Scorer, TaskEvaluation, compare, evaluate_task, model_sha256,
     read_samples, write_results,
 };
 use tritburn_nn::device::DeviceKind;
 use tritburn_quant::config::ModelConfig;
+use tritburn_quant::gguf::GgufModel;
 use tritburn_train::recipe::Recipe;
 
 use crate::engine_args::EngineArgs;
@@ -72,8 +73,12 @@ pub(crate) fn run(args: Args) -> Result<()> {
     let other = args.compare.as_deref().map(read_samples).transpose()?;
     let rows = read_task(&data, &spec.eval_split, &spec, args.limit)?;
     let rows_in_split = count_rows(&SplitFiles::find(&data, &spec.eval_split)?.files)?;
-    let tokenizer = Tokenizer::load(&folder)?;
-    let context = ModelConfig::read(&folder.join("config.json"))?.max_position_embeddings;
+    let tokenizer = model_path::tokenizer(&folder)?;
+    let context = if folder.is_file() {
+        GgufModel::open(&folder)?.config().max_position_embeddings
+    } else {
+        ModelConfig::read(&folder.join("config.json"))?.max_position_embeddings
+    };
     let start = Instant::now();
     let bar = output::progress("rows");
     let evaluate = |scorer: &mut dyn Scorer| {

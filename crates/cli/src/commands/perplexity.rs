@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 use serde::Serialize;
-use tritburn_data::{Tokenizer, read_corpus};
+use tritburn_data::read_corpus;
 use tritburn_eval::{EngineScorer, PerplexityReport, Windows, perplexity};
 
 use crate::engine_args::EngineArgs;
@@ -62,7 +62,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
     let folder = model_path::resolve(&args.model)?;
     let documents = documents(&args)?;
     let engine = args.engine.load(&folder)?;
-    let tokenizer = Tokenizer::load(&folder)?;
+    let tokenizer = model_path::tokenizer(&folder)?;
     let context = engine.config().max_position_embeddings;
     let window = args.window.unwrap_or_else(|| context.min(WINDOW));
     if window > context {

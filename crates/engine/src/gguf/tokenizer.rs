@@ -1,10 +1,13 @@
 //! The tokenizer in a GGUF file as a `tokenizer.json`.
 
+use std::path::Path;
+
 use serde_json::{Map, Value, json};
 use tritburn_quant::QuantError;
 use tritburn_quant::gguf::GgufFile;
 
 use super::{bpe, spm};
+use crate::error::EngineError;
 
 /// Type of a token that is a piece of text.
 pub(super) const NORMAL: i64 = 1;
@@ -20,6 +23,19 @@ pub(crate) enum GgufTokenizerError {
     File(#[from] QuantError),
     #[error("{0}")]
     Unsupported(String),
+}
+
+impl GgufTokenizerError {
+    /// The error of the file at `path`.
+    pub(crate) fn at(self, path: &Path) -> EngineError {
+        match self {
+            Self::File(e) => e.into(),
+            Self::Unsupported(message) => EngineError::Tokenizer {
+                path: path.to_path_buf(),
+                message,
+            },
+        }
+    }
 }
 
 pub(super) type Result<T> = std::result::Result<T, GgufTokenizerError>;

@@ -187,9 +187,14 @@ fn stage_problems(
     if stage.kind == StageKind::Distill {
         let d = &stage.distill;
         say(
-            earlier.contains(&d.teacher.as_str()),
+            earlier.contains(&d.teacher.as_str()) || d.teacher.contains('/'),
             "distill.teacher",
-            "must be the name of an earlier stage",
+            "must be the name of an earlier stage, or a path with a `/`",
+        );
+        say(
+            d.teacher_layers.is_empty() || d.teacher_layers.len() == d.layers.len(),
+            "distill.teacher_layers",
+            "must name as many layers as distill.layers, or none",
         );
         say(
             d.temperature > 0.0,

@@ -326,7 +326,8 @@ pub enum RelationForm {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DistillSection {
-    /// Stage that teaches.
+    /// Stage that teaches, or a path (with a `/`) to the folder of a model with the same
+    /// vocabulary, of any width and depth.
     pub teacher: String,
     /// λ, weight of the logits term.
     pub logits: f64,
@@ -344,6 +345,9 @@ pub struct DistillSection {
     pub split_heads: usize,
     /// Layers compared, counted from 0, negative from the end.
     pub layers: Vec<i64>,
+    /// Layers of the teacher that they are compared with, in the same order; empty for the same
+    /// numbers.
+    pub teacher_layers: Vec<i64>,
 }
 
 impl Default for DistillSection {
@@ -358,6 +362,7 @@ impl Default for DistillSection {
             form: RelationForm::Official,
             split_heads: 8,
             layers: vec![-1],
+            teacher_layers: Vec::new(),
         }
     }
 }
