@@ -165,11 +165,11 @@ mod tests {
     #[test]
     fn what_is_no_model_is_named() {
         let dir = tempfile::tempdir().unwrap();
-        touch(dir.path(), &["model.gguf"]);
+        touch(dir.path(), &["model.safetensors", "model.gguf"]);
         for (path, words) in [
             ("none", "no such model"),
             ("", "no config.json"),
-            ("model.gguf", "is a file"),
+            ("model.safetensors", "is a file"),
         ] {
             let path = dir.path().join(path);
             let text = resolve(&path).unwrap_err().to_string();
@@ -178,5 +178,7 @@ mod tests {
                 "{text}"
             );
         }
+        let gguf = dir.path().join("model.gguf");
+        assert_eq!(resolve(&gguf).unwrap(), gguf);
     }
 }

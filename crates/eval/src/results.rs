@@ -145,10 +145,9 @@ pub fn model_sha256(model: &Path) -> Result<String> {
     if model.is_dir() {
         for entry in std::fs::read_dir(model).map_err(io(model, "list the folder"))? {
             let path = entry.map_err(io(model, "list the folder"))?.path();
-            if path
-                .extension()
-                .is_some_and(|extension| extension == "safetensors")
-            {
+            // Not the state of an optimiser beside the weights.
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            if name.starts_with("model") && name.ends_with(".safetensors") {
                 files.push(path);
             }
         }

@@ -72,12 +72,13 @@ impl<B: Backend> Attention<B> {
         let sub_norm = config.sub_norm();
         let (d, q, kv) = (config.hidden_size, config.q_dim(), config.kv_dim());
         let mut linear = |part: &str, input, d_in, d_out| {
+            let module = format!("{name}.{part}");
             let bias = match input {
                 Input::O => config.o_bias(),
                 _ => config.qkv_bias(),
             };
-            let spec = LinearSpec::of(config, input, d_in, d_out).with_bias(bias);
-            BitLinear::new(source, &format!("{name}.{part}"), spec, device)
+            let spec = LinearSpec::of(config, &module, input, [d_in, d_out]).with_bias(bias);
+            BitLinear::new(source, &module, spec, device)
         };
         let q_proj = linear("q_proj", Input::Qkv, d, q)?;
         let k_proj = linear("k_proj", Input::Qkv, d, kv)?;

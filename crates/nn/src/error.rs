@@ -12,6 +12,14 @@ pub enum NnError {
     /// A model folder is missing, malformed or lies.
     #[error(transparent)]
     Folder(#[from] QuantError),
+    /// A tensor of a model folder holds what no model can have.
+    #[error("{}: {message}", path.display())]
+    Weights {
+        /// The file.
+        path: std::path::PathBuf,
+        /// Which tensor, and what is wrong.
+        message: String,
+    },
     /// No backend of this name.
     #[error("unknown device \"{name}\"; known devices are {known}")]
     UnknownDevice {

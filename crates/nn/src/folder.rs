@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use tritburn_quant::Dtype;
-use tritburn_quant::config::{LinearClass, ModelConfig, QuantizationMode};
+use tritburn_quant::config::{LinearClass, ModelConfig, QuantizationMode, SubNorm};
 use tritburn_quant::hf_pack::{packed_rows, unpack};
 use tritburn_quant::scheme::Granularity;
 use tritburn_quant::tensor_file::TensorFile;
@@ -57,6 +57,12 @@ impl FolderSource {
         if class == Some(LinearClass::BitLinear) {
             scales.iter_mut().for_each(|s| *s = 1.0 / *s);
         }
+        if let Some(bad) = scales.iter().find(|s| !(s.is_finite() && **s > 0.0)) {
+            return Err(NnError::Weights {
+                path: self.file.path_of(&name).to_path_buf(),
+                message: format!("`{name}` stands for {bad}, but a scale must be positive"),
+            });
+        }
         let run = (rows * cols / scales.len().max(1)).max(1);
         let mut master = Vec::with_capacity(codes.len());
         for (codes, scale) in codes.chunks(run).zip(scales) {
@@ -81,9 +87,14 @@ impl FolderSource {
     }
 }
 
-/// Whether surgery may add this norm.
-fn is_sub_norm(name: &str) -> bool {
-    name.ends_with("_sub_norm.weight") || name.ends_with("_proj.norm.weight")
+/// The layout that has this norm beside those of the backbone.
+fn layout_of(name: &str) -> Option<SubNorm> {
+    if name.ends_with("_sub_norm.weight") {
+        Some(SubNorm::SubLn)
+    } else {
+        let own = name.ends_with("_proj.norm.weight");
+        own.then_some(SubNorm::All)
+    }
 }
 
 impl WeightSource for FolderSource {
@@ -99,7 +110,7 @@ impl WeightSource for FolderSource {
 
     fn norm(&mut self, name: &str, features: usize) -> Result<Vec<f32>> {
         let found = self.norm_name(name);
-        if is_sub_norm(name) && !self.file.contains(&found) {
+        if layout_of(name).is_some_and(|layout| layout != self.config.sub_norm()) {
             return Ok(vec![1.0; features]);
         }
         Ok(self.file.tensor_f32(&found, &[features])?)

@@ -29,10 +29,14 @@ pub struct LinearSpec {
 }
 
 impl LinearSpec {
-    /// A projection from `input` as `config` wants it.
+    /// The projection `module` from `input` as `config` wants it.
     #[must_use]
-    pub fn of(config: &ModelConfig, input: Input, d_in: usize, d_out: usize) -> Self {
-        let quant = config.quant_scheme().map(|scheme| LinearQuant {
+    pub fn of(config: &ModelConfig, module: &str, input: Input, [d_in, d_out]: [usize; 2]) -> Self {
+        let converted = config.quantization_config.as_ref();
+        let scheme = config
+            .quant_scheme()
+            .filter(|_| converted.is_some_and(|q| !q.excludes(module)));
+        let quant = scheme.map(|scheme| LinearQuant {
             weight: scheme.weights,
             act: scheme.act(input),
             lambda: 1.0,

@@ -42,8 +42,9 @@ impl<B: Backend> Mlp<B> {
         let sub_norm = config.sub_norm();
         let (d, ffn) = (config.hidden_size, config.intermediate_size);
         let mut linear = |part: &str, input, d_in, d_out| {
-            let spec = LinearSpec::of(config, input, d_in, d_out);
-            BitLinear::new(source, &format!("{name}.{part}"), spec, device)
+            let module = format!("{name}.{part}");
+            let spec = LinearSpec::of(config, &module, input, [d_in, d_out]);
+            BitLinear::new(source, &module, spec, device)
         };
         let gate_proj = linear("gate_proj", Input::GateUp, d, ffn)?;
         let up_proj = linear("up_proj", Input::GateUp, d, ffn)?;

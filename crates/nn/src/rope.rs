@@ -14,7 +14,7 @@ pub struct Rope<B: Backend> {
 }
 
 /// Positions that a table covers at the most: 8 MiB for heads of width 128.
-const MAX_POSITIONS: usize = 8192;
+pub const MAX_POSITIONS: usize = 8192;
 
 impl<B: Backend> Rope<B> {
     /// Tables for `positions` positions, but no more than 8,192: `angle = position · inv_freq`, in

@@ -325,7 +325,7 @@ fn a_large_vocabulary_is_taken_in_chunks() {
         let (one, grad_one, head_one) = whole(row, 1);
         assert!((one[0] - loss[row]).abs() <= 1e-5 * loss[row].abs().max(1.0));
         for (a, b) in grad_one.iter().zip(&grad_hidden[row * width..]) {
-            assert!((a - b).abs() <= 1e-4 * largest, "{a} and {b}");
+            assert!((a - b).abs() <= 1e-3 * largest, "{a} and {b}");
         }
         sum.iter_mut().zip(&head_one).for_each(|(s, g)| *s += g);
     }

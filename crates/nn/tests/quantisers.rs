@@ -224,7 +224,7 @@ fn sparsity_has_the_shape_of_the_papers_table() {
 }
 
 #[test]
-fn every_preset_runs_forward_and_back() {
+fn every_preset_runs() {
     for preset in [
         Preset::B1,
         Preset::B158,

@@ -62,12 +62,15 @@ pub enum LayerType {
 }
 
 /// tritburn's own section of `config.json`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TritburnSection {
     /// Overrides the norm layout that `model_type` implies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sub_norm: Option<SubNorm>,
+    /// Epsilon of the norms in front of every projection, where it is not `rms_norm_eps`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub norm_eps: Option<f64>,
     /// Quantisers of a ternary model, where they are not those of BitNet b1.58.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quant: Option<QuantScheme>,

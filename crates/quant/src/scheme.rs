@@ -124,8 +124,8 @@ pub struct ActQuant {
     pub top_k: Option<TopK>,
     /// What survivors are rounded to.
     pub grid: Grid,
-    /// Whether the result is brought back to the L2 norm of the token before the choice
-    /// (Q-Sparse §2.1).
+    /// Whether the result is brought back to the L2 norm of the token before the choice. Q-Sparse
+    /// (§2.1) rescales "by its L2 norm" and leaves open to what; docs/adr/0006 says why to this.
     pub rescale: bool,
 }
 
@@ -213,6 +213,11 @@ impl FromStr for ActQuant {
         };
         let known = GRIDS.iter().find(|(name, _)| *name == grid);
         let (_, grid) = known.ok_or_else(bad)?;
+        if rescale && top_k.is_none() {
+            return Err(format!(
+                "\"{text}\": l2 rescales what a mask left, but there is no mask"
+            ));
+        }
         Ok(Self {
             hadamard,
             top_k,
@@ -298,7 +303,8 @@ impl QuantScheme {
 /// A scheme with a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum Preset {
-    /// Binary weights, INT8 activations (arXiv 2310.11453).
+    /// Binary weights (arXiv 2310.11453) and the INT8 activations of the authors' later listing: per
+    /// token, −128…127. The paper's own are per tensor in training.
     #[serde(rename = "b1")]
     B1,
     /// Ternary weights, INT8 activations (arXiv 2402.17764).
@@ -404,6 +410,7 @@ mod tests {
             "top50%",
             "int8+top50%",
             "l2+int8",
+            "int8+l2",
             "hadamard",
             "top%+int8",
             "top50%+hadamard+int8",

@@ -13,6 +13,9 @@ use crate::scorer::{index, to_i32};
 /// Rows of a batch that are looked at: enough to see, cheap enough to repeat.
 const ROWS: usize = 8;
 
+/// Positions whose logits are held at once.
+const CHUNK: usize = 64;
+
 /// How far two models lie apart.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Drift {
@@ -57,16 +60,25 @@ pub(crate) fn drift<B: Kernels + Ops>(
     device: &B::Device,
 ) -> Drift {
     let (tokens, real) = head(batch, device);
-    let logits = |model: &CausalLm<B>| {
+    let hidden = |model: &CausalLm<B>| {
         let hidden = model.forward(tokens.clone(), &[]).hidden;
-        model.logits(hidden.select(0, real.clone()))
+        hidden.select(0, real.clone())
     };
-    let (a, b) = (logits(a), logits(b));
-    let norm = |x: Tensor<B, 2>| f64::from(to_host((x.clone() * x).sum().sqrt())[0]);
+    let (hidden_a, hidden_b) = (hidden(a), hidden(b));
+    let sum = |x: Tensor<B, 2>| f64::from(to_host(x.sum())[0]);
     let best = |x: &Tensor<B, 2>| x.clone().argmax(1);
-    let same = best(&a).equal(best(&b)).float().mean();
+    let rows = hidden_a.dims()[0];
+    let (mut apart, mut whole, mut same) = (0.0, 0.0, 0.0);
+    for from in (0..rows).step_by(CHUNK) {
+        let part = |hidden: &Tensor<B, 2>| hidden.clone().narrow(0, from, CHUNK.min(rows - from));
+        let (la, lb) = (a.logits(part(&hidden_a)), b.logits(part(&hidden_b)));
+        same += sum(best(&la).equal(best(&lb)).float());
+        let difference = la.clone() - lb;
+        apart += sum(difference.clone() * difference);
+        whole += sum(la.clone() * la);
+    }
     Drift {
-        relative: norm(a.clone() - b) / norm(a),
-        top1: f64::from(to_host(same)[0]),
+        relative: (apart / whole).sqrt(),
+        top1: same / rows as f64,
     }
 }

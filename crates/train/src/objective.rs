@@ -7,7 +7,7 @@ use tritburn_nn::attention::QkvStates;
 use tritburn_nn::ops::{Kernels, Ops};
 
 use crate::loss::{RelationShape, cross_entropy, logits_kd, relation_loss};
-use crate::recipe::DistillSection;
+use crate::recipe::{DistillSection, RelationForm};
 use crate::scorer::{index, to_i32};
 
 /// The loss to differentiate and its terms for the log.
@@ -121,6 +121,12 @@ where
             })
             .reduce(|a, b| a + b);
         if let Some(relation) = relation {
+            // The published code takes the mean over layers, where the paper takes the sum.
+            #[allow(clippy::cast_precision_loss)]
+            let relation = match d.section.form {
+                RelationForm::Official => relation / d.student_layers.len() as f64,
+                _ => relation,
+            };
             terms.push(("loss/relation", relation.clone().inner()));
             total = total + relation * d.section.relation;
         }

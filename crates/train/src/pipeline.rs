@@ -11,16 +11,17 @@ use tritburn_data::{
 use tritburn_nn::CausalLm;
 use tritburn_nn::ops::{Kernels, Ops};
 use tritburn_nn::weights::{RandomInit, WeightSource};
-use tritburn_quant::config::ModelConfig;
+use tritburn_quant::config::{ModelConfig, SubNorm};
 
 use crate::error::{Result, TrainError};
 use crate::observer::Observer;
 use crate::recipe::{Recipe, StageKind, StageSection, scratch_config, stage_config};
-use crate::run::{Checkpoint, RunDir, save_model};
+use crate::run::{Checkpoint, RunDir, TextLog, save_model};
 use crate::stage::{Context, Progress, Stage};
 use crate::task_eval::TaskEval;
 use crate::teacher;
 use tritburn_nn::folder::FolderSource;
+use tritburn_nn::rope::MAX_POSITIONS;
 
 /// What a finished run amounts to.
 #[derive(Debug, Clone, PartialEq)]
@@ -43,6 +44,7 @@ pub(crate) fn train<B: Kernels + Ops>(
     observer: &mut dyn Observer,
     stop: &AtomicBool,
 ) -> Result<Outcome> {
+    let observer = &mut TextLog::open(&run.log(), recipe.file.train.log_every, observer)?;
     let tokenizer = tokenizer(recipe, run)?;
     let base = base_config(recipe, &tokenizer)?;
     let uses_task = recipe.file.stage.iter().any(|s| s.kind != StageKind::Lm);
@@ -183,11 +185,18 @@ fn prepare<'a, B: Kernels + Ops>(
     base: &ModelConfig,
     resume: Option<&Checkpoint>,
 ) -> Result<Stage<'a, B>> {
-    let config = stage_config(base, section);
-    let problems = section
-        .ternary
-        .then(|| config.scheme_problems(&section.quant.scheme()));
-    if let Some(problems) = problems.filter(|p| !p.is_empty()) {
+    let start = start_folder(ctx, section);
+    let source = match &start {
+        Some(folder) => {
+            let mut config = ModelConfig::read(&folder.join("config.json"))?;
+            config.normalise();
+            config
+        }
+        None => base.clone(),
+    };
+    let config = stage_config(&source, section);
+    let problems = stage_problems(ctx, section, &source, &config);
+    if !problems.is_empty() {
         return Err(TrainError::Recipe {
             origin: format!("stage {}", section.name),
             problems,
@@ -195,7 +204,7 @@ fn prepare<'a, B: Kernels + Ops>(
     }
     let folder = match resume {
         Some(checkpoint) => Some(checkpoint.path.clone()),
-        None => start_folder(ctx, section),
+        None => start,
     };
     let mut source: Box<dyn WeightSource> = match &folder {
         Some(folder) => Box::new(FolderSource::open(folder)?),
@@ -219,6 +228,40 @@ fn prepare<'a, B: Kernels + Ops>(
         hands_on: (ctx.recipe.file.stage.iter())
             .any(|s| s.keep_optimizer && s.from == section.name),
     })
+}
+
+/// What only shows once the model is known, each with its field.
+fn stage_problems<B: Kernels>(
+    ctx: &Context<'_, B>,
+    section: &StageSection,
+    source: &ModelConfig,
+    config: &ModelConfig,
+) -> Vec<String> {
+    let mut out = Vec::new();
+    if let Some(scheme) = config.quant_scheme() {
+        out.extend(config.scheme_problems(&scheme));
+    }
+    if source.sub_norm() != SubNorm::None && config.sub_norm() != source.sub_norm() {
+        out.push(format!(
+            "sub_norm: the source has norms of layout {:?}, which cannot be taken out",
+            source.sub_norm()
+        ));
+    }
+    let data = &ctx.recipe.file.data;
+    let (field, tokens) = match section.kind {
+        StageKind::Lm => ("seq_len", section.seq_len),
+        _ => {
+            let padded = data.max_length.next_multiple_of(data.pad_multiple.max(1));
+            ("data.max_length", padded)
+        }
+    };
+    let longest = config.max_position_embeddings.min(MAX_POSITIONS);
+    if tokens > longest {
+        out.push(format!(
+            "{field}: rows of {tokens} tokens, but the model takes {longest}"
+        ));
+    }
+    out
 }
 
 /// Folder that a stage takes its weights from; none where it starts from scratch.

@@ -82,8 +82,12 @@ impl<B: Kernels + Ops> Stage<'_, B> {
         } else if section.keep_optimizer {
             let kept = Checkpoint::read(&ctx.run.stage(&section.from))?;
             optim.restore(kept.state.optim_step, &kept.optim()?, ctx.device);
+            // The same data go on where they stood; other data start from their own beginning.
+            if self.loader.state().items == kept.state.loader.items {
+                self.loader.restore(&kept.state.loader)?;
+            }
         }
-        let mut log = MetricsLog::open(&ctx.run.metrics(), progress.step)?;
+        let mut log = MetricsLog::open(ctx.run, progress.step)?;
         self.report_surgery(ctx, progress, &mut log)?;
         observer.event(&TrainEvent::StageStart {
             stage: section.name.clone(),
@@ -300,7 +304,8 @@ impl<B: Kernels + Ops> Stage<'_, B> {
         let Some(folder) = &self.before else {
             return Ok(());
         };
-        let config = ModelConfig::read(&folder.join("config.json"))?;
+        let mut config = ModelConfig::read(&folder.join("config.json"))?;
+        config.normalise();
         let same = config.sub_norm() == self.config.sub_norm()
             && config.quant_scheme() == self.config.quant_scheme();
         if same {
@@ -310,11 +315,23 @@ impl<B: Kernels + Ops> Stage<'_, B> {
         let at = self.loader.state();
         let batch = self.loader.next_batch()?;
         self.loader.restore(&at)?;
-        let drift = measure::drift(&source, &self.quantised(), &batch, ctx.device);
+        let mut model = self.model.valid();
         let mut line = Map::new();
-        line.insert("surgery/logits_rel".into(), json!(drift.relative));
-        line.insert("surgery/top1".into(), json!(drift.top1));
-        self.log_extra(progress, line, log)
+        // λ = 0 leaves the norms alone, which says something only of a source in full precision.
+        let norms = config.sub_norm() != self.config.sub_norm() && !config.is_ternary();
+        let norms = norms.then_some(("norms", 0.0));
+        for (what, lambda) in norms.into_iter().chain([("logits", 1.0)]) {
+            model.set_lambda(lambda);
+            let drift = measure::drift(&source, &model, &batch, ctx.device);
+            line.insert(format!("surgery/{what}_rel"), json!(drift.relative));
+            line.insert(format!("surgery/{what}_top1"), json!(drift.top1));
+        }
+        // It belongs to the first step: a run that starts the stage again writes it again.
+        let first = Progress {
+            step: progress.step + 1,
+            ..*progress
+        };
+        self.log_extra(&first, line, log)
     }
 
     fn log_extra(

@@ -66,6 +66,12 @@ fn problems(wanted: &DistillSection, teacher: &ModelConfig, student: &ModelConfi
             teacher.vocab_size, student.vocab_size
         ));
     }
+    if teacher.max_position_embeddings < student.max_position_embeddings {
+        out.push(format!(
+            "distill.teacher: takes {} tokens, the student {}",
+            teacher.max_position_embeddings, student.max_position_embeddings
+        ));
+    }
     for (field, layers, model) in [
         ("layers", &wanted.layers, student),
         ("teacher_layers", &wanted.teacher_layers, teacher),

@@ -196,16 +196,23 @@ fn the_second_stage_of_a48_keeps_the_optimiser_and_is_sparse() {
 
 #[test]
 fn surgery_reports_its_drift() {
-    let recipe = recipe("cpt-falcon-smoke.toml", &[]);
+    let cpt = recipe("cpt-falcon-smoke.toml", &[]);
     let dir = tempfile::tempdir().unwrap();
-    losses(&recipe, &dir.path().join("run"));
+    losses(&cpt, &dir.path().join("run"));
     let (run, _) = RunDir::open(&dir.path().join("run")).unwrap();
     let lines = logged(&run, "surgery/logits_rel");
     assert_eq!(lines.len(), 1, "{lines:?}");
     assert_eq!(lines[0]["stage"], "cpt");
-    assert!(lines[0]["surgery/logits_rel"].as_f64().unwrap() > 0.01);
-    let top1 = lines[0]["surgery/top1"].as_f64().unwrap();
-    assert!((0.0..=1.0).contains(&top1));
+    let value = |key: &str| lines[0][format!("surgery/{key}")].as_f64().unwrap();
+    let (norms, all) = (value("norms_rel"), value("logits_rel"));
+    assert!(norms > 0.01 && all > 0.01 && norms != all, "{lines:?}");
+
+    // No norm is put in between the stages of a48, only quantisers.
+    let recipe = recipe("a48-smoke.toml", &[]);
+    losses(&recipe, &dir.path().join("a48"));
+    let (run, _) = RunDir::open(&dir.path().join("a48")).unwrap();
+    assert!(logged(&run, "surgery/norms_rel").is_empty());
+    assert_eq!(logged(&run, "surgery/logits_rel").len(), 1);
 }
 
 #[test]
@@ -238,6 +245,39 @@ fn quantisers_that_do_not_fit_are_reported_together() {
         error.contains("int5") && error.contains("fp4-e2m1"),
         "{error}"
     );
+}
+
+#[test]
+fn a_run_is_logged_for_people_and_for_tensorboard() {
+    let recipe = recipe("mnli-smoke.toml", &[]);
+    let dir = tempfile::tempdir().unwrap();
+    losses(&recipe, &dir.path().join("run"));
+    let (run, _) = RunDir::open(&dir.path().join("run")).unwrap();
+    let log = std::fs::read_to_string(run.log()).unwrap();
+    for part in [
+        "base: starts after 0 of",
+        "eval/mnli/acc",
+        "saved ",
+        "bitdistill: done in",
+    ] {
+        assert!(log.contains(part), "{part} is missing from {log}");
+    }
+    let files: Vec<_> = std::fs::read_dir(run.tensorboard()).unwrap().collect();
+    assert_eq!(
+        files.len(),
+        recipe.file.stage.len(),
+        "one file for each stage"
+    );
+    let bytes = files
+        .into_iter()
+        .flat_map(|f| std::fs::read(f.unwrap().path()).unwrap());
+    let bytes: Vec<u8> = bytes.collect();
+    for tag in ["loss/relation", "eval/mnli/acc", "lr"] {
+        assert!(
+            bytes.windows(tag.len()).any(|w| w == tag.as_bytes()),
+            "{tag}"
+        );
+    }
 }
 
 #[test]

@@ -247,6 +247,9 @@ pub(super) fn cache<B: Backend>(x: Tensor<B, 2>, quant: CacheQuant) -> Tensor<B,
     }
     let shape = [tokens / quant.seq, quant.seq, width];
     let first = round(x, first_bits).reshape(shape).narrow(1, 0, 1);
+    if quant.seq == 1 {
+        return first.reshape([tokens, width]);
+    }
     let rest = all.reshape(shape).narrow(1, 1, quant.seq - 1);
     Tensor::cat(vec![first, rest], 1).reshape([tokens, width])
 }

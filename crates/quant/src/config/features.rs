@@ -152,7 +152,10 @@ impl ModelConfig {
     pub fn projection_norm(&self) -> (&'static str, f64) {
         match &self.quantization_config {
             Some(q) if q.use_rms_norm => ("rms_norm", q.rms_norm_eps),
-            _ => ("norm", self.rms_norm_eps),
+            _ => {
+                let own = self.tritburn.as_ref().and_then(|t| t.norm_eps);
+                ("norm", own.unwrap_or(self.rms_norm_eps))
+            }
         }
     }
 

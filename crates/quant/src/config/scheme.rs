@@ -13,8 +13,29 @@ impl ModelConfig {
 
     /// Makes the model quantised by `scheme`, with weights stored as `mode` says, or full precision.
     pub fn set_quant(&mut self, scheme: Option<QuantScheme>, mode: QuantizationMode) {
-        self.quantization_config = scheme.map(|_| QuantizationConfig::bitnet(mode));
+        let kept = self.quantization_config.take();
+        let kept = kept.and_then(|q| q.modules_to_not_convert);
+        self.quantization_config = scheme.map(|_| {
+            let bitnet = QuantizationConfig::bitnet(mode);
+            QuantizationConfig {
+                modules_to_not_convert: kept.or_else(|| bitnet.modules_to_not_convert.clone()),
+                ..bitnet
+            }
+        });
         self.set_section(|t| t.quant = scheme.filter(|s| *s != QuantScheme::default()));
+    }
+
+    /// Says in our own words what a published family says in its own: names of norms, and ternary
+    /// weights without a `quantization_config`. The computation stays the same.
+    pub fn normalise(&mut self) {
+        let (sub_norm, scheme) = (self.sub_norm(), self.quant_scheme());
+        let (eps, backbone_eps) = (self.projection_norm().1, self.rms_norm_eps);
+        self.weight_bits = None;
+        self.set_quant(scheme, QuantizationMode::Online);
+        if self.sub_norm() != sub_norm {
+            self.set_sub_norm(sub_norm);
+        }
+        self.set_section(|t| t.norm_eps = (eps != backbone_eps).then_some(eps));
     }
 
     pub(super) fn set_section(&mut self, change: impl FnOnce(&mut TritburnSection)) {

@@ -241,6 +241,7 @@ impl Metadata<'_> {
         };
         if found != config.sub_norm() {
             config.tritburn = Some(TritburnSection {
+                norm_eps: None,
                 quant: None,
                 sub_norm: Some(found),
             });

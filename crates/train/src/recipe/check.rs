@@ -184,6 +184,12 @@ fn stage_problems(
             out.push(format!("{at}.{key}: {message}"));
         }
     };
+    let relation = stage.kind == StageKind::Distill && stage.distill.relation > 0.0;
+    say(
+        !relation || !stage.distill.layers.is_empty(),
+        "distill.layers",
+        "names no layer, but distill.relation is positive",
+    );
     if stage.kind == StageKind::Distill {
         let d = &stage.distill;
         say(

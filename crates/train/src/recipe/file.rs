@@ -201,8 +201,10 @@ pub struct StageSection {
     pub from: String,
     /// Whether projections are quantised.
     pub ternary: bool,
-    /// Norm layout; a layout that the source lacks is SubLN surgery (new norms start at one).
-    pub sub_norm: SubNorm,
+    /// Norm layout; that of the source where absent. Another one is SubLN surgery: new norms start
+    /// at one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sub_norm: Option<SubNorm>,
     /// Whether the optimiser goes on with the moments that `from` ended with, as BitNet a4.8 does
     /// between its two stages.
     pub keep_optimizer: bool,
@@ -241,7 +243,7 @@ impl Default for StageSection {
             kind: StageKind::Sft,
             from: "init".into(),
             ternary: false,
-            sub_norm: SubNorm::None,
+            sub_norm: None,
             keep_optimizer: false,
             steps: 0,
             batch_size: 32,

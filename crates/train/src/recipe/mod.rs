@@ -111,12 +111,12 @@ pub fn scratch_config(model: &ModelSection) -> ModelConfig {
     }
 }
 
-/// `base` with the norm layout and quantisation of a stage.
+/// `base`, from which a stage starts, with the stage's own norm layout and quantisation.
 #[must_use]
 pub fn stage_config(base: &ModelConfig, stage: &StageSection) -> ModelConfig {
     let mut config = base.clone();
-    if config.sub_norm() != stage.sub_norm {
-        config.set_sub_norm(stage.sub_norm);
+    if let Some(sub_norm) = stage.sub_norm.filter(|s| *s != base.sub_norm()) {
+        config.set_sub_norm(sub_norm);
     }
     let scheme = stage.ternary.then(|| stage.quant.scheme());
     config.set_quant(scheme, QuantizationMode::Online);

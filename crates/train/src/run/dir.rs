@@ -8,8 +8,8 @@ use super::checkpoint::Checkpoint;
 use crate::error::{Result, TrainError};
 use crate::recipe::Recipe;
 
-/// `runs/<recipe>-<time>/` with `config.toml`, `metrics.jsonl`, `tokenizer/`, `checkpoint-<step>/`,
-/// `stages/<name>/` and `final/`.
+/// `runs/<recipe>-<time>/` with `config.toml`, `metrics.jsonl`, `train.log`, `tb/`, `tokenizer/`,
+/// `checkpoint-<step>/`, `stages/<name>/` and `final/`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunDir {
     path: PathBuf,
@@ -82,6 +82,18 @@ impl RunDir {
     #[must_use]
     pub fn metrics(&self) -> PathBuf {
         self.path.join("metrics.jsonl")
+    }
+
+    /// Event files for TensorBoard.
+    #[must_use]
+    pub fn tensorboard(&self) -> PathBuf {
+        self.path.join("tb")
+    }
+
+    /// What happened, line by line.
+    #[must_use]
+    pub fn log(&self) -> PathBuf {
+        self.path.join("train.log")
     }
 
     /// The tokenizer that all stages use.
@@ -180,7 +192,7 @@ pub(super) fn make_dir(path: &Path) -> Result<()> {
 }
 
 /// UTC as `YYYYMMDD-HHMMSS`, so that names sort by time.
-fn timestamp() -> String {
+pub(super) fn timestamp() -> String {
     let seconds = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .map_or(0, |d| d.as_secs());

@@ -1,19 +1,22 @@
-//! `metrics.jsonl`.
+//! `metrics.jsonl`, and the same for TensorBoard.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde_json::{Map, Value};
 use tritburn_quant::fs::write_atomic;
 
+use super::dir::RunDir;
+use super::tensorboard::EventFile;
 use crate::error::{Result, TrainError};
 
-/// Appends one JSON object a line.
+/// Appends one JSON object a line, and writes its numbers to an event file.
 #[derive(Debug)]
 pub struct MetricsLog {
     path: PathBuf,
     file: File,
+    events: EventFile,
 }
 
 impl MetricsLog {
@@ -22,9 +25,10 @@ impl MetricsLog {
     ///
     /// # Errors
     /// [`TrainError::Io`] where the system refuses.
-    pub fn open(path: &Path, step: usize) -> Result<Self> {
+    pub fn open(run: &RunDir, step: usize) -> Result<Self> {
+        let path = &run.metrics();
         let fail = |source| TrainError::Io {
-            path: path.to_path_buf(),
+            path: path.clone(),
             source,
         };
         if path.exists() {
@@ -51,8 +55,9 @@ impl MetricsLog {
             .open(path)
             .map_err(fail)?;
         Ok(Self {
-            path: path.to_path_buf(),
+            path: path.clone(),
             file,
+            events: EventFile::create(&run.tensorboard(), step)?,
         })
     }
 
@@ -61,6 +66,7 @@ impl MetricsLog {
     /// # Errors
     /// [`TrainError::Io`] where the system refuses.
     pub fn append(&mut self, fields: Map<String, Value>) -> Result<()> {
+        self.events.append(&fields)?;
         let line = format!("{}\n", Value::Object(fields));
         self.file
             .write_all(line.as_bytes())
