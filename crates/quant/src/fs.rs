@@ -26,27 +26,41 @@ pub fn write_atomic_with(
     path: &Path,
     write: impl FnOnce(&mut File) -> io::Result<()>,
 ) -> Result<()> {
-    replace(path, write).map_err(|source| QuantError::Io {
-        path: path.to_path_buf(),
-        source,
-    })
+    try_write_atomic_with(path, |file| write(file).map_err(|e| io_error(path, e)))
 }
 
-fn replace(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
+/// [`write_atomic_with`] for content that may turn out impossible while it is written: after an
+/// error of `write`, too, the new file is gone and `path` is as it was.
+///
+/// # Errors
+/// [`QuantError::Io`] where the system refuses, or the error of `write`.
+pub fn try_write_atomic_with(
+    path: &Path,
+    write: impl FnOnce(&mut File) -> Result<()>,
+) -> Result<()> {
+    let io = |source| io_error(path, source);
     let folder = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
-    let aside = Aside::beside(folder, path)?;
+    let aside = Aside::beside(folder, path).map_err(io)?;
     let mut file = OpenOptions::new()
         .write(true)
         .create_new(true)
-        .open(&aside.path)?;
+        .open(&aside.path)
+        .map_err(io)?;
     write(&mut file)?;
-    file.sync_all()?;
+    file.sync_all().map_err(io)?;
     drop(file);
-    std::fs::rename(&aside.path, path)?;
-    sync_folder(folder)
+    std::fs::rename(&aside.path, path).map_err(io)?;
+    sync_folder(folder).map_err(io)
+}
+
+fn io_error(path: &Path, source: io::Error) -> QuantError {
+    QuantError::Io {
+        path: path.to_path_buf(),
+        source,
+    }
 }
 
 /// A file that is removed when this goes away; after the rename there is none left to remove.

@@ -9,4 +9,5 @@ mod engine;
 mod families;
 mod gguf;
 mod gguf_file;
+mod gguf_write;
 mod golden;

@@ -11,9 +11,9 @@ use crate::error::Result;
 /// The tensor with which llama.cpp states Llama 3's RoPE scaling.
 pub(super) const ROPE_FACTORS: &str = "rope_freqs.weight";
 /// Every so many layers one sees all tokens, where a Gemma 3 file does not say.
-const GEMMA_PATTERN: u64 = 6;
+pub(super) const GEMMA_PATTERN: u64 = 6;
 /// Layers of Gemma 3 27B, the only size that scales its scores by another width than `head_dim`.
-const GEMMA_27B_LAYERS: usize = 62;
+pub(super) const GEMMA_27B_LAYERS: usize = 62;
 
 /// What llama.cpp calls an architecture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +39,39 @@ impl Arch {
             "bitnet-b1.58" | "bitnet-25" => Self::BitnetB158,
             _ => return None,
         })
+    }
+
+    /// Value of `general.architecture`, in the spelling that is written.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Llama => "llama",
+            Self::Qwen2 => "qwen2",
+            Self::Qwen3 => "qwen3",
+            Self::Gemma3 => "gemma3",
+            Self::Bitnet => "bitnet",
+            Self::BitnetB158 => "bitnet-b1.58",
+        }
+    }
+
+    /// Whether the rows of tensor `name`, in Hugging Face's spelling, are in llama.cpp's order.
+    pub(super) fn turns(self, name: &str) -> bool {
+        let turned = [
+            ".q_proj.weight",
+            ".k_proj.weight",
+            ".q_proj.bias",
+            ".k_proj.bias",
+        ];
+        self == Self::Llama && turned.iter().any(|end| name.ends_with(end))
+    }
+
+    /// What is added to the values of tensor `name`, in Hugging Face's spelling, in the file.
+    pub(super) fn offset(self, name: &str) -> f32 {
+        let extra = name.ends_with("_proj.norm.weight") || name.ends_with("sub_norm.weight");
+        if self == Self::Gemma3 && name.ends_with("norm.weight") && !extra {
+            1.0
+        } else {
+            0.0
+        }
     }
 
     fn model_type(self) -> (&'static str, &'static str) {

@@ -64,6 +64,11 @@ impl TensorKind {
         })
     }
 
+    pub(super) fn id(self) -> u32 {
+        let found = Self::ALL.iter().find(|(_, kind, _)| *kind == self);
+        found.map_or(0, |(id, ..)| *id)
+    }
+
     /// Name in the usual spelling.
     #[must_use]
     pub fn name(self) -> &'static str {

@@ -90,9 +90,9 @@ impl GgufModel {
         for (r, out) in values.chunks_exact_mut(matrix[1].max(1)).enumerate() {
             rows.read(r, out);
         }
-        let extra = name.ends_with("_proj.norm.weight") || name.ends_with("sub_norm.weight");
-        if self.arch == Arch::Gemma3 && name.ends_with("norm.weight") && !extra {
-            values.iter_mut().for_each(|w| *w -= 1.0);
+        let offset = self.arch.offset(name);
+        if offset != 0.0 {
+            values.iter_mut().for_each(|w| *w -= offset);
         }
         if let Some(scale) = self.scale(name)? {
             values.iter_mut().for_each(|w| *w *= scale);
@@ -164,14 +164,7 @@ impl GgufModel {
 
     /// Width of the heads whose rows are in llama.cpp's order.
     fn turned_heads(&self, name: &str) -> Option<usize> {
-        let turned = [
-            ".q_proj.weight",
-            ".k_proj.weight",
-            ".q_proj.bias",
-            ".k_proj.bias",
-        ];
-        let this = self.arch == Arch::Llama && turned.iter().any(|end| name.ends_with(end));
-        this.then(|| self.config.head_dim())
+        self.arch.turns(name).then(|| self.config.head_dim())
     }
 
     fn info(&self, name: &str, shape: &[usize]) -> Result<(String, &TensorInfo)> {
@@ -238,6 +231,12 @@ impl Rows<'_> {
 fn stored_row(row: usize, head: usize) -> usize {
     let (start, at) = (row - row % head, row % head);
     start + 2 * (at % (head / 2)) + at / (head / 2)
+}
+
+/// The row of Hugging Face that llama.cpp has as row `stored`: undoes [`stored_row`].
+pub(super) fn turned_row(stored: usize, head: usize) -> usize {
+    let (start, at) = (stored - stored % head, stored % head);
+    start + at / 2 + at % 2 * (head / 2)
 }
 
 /// Brings rows of `width` values from llama.cpp's order to that of Hugging Face.
