@@ -363,3 +363,47 @@ fn quickstart_goes_the_whole_road() {
     );
     assert!(fails(&["export", &out, "--out", &name]).contains("packed already"));
 }
+
+#[test]
+fn a_run_is_exported_as_gguf_and_answers() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = dir.path().join("run");
+    // Rows in whole blocks of 128.
+    let set = ["model.hidden_size=128", "model.intermediate_size=128"];
+    ok(&strs(&train_args("cpt-falcon-smoke.toml", &run, &set)));
+    let run = run.display().to_string();
+    let (hf, gguf) = (dir.path().join("hf"), dir.path().join("gguf/small.gguf"));
+    ok(&["export", &run, "--out", &hf.display().to_string()]);
+    let file = gguf.display().to_string();
+    ok(&["export", &run, "--format", "gguf-i2_s", "--out", &file]);
+    let left: Vec<_> = fs::read_dir(gguf.parent().unwrap()).unwrap().collect();
+    assert_eq!(left.len(), 1, "the folder on the way is gone: {left:?}");
+    let answer = |model: &str| {
+        let prompt = [
+            "--prompt",
+            "once there was",
+            "--max-tokens",
+            "12",
+            "--temperature",
+            "0",
+        ];
+        ok(&[&["generate", model][..], &prompt].concat())
+    };
+    // The embedding is f16 in the one and f32 in the other, so later words may differ.
+    assert!(!answer(&file).trim().is_empty());
+    assert!(!answer(&hf.display().to_string()).trim().is_empty());
+
+    let narrow = dir.path().join("narrow");
+    ok(&strs(&train_args("cpt-falcon-smoke.toml", &narrow, &[])));
+    let out = dir.path().join("narrow.gguf").display().to_string();
+    let error = fails(&[
+        "export",
+        &narrow.display().to_string(),
+        "--format",
+        "gguf-i2_s",
+        "--out",
+        &out,
+    ]);
+    assert!(error.contains("128") && error.contains("proj"), "{error}");
+    assert!(!Path::new(&out).exists());
+}

@@ -1,8 +1,10 @@
-//! `tritburn export`: a run as a packed Hugging Face folder.
+//! `tritburn export`: a run as a packed Hugging Face folder or a GGUF file.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use anyhow::Context;
 use tritburn_nn::device::DeviceKind;
+use tritburn_quant::gguf::{GgufTernary, write_gguf};
 
 use crate::model_path;
 use crate::output::say;
@@ -12,6 +14,15 @@ use crate::output::say;
 enum Format {
     /// Hugging Face folder with packed ternary weights
     Hf,
+    /// GGUF file, 2 bits a ternary weight, of Microsoft's bitnet.cpp
+    #[value(name = "gguf-i2_s")]
+    GgufI2S,
+    /// GGUF file, 1.69 bits a ternary weight, of llama.cpp
+    #[value(name = "gguf-tq1_0")]
+    GgufTq1,
+    /// GGUF file, 2.06 bits a ternary weight, of llama.cpp
+    #[value(name = "gguf-tq2_0")]
+    GgufTq2,
 }
 
 /// Write a run as a folder that the engine and others load
@@ -19,7 +30,7 @@ enum Format {
 pub(crate) struct Args {
     /// Run, stage or checkpoint folder
     run: PathBuf,
-    /// Folder to write
+    /// Folder to write; for GGUF a folder that gets a model.gguf, or a name that ends in .gguf
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// What to write
@@ -34,9 +45,42 @@ pub(crate) struct Args {
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     let device = DeviceKind::named(&args.device)?;
     let folder = model_path::resolve(&args.run)?;
-    match args.format {
-        Format::Hf => tritburn_train::export_hf(&folder, &args.out, device)?,
-    }
-    say(format!("{} → {}", folder.display(), args.out.display()));
+    let out = match args.format {
+        Format::Hf => {
+            tritburn_train::export_hf(&folder, &args.out, device)?;
+            args.out
+        }
+        Format::GgufI2S => gguf(&folder, args.out, device, GgufTernary::I2S)?,
+        Format::GgufTq1 => gguf(&folder, args.out, device, GgufTernary::Tq1_0)?,
+        Format::GgufTq2 => gguf(&folder, args.out, device, GgufTernary::Tq2_0)?,
+    };
+    say(format!("{} → {}", folder.display(), out.display()));
     Ok(())
+}
+
+/// Writes the file by way of a folder that does not outlive the call; returns the file's name.
+fn gguf(
+    folder: &Path,
+    out: PathBuf,
+    device: DeviceKind,
+    ternary: GgufTernary,
+) -> anyhow::Result<PathBuf> {
+    let named = out
+        .extension()
+        .is_some_and(|e| e.eq_ignore_ascii_case("gguf"));
+    let file = if named { out } else { out.join("model.gguf") };
+    let parent = match file.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    std::fs::create_dir_all(parent)
+        .with_context(|| format!("cannot make the folder {}", parent.display()))?;
+    let aside = tempfile::Builder::new()
+        .prefix(".export-")
+        .tempdir_in(parent);
+    let aside = aside.with_context(|| format!("cannot write to {}", parent.display()))?;
+    let packed = aside.path().join("hf");
+    tritburn_train::export_hf(folder, &packed, device)?;
+    write_gguf(&packed, &file, ternary)?;
+    Ok(file)
 }
