@@ -2,24 +2,19 @@
 //! leave in full precision.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod common;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
 
 use serde_json::{Value, json};
 use tritburn_engine::{Engine, EngineOptions};
 use tritburn_nn::device::DeviceKind;
 use tritburn_quant::Dtype;
 use tritburn_quant::tensor_file::{TensorFile, write_safetensors};
-use tritburn_train::observer::TrainEvent;
 use tritburn_train::parity::{TOLERANCE, max_rel_diff};
-use tritburn_train::recipe::Recipe;
-use tritburn_train::run::{RunDir, read_host_tensors};
-use tritburn_train::{export_hf, train};
-
-fn root() -> PathBuf {
-    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
-}
+use tritburn_train::run::read_host_tensors;
+use tritburn_train::{TrainError, export_hf};
 
 const RECIPE: &str = r#"
 name = "families"
@@ -47,18 +42,13 @@ seq_len = 16
 lr = 1e-2
 "#;
 
+fn try_run(dir: &Path, set: &[&str]) -> Result<PathBuf, TrainError> {
+    let set: Vec<String> = set.iter().map(ToString::to_string).collect();
+    Ok(common::run(RECIPE, "corpus=data/refinedweb", dir, &set)?.join("final"))
+}
+
 fn run(dir: &Path, set: &[&str]) -> PathBuf {
-    let mut set: Vec<String> = set.iter().map(ToString::to_string).collect();
-    set.push(format!(
-        "data.corpus={}",
-        root().join("data/refinedweb").display()
-    ));
-    let recipe = Recipe::parse(RECIPE, "families", &set).unwrap();
-    let run = RunDir::create_at(dir.to_path_buf(), &recipe).unwrap();
-    let (stop, mut quiet) = (AtomicBool::new(false), |_: &TrainEvent| {});
-    train(&recipe, &run, DeviceKind::Cpu, &mut quiet, &stop)
-        .unwrap()
-        .last
+    try_run(dir, set).unwrap()
 }
 
 /// Copies a model folder with tensors renamed and `config.json` changed.
@@ -192,21 +182,11 @@ fn modules_not_to_convert_stay_in_full_precision() {
 fn trained_norms_are_not_taken_out() {
     let dir = tempfile::tempdir().unwrap();
     let ours = run(&dir.path().join("ours"), &["stage.only.sub_norm=sub_ln"]);
-    let set = [
-        format!("model.path={}", ours.display()),
-        "stage.only.sub_norm=none".into(),
-    ];
-    let recipe = Recipe::parse(RECIPE, "families", &{
-        let mut set = set.to_vec();
-        set.push(format!(
-            "data.corpus={}",
-            root().join("data/refinedweb").display()
-        ));
-        set
-    })
-    .unwrap();
-    let run = RunDir::create_at(dir.path().join("none"), &recipe).unwrap();
-    let (stop, mut quiet) = (AtomicBool::new(false), |_: &TrainEvent| {});
-    let error = train(&recipe, &run, DeviceKind::Cpu, &mut quiet, &stop).unwrap_err();
+    let path = format!("model.path={}", ours.display());
+    let error = try_run(
+        &dir.path().join("none"),
+        &[&path, "stage.only.sub_norm=none"],
+    )
+    .unwrap_err();
     assert!(error.to_string().contains("cannot be taken out"), "{error}");
 }

@@ -1,20 +1,14 @@
 //! Training forward in evaluation mode against the engine on the export, for every kind of layer.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod common;
+
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
 
 use tritburn_engine::{Engine, EngineOptions};
 use tritburn_nn::device::DeviceKind;
-use tritburn_train::observer::TrainEvent;
+use tritburn_train::export_hf;
 use tritburn_train::parity::{TOLERANCE, max_rel_diff};
-use tritburn_train::recipe::Recipe;
-use tritburn_train::run::RunDir;
-use tritburn_train::{export_hf, train};
-
-fn root() -> PathBuf {
-    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
-}
 
 /// A few steps from scratch, so that no norm weight is 1 any more.
 const STEPS: &str = r#"
@@ -43,14 +37,9 @@ lr = 1e-2
 "#;
 
 fn trained(dir: &Path, set: &[&str]) -> PathBuf {
-    let corpus = root().join("data/refinedweb");
-    let mut set: Vec<String> = set.iter().map(ToString::to_string).collect();
-    set.push(format!("data.corpus={}", corpus.display()));
-    let recipe = Recipe::parse(STEPS, "layers", &set).unwrap();
-    let run = RunDir::create_at(dir.join("run"), &recipe).unwrap();
-    let (stop, mut quiet) = (AtomicBool::new(false), |_: &TrainEvent| {});
-    let done = train(&recipe, &run, DeviceKind::Cpu, &mut quiet, &stop);
-    done.unwrap().last
+    let set: Vec<String> = set.iter().map(ToString::to_string).collect();
+    let run = common::run(STEPS, "corpus=data/refinedweb", &dir.join("run"), &set);
+    run.unwrap().join("final")
 }
 
 /// Prompts of several lengths over the whole vocabulary.

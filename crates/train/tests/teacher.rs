@@ -1,18 +1,11 @@
 //! Teachers from elsewhere: another width, another depth.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod common;
+
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
 
-use tritburn_nn::device::DeviceKind;
-use tritburn_train::observer::TrainEvent;
-use tritburn_train::recipe::Recipe;
-use tritburn_train::run::RunDir;
-use tritburn_train::{TrainError, train};
-
-fn root() -> PathBuf {
-    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
-}
+use tritburn_train::TrainError;
 
 const RECIPE: &str = r#"
 name = "teacher"
@@ -39,13 +32,7 @@ batch_size = 4
 "#;
 
 fn run(dir: &Path, set: &[String]) -> Result<PathBuf, TrainError> {
-    let mut set = set.to_vec();
-    set.push(format!("data.dir={}", root().join("data/mnli").display()));
-    let recipe = Recipe::parse(RECIPE, "teacher", &set).unwrap();
-    let run = RunDir::create_at(dir.to_path_buf(), &recipe)?;
-    let (stop, mut quiet) = (AtomicBool::new(false), |_: &TrainEvent| {});
-    train(&recipe, &run, DeviceKind::Cpu, &mut quiet, &stop)?;
-    Ok(run.path().to_path_buf())
+    common::run(RECIPE, "dir=data/mnli", dir, set)
 }
 
 #[test]
