@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::run::Score;
+
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
@@ -49,6 +51,13 @@ pub enum TrainEvent {
         path: PathBuf,
         /// Seconds it took in this process.
         seconds: f64,
+    },
+    /// A stage took the weights of its best evaluation back.
+    Best {
+        /// Its name.
+        stage: String,
+        /// The evaluation.
+        score: Score,
     },
     /// A checkpoint was written.
     Saved {

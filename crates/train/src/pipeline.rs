@@ -227,6 +227,7 @@ fn prepare<'a, B: Kernels + Ops>(
         before: folder.filter(|_| resume.is_none()),
         hands_on: (ctx.recipe.file.stage.iter())
             .any(|s| s.keep_optimizer && s.from == section.name),
+        best: None,
     })
 }
 

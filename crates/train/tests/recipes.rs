@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tritburn_nn::device::DeviceKind;
 use tritburn_train::observer::TrainEvent;
 use tritburn_train::recipe::Recipe;
-use tritburn_train::run::RunDir;
+use tritburn_train::run::{Checkpoint, RunDir};
 use tritburn_train::{TrainError, train};
 
 fn root() -> PathBuf {
@@ -64,6 +64,9 @@ fn a_run_stopped_and_resumed_anywhere_ends_with_the_same_bytes() {
     ends_with_the_same_bytes(&recipe("mnli-smoke.toml", &[]), &[1, 5, 6, 13]);
     // Stops in the quantisation warm-up, after it, and in a stage that keeps the optimiser.
     ends_with_the_same_bytes(&recipe("a48-smoke.toml", &[]), &[2, 5, 9]);
+    // The best evaluation of a stage may lie before the stop, or after it.
+    let best = ["train.eval_every=2", "train.load_best=true"];
+    ends_with_the_same_bytes(&recipe("mnli-smoke.toml", &best), &[7, 9, 17, 19]);
 }
 
 fn ends_with_the_same_bytes(recipe: &Recipe, stops: &[usize]) {
@@ -192,6 +195,66 @@ fn the_second_stage_of_a48_keeps_the_optimiser_and_is_sparse() {
     assert!((of("a48", "sparsity/out") - 0.5).abs() < 0.05, "{lines:?}");
     assert!(of("a48", "sparsity/qkv") > of("w158a8", "sparsity/qkv"));
     assert!(of("a48", "sparsity/activated") < of("w158a8", "sparsity/activated"));
+}
+
+/// Weights of a folder in a run.
+fn weights(run: &RunDir, folder: &str) -> Vec<u8> {
+    std::fs::read(run.path().join(folder).join("model.safetensors")).unwrap()
+}
+
+#[test]
+fn the_best_checkpoint_of_a_stage_is_kept() {
+    let set = [
+        "train.eval_every=1",
+        "train.save_every=1",
+        "train.keep=99",
+        "train.eval_rows=60",
+    ];
+    let mut found = Vec::new();
+    for load_best in ["train.load_best=false", "train.load_best=true"] {
+        let set: Vec<&str> = set.into_iter().chain([load_best]).collect();
+        let recipe = recipe("mnli-smoke.toml", &set);
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("run");
+        losses(&recipe, &out);
+        let (run, _) = RunDir::open(&out).unwrap();
+        let scores = logged(&run, "eval/mnli/acc");
+        for stage in recipe.file.stage.iter().map(|s| s.name.as_str()) {
+            let scores = scores.iter().filter(|line| line["stage"] == stage);
+            let scores: Vec<(f64, u64)> = scores
+                .map(|l| {
+                    (
+                        l["eval/mnli/acc"].as_f64().unwrap(),
+                        l["step"].as_u64().unwrap(),
+                    )
+                })
+                .collect();
+            if scores.is_empty() {
+                assert!(!run.best(stage).exists(), "{stage} is not evaluated");
+                continue;
+            }
+            let highest = scores.iter().map(|s| s.0).fold(0.0, f64::max);
+            let (_, step) = *scores.iter().find(|s| s.0 == highest).unwrap();
+            let last = scores.last().unwrap().1;
+            let state = Checkpoint::read(&run.best(stage)).unwrap().state;
+            let best = state.best.unwrap();
+            assert_eq!((best.value, best.step as u64), (highest, step), "{stage}");
+            let best = weights(&run, &format!("best/{stage}"));
+            let end = weights(&run, &format!("stages/{stage}"));
+            if step < last {
+                assert!(
+                    best == weights(&run, &format!("checkpoint-{step}")),
+                    "{stage}"
+                );
+            }
+            assert_eq!(best == end, recipe.file.train.load_best || step == last);
+            found.push((stage.to_owned(), step < last));
+        }
+    }
+    assert!(
+        found.iter().any(|(_, earlier)| *earlier),
+        "no stage had its best evaluation before its end: {found:?}"
+    );
 }
 
 #[test]

@@ -77,6 +77,11 @@ pub(super) fn problems(file: &RecipeFile) -> Vec<String> {
     );
     say(file.train.keep > 0, "train.keep", "must be at least 1");
     say(
+        !file.train.load_best || file.train.eval_every > 0,
+        "train.load_best",
+        "needs evaluations inside the loop: set train.eval_every",
+    );
+    say(
         !file.stage.is_empty(),
         "stage",
         "a recipe needs at least one [[stage]]",

@@ -161,8 +161,10 @@ pub struct TrainSection {
     pub eval_rows: usize,
     /// Steps between checkpoints; 0 for none.
     pub save_every: usize,
-    /// Checkpoints kept.
+    /// Checkpoints kept, beside the best of each stage.
     pub keep: usize,
+    /// Whether a stage ends with the weights of its best evaluation instead of its last.
+    pub load_best: bool,
 }
 
 impl Default for TrainSection {
@@ -173,6 +175,7 @@ impl Default for TrainSection {
             eval_rows: 200,
             save_every: 200,
             keep: 2,
+            load_best: false,
         }
     }
 }

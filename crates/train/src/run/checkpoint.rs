@@ -14,6 +14,18 @@ use tritburn_quant::tensor_file::{TensorFile, write_safetensors};
 use super::dir::make_dir;
 use crate::error::{Result, TrainError};
 
+/// What an evaluation inside the loop found.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Score {
+    /// Name in `metrics.jsonl`: `eval/<task>/acc`.
+    pub metric: String,
+    /// Its value; higher is better.
+    pub value: f64,
+    /// Steps of all stages that were done.
+    pub step: usize,
+}
+
 /// State of the loop, `state.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -32,6 +44,9 @@ pub struct CheckpointState {
     pub optim_step: i32,
     /// Position in the data.
     pub loader: LoaderState,
+    /// Best evaluation of that stage, where it has evaluations inside the loop.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub best: Option<Score>,
 }
 
 /// A checkpoint on disk.

@@ -9,7 +9,7 @@ use crate::error::{Result, TrainError};
 use crate::recipe::Recipe;
 
 /// `runs/<recipe>-<time>/` with `config.toml`, `metrics.jsonl`, `train.log`, `tb/`, `tokenizer/`,
-/// `checkpoint-<step>/`, `stages/<name>/` and `final/`.
+/// `checkpoint-<step>/`, `best/<stage>/`, `stages/<name>/` and `final/`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunDir {
     path: PathBuf,
@@ -118,6 +118,12 @@ impl RunDir {
     #[must_use]
     pub fn checkpoint(&self, step: usize) -> PathBuf {
         self.path.join(format!("checkpoint-{step}"))
+    }
+
+    /// Checkpoint of the step at which a stage had its best evaluation.
+    #[must_use]
+    pub fn best(&self, stage: &str) -> PathBuf {
+        self.path.join("best").join(stage)
     }
 
     /// Steps of the checkpoints on disk, ascending.

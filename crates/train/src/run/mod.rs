@@ -7,7 +7,7 @@ mod tensorboard;
 mod text_log;
 
 pub(crate) use checkpoint::replace_dir;
-pub use checkpoint::{Checkpoint, CheckpointState, read_host_tensors, save_model};
+pub use checkpoint::{Checkpoint, CheckpointState, Score, read_host_tensors, save_model};
 pub use dir::{RunDir, latest_run};
 pub use metrics::MetricsLog;
 pub(crate) use text_log::TextLog;

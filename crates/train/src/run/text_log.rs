@@ -57,6 +57,10 @@ impl Observer for TextLog<'_> {
                 metric,
                 value,
             } => Some(format!("{stage}: {metric} {value:.4}")),
+            TrainEvent::Best { stage, score } => Some(format!(
+                "{stage}: ends with the weights of step {}, {} {:.4}",
+                score.step, score.metric, score.value
+            )),
             TrainEvent::Saved { path } => Some(format!("saved {}", path.display())),
             TrainEvent::StageEnd {
                 stage,

@@ -1,14 +1,15 @@
 //! The step loop of one stage.
 
+mod report;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use burn::backend::Autodiff;
-use burn::module::{AutodiffModule, Module};
+use burn::module::Module;
 use burn::optim::{GradientsAccumulator, GradientsParams};
-use serde_json::{Map, Value, json};
 use tritburn_data::{Batch, BatchSource, Tokenizer};
 use tritburn_nn::CausalLm;
 use tritburn_nn::folder::FolderSource;
@@ -17,12 +18,11 @@ use tritburn_nn::weights::{host_weights, to_host};
 use tritburn_quant::config::ModelConfig;
 
 use crate::error::{Result, TrainError};
-use crate::measure;
 use crate::objective::{Distillation, Loss, loss};
 use crate::observer::{Observer, TrainEvent};
 use crate::optim::{AdamW, AdamWConfig, clip_factor, grad_norm};
 use crate::recipe::{Recipe, StageSection};
-use crate::run::{Checkpoint, CheckpointState, MetricsLog, RunDir, save_model};
+use crate::run::{Checkpoint, CheckpointState, MetricsLog, RunDir, Score, save_model};
 use crate::task_eval::TaskEval;
 
 /// What stays the same for all stages of a run.
@@ -54,6 +54,8 @@ pub(crate) struct Stage<'a, B: Kernels + Ops> {
     pub(crate) before: Option<PathBuf>,
     /// Whether a later stage goes on with this one's optimiser.
     pub(crate) hands_on: bool,
+    /// Best evaluation so far, whose checkpoint is in the run's `best` folder.
+    pub(crate) best: Option<Score>,
 }
 
 impl<B: Kernels + Ops> Stage<'_, B> {
@@ -79,6 +81,7 @@ impl<B: Kernels + Ops> Stage<'_, B> {
                 ctx.device,
             );
             done = checkpoint.state.stage_step;
+            self.best.clone_from(&checkpoint.state.best);
         } else if section.keep_optimizer {
             let kept = Checkpoint::read(&ctx.run.stage(&section.from))?;
             optim.restore(kept.state.optim_step, &kept.optim()?, ctx.device);
@@ -121,7 +124,10 @@ impl<B: Kernels + Ops> Stage<'_, B> {
                 log.append(self.line(progress, at + 1, &step, tok_s))?;
             }
             if last || (train.eval_every > 0 && (at + 1).is_multiple_of(train.eval_every)) {
-                self.evaluate(ctx, progress, &step.batch, &mut log, observer)?;
+                let score = self.evaluate(ctx, progress, &step.batch, &mut log, observer)?;
+                if let Some(score) = score.filter(|_| train.eval_every > 0) {
+                    self.keep_best(ctx, progress, at + 1, &optim, score, observer)?;
+                }
             }
             let stop = ctx.stop.load(Ordering::Relaxed);
             let due = train.save_every > 0 && progress.step.is_multiple_of(train.save_every);
@@ -138,9 +144,25 @@ impl<B: Kernels + Ops> Stage<'_, B> {
                 });
             }
         }
+        let mut steps = section.steps;
+        if let Some(best) = self
+            .best
+            .as_ref()
+            .filter(|_| ctx.recipe.file.train.load_best)
+        {
+            let kept = Checkpoint::read(&ctx.run.best(&section.name))?;
+            let mut folder = FolderSource::open(&kept.path)?;
+            self.model = CausalLm::new(&self.config, &mut folder, ctx.device)?;
+            optim.restore(kept.state.optim_step, &kept.optim()?, ctx.device);
+            steps = kept.state.stage_step;
+            observer.event(&TrainEvent::Best {
+                stage: section.name.clone(),
+                score: best.clone(),
+            });
+        }
         let path = ctx.run.stage(&section.name);
         if self.hands_on {
-            self.checkpoint(ctx, progress, section.steps, &optim, &path)?;
+            self.checkpoint(ctx, progress, steps, &optim, &path)?;
         } else {
             let weights = host_weights(&self.model);
             save_model(&path, &self.config, &weights, ctx.tokenizer)?;
@@ -229,127 +251,7 @@ impl<B: Kernels + Ops> Stage<'_, B> {
         }
     }
 
-    fn line(
-        &self,
-        progress: &Progress,
-        stage_step: usize,
-        step: &StepReport,
-        tok_s: f64,
-    ) -> Map<String, Value> {
-        let mut line = Map::new();
-        line.insert("step".into(), json!(progress.step));
-        line.insert("stage".into(), json!(self.section.name));
-        line.insert("stage_step".into(), json!(stage_step));
-        line.insert("epoch".into(), json!(self.loader.state().epoch));
-        line.insert("tokens".into(), json!(progress.tokens));
-        line.insert("loss".into(), json!(step.loss));
-        for (name, value) in &step.terms {
-            line.insert((*name).into(), json!(value));
-        }
-        line.insert("lr".into(), json!(step.lr));
-        line.insert("grad_norm".into(), json!(step.norm));
-        line.insert("tok_per_s".into(), json!(tok_s));
-        line.insert("elapsed_s".into(), json!(progress.elapsed_s));
-        line
-    }
-
-    /// The model as it will be exported: fully quantised.
-    fn quantised(&self) -> CausalLm<B> {
-        let mut model = self.model.valid();
-        model.set_lambda(1.0);
-        model
-    }
-
-    /// Logs task accuracy where the stage has a task, and the sparsity of quantised activations on
-    /// `batch`.
-    fn evaluate(
-        &self,
-        ctx: &Context<'_, B>,
-        progress: &Progress,
-        batch: &Batch,
-        log: &mut MetricsLog,
-        observer: &mut dyn Observer,
-    ) -> Result<()> {
-        let model = self.quantised();
-        let mut line = Map::new();
-        if self.section.ternary {
-            let zeros = measure::sparsity(&model, &self.config, batch, ctx.device);
-            let columns = zeros.columns().into_iter();
-            line.extend(columns.map(|(name, value)| (format!("sparsity/{name}"), json!(value))));
-        }
-        let task = ctx
-            .eval
-            .filter(|_| self.section.kind != crate::recipe::StageKind::Lm);
-        if let Some(task) = task {
-            let value = task.accuracy(&model, ctx.device);
-            let metric = format!("eval/{}/acc", ctx.recipe.task.name);
-            line.insert(metric.clone(), json!(value));
-            observer.event(&TrainEvent::Eval {
-                stage: self.section.name.clone(),
-                metric,
-                value,
-            });
-        }
-        self.log_extra(progress, line, log)
-    }
-
-    /// Logs how far the logits of the stage's model, before its first step, lie from those of the
-    /// model that it was made from, where norms or quantisers were put in.
-    fn report_surgery(
-        &mut self,
-        ctx: &Context<'_, B>,
-        progress: &Progress,
-        log: &mut MetricsLog,
-    ) -> Result<()> {
-        let Some(folder) = &self.before else {
-            return Ok(());
-        };
-        let mut config = ModelConfig::read(&folder.join("config.json"))?;
-        config.normalise();
-        let same = config.sub_norm() == self.config.sub_norm()
-            && config.quant_scheme() == self.config.quant_scheme();
-        if same {
-            return Ok(());
-        }
-        let source = CausalLm::new(&config, &mut FolderSource::open(folder)?, ctx.device)?;
-        let at = self.loader.state();
-        let batch = self.loader.next_batch()?;
-        self.loader.restore(&at)?;
-        let mut model = self.model.valid();
-        let mut line = Map::new();
-        // λ = 0 leaves the norms alone, which says something only of a source in full precision.
-        let norms = config.sub_norm() != self.config.sub_norm() && !config.is_ternary();
-        let norms = norms.then_some(("norms", 0.0));
-        for (what, lambda) in norms.into_iter().chain([("logits", 1.0)]) {
-            model.set_lambda(lambda);
-            let drift = measure::drift(&source, &model, &batch, ctx.device);
-            line.insert(format!("surgery/{what}_rel"), json!(drift.relative));
-            line.insert(format!("surgery/{what}_top1"), json!(drift.top1));
-        }
-        // It belongs to the first step: a run that starts the stage again writes it again.
-        let first = Progress {
-            step: progress.step + 1,
-            ..*progress
-        };
-        self.log_extra(&first, line, log)
-    }
-
-    fn log_extra(
-        &self,
-        progress: &Progress,
-        values: Map<String, Value>,
-        log: &mut MetricsLog,
-    ) -> Result<()> {
-        if values.is_empty() {
-            return Ok(());
-        }
-        let mut line = Map::new();
-        line.insert("step".into(), json!(progress.step));
-        line.insert("stage".into(), json!(self.section.name));
-        line.extend(values);
-        log.append(line)
-    }
-
+    /// Writes a checkpoint of its own step, and removes those that are too many.
     fn save(
         &self,
         ctx: &Context<'_, B>,
@@ -360,6 +262,26 @@ impl<B: Kernels + Ops> Stage<'_, B> {
         let path = ctx.run.checkpoint(progress.step);
         self.checkpoint(ctx, progress, stage_step, optim, &path)?;
         ctx.run.prune(ctx.recipe.file.train.keep)
+    }
+
+    /// Keeps a checkpoint of the model where `score` is higher than all of the stage before.
+    fn keep_best(
+        &mut self,
+        ctx: &Context<'_, B>,
+        progress: &Progress,
+        stage_step: usize,
+        optim: &AdamW<B>,
+        score: Score,
+        observer: &mut dyn Observer,
+    ) -> Result<()> {
+        if self.best.as_ref().is_some_and(|b| b.value >= score.value) {
+            return Ok(());
+        }
+        self.best = Some(score);
+        let path = ctx.run.best(&self.section.name);
+        self.checkpoint(ctx, progress, stage_step, optim, &path)?;
+        observer.event(&TrainEvent::Saved { path });
+        Ok(())
     }
 
     fn checkpoint(
@@ -379,6 +301,7 @@ impl<B: Kernels + Ops> Stage<'_, B> {
             elapsed_s: progress.elapsed_s,
             optim_step,
             loader: self.loader.state(),
+            best: self.best.clone(),
         };
         let weights = host_weights(&self.model);
         let (config, tokenizer) = (&self.config, ctx.tokenizer);
