@@ -71,6 +71,8 @@ pub struct BitLinear<B: Backend> {
     /// Norm in front of the quantiser, in the layout that has one in every projection.
     pub norm: Option<RmsNorm<B>>,
     hadamard: Option<Hadamard<B>>,
+    /// The quantised weight, while it is held.
+    held: Option<QuantWeight<B>>,
     #[module(skip)]
     layer_norm: Option<f64>,
     #[module(skip)]
@@ -110,6 +112,7 @@ impl<B: Backend> BitLinear<B> {
             weight: Param::from_tensor(weight),
             bias,
             norm,
+            held: None,
             hadamard: turned.then(|| Hadamard::new(spec.d_in, device)).flatten(),
             layer_norm: (spec.norm == SubNorm::LayerNorm).then_some(spec.norm_eps),
             quant: spec.quant,
@@ -125,7 +128,7 @@ impl<B: Backend> BitLinear<B> {
     {
         let x = self.prepare(x);
         let y = match self.quant {
-            Some(quant) => B::bit_linear(x, self.weight.val(), quant),
+            Some(quant) => B::bit_linear(x, self.weight.val(), self.held.clone(), quant),
             None => x.matmul(self.weight.val().transpose()),
         };
         match &self.bias {
@@ -179,6 +182,21 @@ impl<B: Backend> BitLinear<B> {
     pub fn granularity(&self) -> Option<Granularity> {
         let quant = self.quant.filter(|q| q.weight != WeightQuant::None)?;
         Some(quant.weight.granularity())
+    }
+
+    /// Quantises the weight once for all forward passes until [`BitLinear::release_weight`]. The
+    /// weight must not change in between.
+    pub fn hold_weight(&mut self)
+    where
+        B: Ops,
+    {
+        let quant = self.quant.filter(|q| q.weight != WeightQuant::None);
+        self.held = quant.map(|quant| B::hold_weight(self.weight.val(), quant.weight));
+    }
+
+    /// Quantises the weight in every forward pass again.
+    pub fn release_weight(&mut self) {
+        self.held = None;
     }
 
     /// Sets λ of the warm-up (see [`LinearQuant::lambda`]).

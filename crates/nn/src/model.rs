@@ -5,6 +5,7 @@ use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
 use tritburn_quant::config::ModelConfig;
 
 use crate::attention::{Attention, QkvStates};
+use crate::linear::BitLinear;
 use crate::mlp::Mlp;
 use crate::norm::RmsNorm;
 use crate::ops::Ops;
@@ -205,14 +206,32 @@ impl<B: Backend> CausalLm<B> {
         })
     }
 
+    fn projections_mut(&mut self) -> impl Iterator<Item = &mut BitLinear<B>> {
+        self.model.layers.iter_mut().flat_map(|layer| {
+            let attention = layer.self_attn.projections_mut();
+            attention.into_iter().chain(layer.mlp.projections_mut())
+        })
+    }
+
     /// Sets λ of the quantisation warm-up in every projection (see
     /// [`LinearQuant::lambda`](crate::ops::LinearQuant::lambda)).
     pub fn set_lambda(&mut self, lambda: f32) {
-        for layer in &mut self.model.layers {
-            let attention = layer.self_attn.projections_mut();
-            let all = attention.into_iter().chain(layer.mlp.projections_mut());
-            all.for_each(|linear| linear.set_lambda(lambda));
-        }
+        self.projections_mut()
+            .for_each(|linear| linear.set_lambda(lambda));
+    }
+
+    /// Quantises every weight once for all forward passes until [`CausalLm::release_weights`]:
+    /// micro-batches of one optimiser step share the codes.
+    pub fn hold_weights(&mut self)
+    where
+        B: Ops,
+    {
+        self.projections_mut().for_each(BitLinear::hold_weight);
+    }
+
+    /// Quantises weights in every forward pass again; due before they change.
+    pub fn release_weights(&mut self) {
+        self.projections_mut().for_each(BitLinear::release_weight);
     }
 
     /// Longest sequence the model takes.

@@ -104,7 +104,7 @@ impl<B: Kernels + Ops> Count<B> {
 impl<B: Kernels + Ops> Probe<B> for Count<B> {
     fn input(&mut self, input: Input, x: &Tensor<B, 2>, linear: &BitLinear<B>) {
         let x = match linear.input_codes(x.clone()) {
-            Some(acts) => acts.codes,
+            Some(acts) => acts.codes.float(),
             None => x.clone(),
         };
         let slot = match input {

@@ -174,7 +174,7 @@ fn bit_linear_forward_is_exact_over_codes() {
     );
     let w =
         Tensor::<Flex, 2>::from_data(TensorData::new(random([out, width]), [out, width]), &device);
-    let y: Vec<f32> = Flex::bit_linear(x.clone(), w.clone(), LinearQuant::B158)
+    let y: Vec<f32> = Flex::bit_linear(x.clone(), w.clone(), None, LinearQuant::B158)
         .into_data()
         .iter::<f32>()
         .collect();

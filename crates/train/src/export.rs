@@ -123,7 +123,10 @@ fn pack<B: Kernels>(linear: &BitLinear<B>) -> Result<Option<(Packed, Packed)>> {
     };
     let [rows, cols] = weight.codes.dims();
     #[allow(clippy::cast_possible_truncation)]
-    let codes: Vec<i8> = to_host(weight.codes).iter().map(|&c| c as i8).collect();
+    let codes: Vec<i8> = to_host(weight.codes.float())
+        .iter()
+        .map(|&c| c as i8)
+        .collect();
     let bytes = hf_pack::pack(&codes, rows, cols)?;
     let shape = vec![hf_pack::packed_rows(rows), cols];
     let packed = Packed {

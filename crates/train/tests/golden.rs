@@ -3,16 +3,16 @@
 
 use std::path::PathBuf;
 
-use burn::backend::{Autodiff, Flex};
+use burn::backend::{Autodiff, Flex, NdArray};
 use burn::tensor::{Tensor, TensorData};
 use tritburn_nn::attention::QkvStates;
-use tritburn_nn::ops::{AdamWStep, Kernels};
+use tritburn_nn::ops::{AdamWStep, Kernels, Ops};
 use tritburn_quant::tensor_file::TensorFile;
 use tritburn_train::loss::{RelationShape, logits_kd, relation_loss};
 use tritburn_train::optim::clip_factor;
 use tritburn_train::recipe::RelationForm;
 
-type A = Autodiff<Flex>;
+type A<B> = Autodiff<B>;
 
 fn open(name: &str) -> Option<TensorFile> {
     let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/golden");
@@ -51,8 +51,39 @@ fn host<B: burn::tensor::backend::Backend, const D: usize>(x: Tensor<B, D>) -> V
     x.into_data().iter::<f32>().collect()
 }
 
+fn all_losses<B: Kernels + Ops>(tolerance: f32) {
+    logits_kd_golden::<B>(tolerance);
+    relations_golden::<B>(tolerance);
+    adamw_golden::<B>();
+}
+
 #[test]
-fn golden_logits_kd() {
+fn golden_losses_on_flex() {
+    all_losses::<Flex>(1e-5);
+}
+
+#[test]
+fn golden_losses_on_ndarray() {
+    all_losses::<NdArray>(1e-5);
+}
+
+/// GPU products may take operands of f32 in fewer bits.
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+const GPU: f32 = 1e-3;
+
+#[cfg(feature = "cuda")]
+#[test]
+fn golden_losses_on_cuda() {
+    all_losses::<burn::backend::Cuda>(GPU);
+}
+
+#[cfg(feature = "wgpu")]
+#[test]
+fn golden_losses_on_wgpu() {
+    all_losses::<burn::backend::Wgpu>(GPU);
+}
+
+fn logits_kd_golden<B: Kernels + Ops>(tolerance: f32) {
     let Some(file) = open("quant_and_losses.safetensors") else {
         return;
     };
@@ -70,41 +101,48 @@ fn golden_logits_kd() {
     let device = Default::default();
     let rows = [valid.len(), vocab];
     for tau in [1.0, 5.0] {
-        let s = Tensor::<A, 2>::from_data(TensorData::new(pick(&student), rows), &device)
+        let s = Tensor::<A<B>, 2>::from_data(TensorData::new(pick(&student), rows), &device)
             .require_grad();
-        let t = Tensor::<A, 2>::from_data(TensorData::new(pick(&teacher), rows), &device);
+        let t = Tensor::<A<B>, 2>::from_data(TensorData::new(pick(&teacher), rows), &device);
         // With the unit matrix as head, hidden states are logits.
-        let head = Tensor::<A, 2>::eye(vocab, &device);
+        let head = Tensor::<A<B>, 2>::eye(vocab, &device);
         let loss = logits_kd((s.clone(), head.clone()), (t, head), tau, false);
         let expected = get(&file, &format!("kd.tau{tau}.loss")).1;
-        close("loss", &host(loss.clone().inner()), &expected, 1e-5);
+        close("loss", &host(loss.clone().inner()), &expected, tolerance);
         let grads = loss.backward();
         let expected = get(&file, &format!("kd.tau{tau}.grad_student")).1;
         close(
             "grad",
             &host(s.grad(&grads).unwrap()),
             &pick(&expected),
-            1e-5,
+            tolerance,
         );
     }
 }
 
 /// `[batch, heads, seq, d]` as `[batch · seq, heads · d]`.
-fn joined(shape: &[usize], data: Vec<f32>) -> Tensor<A, 2> {
+fn joined<B: Kernels>(shape: &[usize], data: Vec<f32>) -> Tensor<A<B>, 2> {
     let (b, h, t, d) = (shape[0], shape[1], shape[2], shape[3]);
-    Tensor::<A, 1>::from_data(TensorData::new(data, [b * h * t * d]), &Default::default())
+    Tensor::<A<B>, 1>::from_data(TensorData::new(data, [b * h * t * d]), &Default::default())
         .reshape([b, h, t, d])
         .swap_dims(1, 2)
         .reshape([b * t, h * d])
 }
 
-fn relation(file: &TensorFile, prefix: &str, heads: usize, mask: &[f32], form: RelationForm) {
+fn relation<B: Kernels + Ops>(
+    file: &TensorFile,
+    prefix: &str,
+    heads: usize,
+    mask: &[f32],
+    form: RelationForm,
+    tolerance: f32,
+) {
     let states = |who: &str| {
         let part = |kind: &str| {
             let (shape, data) = get(file, &format!("{prefix}.{kind}.{who}"));
-            joined(&shape, data).inner()
+            joined::<B>(&shape, data).inner()
         };
-        [part("q"), part("k"), part("v")].map(Tensor::<A, 2>::from_inner)
+        [part("q"), part("k"), part("v")].map(Tensor::<A<B>, 2>::from_inner)
     };
     let [q, k, v] = states("student").map(Tensor::require_grad);
     let student = QkvStates {
@@ -133,60 +171,54 @@ fn relation(file: &TensorFile, prefix: &str, heads: usize, mask: &[f32], form: R
         prefix,
         &host(loss.clone().inner()),
         &get(file, &format!("{prefix}.loss")).1,
-        1e-5,
+        tolerance,
     );
     let grads = loss.backward();
     for (kind, x) in [("q", q), ("k", k), ("v", v)] {
         let (shape, expected) = get(file, &format!("{prefix}.{kind}.grad"));
-        let expected = host(joined(&shape, expected).inner());
+        let expected = host(joined::<B>(&shape, expected).inner());
         let what = format!("{prefix}.{kind}.grad");
-        close(&what, &host(x.grad(&grads).unwrap()), &expected, 2e-5);
+        close(
+            &what,
+            &host(x.grad(&grads).unwrap()),
+            &expected,
+            2.0 * tolerance,
+        );
     }
 }
 
-#[test]
-fn golden_relation_eq12() {
-    let Some(file) = open("quant_and_losses.safetensors") else {
+fn relations_golden<B: Kernels + Ops>(tolerance: f32) {
+    let (Some(eq12), Some(more)) = (
+        open("quant_and_losses.safetensors"),
+        open("losses_and_more.safetensors"),
+    ) else {
         return;
     };
-    let (_, mask) = get(&file, "kd.mask");
-    relation(&file, "rel.h4", 4, &mask, RelationForm::Eq12);
-    relation(&file, "rel.h1", 1, &mask, RelationForm::Eq12);
-}
-
-#[test]
-fn golden_relation_alg1_and_official() {
-    let Some(file) = open("losses_and_more.safetensors") else {
-        return;
-    };
+    let (_, mask) = get(&eq12, "kd.mask");
+    for heads in [4, 1] {
+        let prefix = format!("rel.h{heads}");
+        relation::<B>(&eq12, &prefix, heads, &mask, RelationForm::Eq12, tolerance);
+    }
     let ones = vec![1.0; 2 * 9];
     for heads in [4, 8] {
-        relation(
-            &file,
-            &format!("alg1.h{heads}"),
-            heads,
-            &ones,
-            RelationForm::Alg1,
-        );
-        relation(
-            &file,
-            &format!("official.h{heads}"),
-            heads,
-            &ones,
-            RelationForm::Official,
-        );
+        for (name, form) in [
+            ("alg1", RelationForm::Alg1),
+            ("official", RelationForm::Official),
+        ] {
+            let prefix = format!("{name}.h{heads}");
+            relation::<B>(&more, &prefix, heads, &ones, form, tolerance);
+        }
     }
 }
 
-#[test]
-fn golden_adamw_with_clipping() {
+fn adamw_golden<B: Kernels>() {
     let Some(file) = open("losses_and_more.safetensors") else {
         return;
     };
     let flat = |name: &str| {
         let data = get(&file, name).1;
         let n = data.len();
-        Tensor::<Flex, 1>::from_data(TensorData::new(data, [n]), &Default::default())
+        Tensor::<B, 1>::from_data(TensorData::new(data, [n]), &Default::default())
     };
     let (mut w, mut n) = (flat("adamw.w0"), flat("adamw.n0"));
     let (mut wm, mut wv) = (w.zeros_like(), w.zeros_like());
@@ -211,12 +243,12 @@ fn golden_adamw_with_clipping() {
             bias1: 1.0 - 0.9f32.powi(i + 1),
             bias2: 1.0 - 0.95f32.powi(i + 1),
         };
-        [w, wm, wv] = Flex::adamw(w, gw, wm, wv, &step);
+        [w, wm, wv] = B::adamw(w, gw, wm, wv, &step);
         let plain = AdamWStep {
             weight_decay: 0.0,
             ..step
         };
-        [n, nm, nv] = Flex::adamw(n, gn, nm, nv, &plain);
+        [n, nm, nv] = B::adamw(n, gn, nm, nv, &plain);
         close(
             "w",
             &host(w.clone()),

@@ -5,8 +5,17 @@ mod common;
 
 use std::path::{Path, PathBuf};
 
+use burn::backend::{Flex, NdArray};
+use burn::tensor::{Tensor, TensorData};
 use tritburn_engine::{Engine, EngineOptions};
 use tritburn_nn::device::DeviceKind;
+use tritburn_nn::ops::Kernels;
+use tritburn_nn::weights::to_host;
+use tritburn_quant::Dtype;
+use tritburn_quant::config::ModelConfig;
+use tritburn_quant::hf_pack::{packed_rows, unpack};
+use tritburn_quant::scheme::WeightQuant;
+use tritburn_quant::tensor_file::TensorFile;
 use tritburn_train::export_hf;
 use tritburn_train::parity::{TOLERANCE, max_rel_diff};
 
@@ -165,10 +174,55 @@ fn agree(name: &str, set: &[&str], bound: f64) {
     let folder = trained(dir.path(), set);
     let out = dir.path().join("export");
     export_hf(&folder, &out, DeviceKind::Cpu).unwrap();
+    codes_are_those_of_training::<Flex>(name, &folder, &out);
+    codes_are_those_of_training::<NdArray>(name, &folder, &out);
     let engine = Engine::load(&out, EngineOptions::exact()).unwrap();
     let diff = max_rel_diff(&folder, &engine, &prompts(), DeviceKind::Cpu).unwrap();
     eprintln!("{name}: {diff:.1e}");
     assert!(diff <= bound, "{name}: {diff:.2e}");
+}
+
+/// Every code and scale of an export is what the forward pass of training computes from the master
+/// weights.
+fn codes_are_those_of_training<B: Kernels>(name: &str, folder: &Path, out: &Path) {
+    let config = ModelConfig::read(&folder.join("config.json")).unwrap();
+    let quant = config.quant_scheme().map(|scheme| scheme.weights);
+    let (masters, packed) = [folder, out]
+        .map(|f| TensorFile::open_folder(f).unwrap())
+        .into();
+    let mut compared = 0;
+    for tensor in packed.names() {
+        let Some(module) = tensor.strip_suffix(".weight_scale") else {
+            continue;
+        };
+        let weight = format!("{module}.weight");
+        let shape: [usize; 2] = masters.info(&weight).unwrap().1.try_into().unwrap();
+        let [rows, cols] = shape;
+        let master = masters.tensor_f32(&weight, &shape).unwrap();
+        let master = Tensor::<B, 2>::from_data(TensorData::new(master, shape), &Default::default());
+        let expected = B::quantise_weight(master, quant.unwrap());
+        let shape = [packed_rows(rows), cols];
+        let codes = unpack(
+            packed.bytes(&weight, Dtype::U8, &shape).unwrap(),
+            rows,
+            cols,
+        )
+        .unwrap();
+        let codes: Vec<f32> = codes.into_iter().map(f32::from).collect();
+        assert_eq!(
+            to_host(expected.codes.float()),
+            codes,
+            "{name}: codes of {weight}"
+        );
+        let shape = packed.info(tensor).unwrap().1.to_vec();
+        let scales = packed.tensor_f32(tensor, &shape).unwrap();
+        for (a, b) in to_host(expected.scale).iter().zip(&scales) {
+            assert!((a - b).abs() <= 1e-6 * b, "{name}: {tensor}: {a} and {b}");
+        }
+        compared += 1;
+    }
+    let ternary = quant.is_some_and(|q| q != WeightQuant::None);
+    assert_eq!(compared, if ternary { 14 } else { 0 }, "{name}");
 }
 
 #[test]

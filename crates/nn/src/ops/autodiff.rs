@@ -7,14 +7,16 @@ use burn::backend::autodiff::{
     grads::Gradients,
     ops::{Backward, Ops as Node, OpsKind},
 };
-use burn::tensor::{Tensor, TensorPrimitive, backend::BackendTypes};
+use burn::module::AutodiffModule;
+use burn::tensor::{DType, Tensor, TensorPrimitive, backend::BackendTypes};
 use tritburn_quant::config::HiddenAct;
+use tritburn_quant::scheme::WeightQuant;
 
 use super::head::HeadLoss;
 use super::quant::blend;
 use super::{
-    AttentionShape, CacheQuant, HeadTarget, Kernels, LinearQuant, Ops, QuantActs, QuantWeight,
-    Relation,
+    AttentionShape, CacheQuant, Codes, HeadTarget, Kernels, LinearQuant, Ops, QuantActs,
+    QuantWeight, Relation,
 };
 
 type Primitive<B> = <B as BackendTypes>::FloatTensorPrimitive;
@@ -44,17 +46,21 @@ fn register<B: burn::tensor::backend::Backend, const N: usize>(
 pub(super) fn bit_linear_forward<B: Kernels>(
     x: Tensor<B, 2>,
     weight: Tensor<B, 2>,
+    held: Option<QuantWeight<B>>,
     quant: LinearQuant,
 ) -> (Tensor<B, 2>, QuantActs<B>, QuantWeight<B>) {
     let mut xq = B::quantise_acts(x.clone(), quant.act);
-    let mut wq = B::quantise_weight(weight.clone(), quant.weight);
+    let mut wq = held.unwrap_or_else(|| B::quantise_weight(weight.clone(), quant.weight));
     if quant.lambda < 1.0 {
-        let codes = blend(x, xq.codes * xq.step.clone(), quant.lambda);
-        let step = xq.step.ones_like();
-        xq = QuantActs { codes, step };
+        let (dtype, step) = (xq.dtype, xq.step.ones_like());
+        let codes = blend(x.cast(DType::F32), xq.dense(), quant.lambda);
+        xq = QuantActs {
+            codes: Codes::Float(codes),
+            step,
+            dtype,
+        };
         let scale = Tensor::ones([1, 1], &weight.device());
-        let codes = blend(weight, wq.dense(), quant.lambda);
-        wq = QuantWeight { codes, scale };
+        wq = QuantWeight::float(blend(weight, wq.dense(), quant.lambda), scale);
     }
     (B::code_matmul(&xq, &wq), xq, wq)
 }
@@ -243,16 +249,22 @@ impl<B: Kernels, C: CheckpointStrategy> Ops for Autodiff<B, C> {
     fn bit_linear(
         x: Tensor<Self, 2>,
         weight: Tensor<Self, 2>,
+        held: Option<QuantWeight<Self>>,
         quant: LinearQuant,
     ) -> Tensor<Self, 2> {
         let (x, weight) = (raw(x), raw(weight));
         let (xi, wi) = (wrap(x.primitive.clone()), wrap(weight.primitive.clone()));
-        let (y, xq, wq) = bit_linear_forward::<B>(xi, wi, quant);
+        let held = held.map(|weight| weight.valid());
+        let (y, xq, wq) = bit_linear_forward::<B>(xi, wi, held, quant);
         let prep = Backward::<B, 2>::prepare::<C>(BitLinear, [x.node, weight.node]);
         wrap(match prep.compute_bound().stateful() {
             OpsKind::Tracked(prep) => prep.finish((xq, wq), raw(y)),
             OpsKind::UnTracked(prep) => prep.finish(raw(y)),
         })
+    }
+
+    fn hold_weight(weight: Tensor<Self, 2>, quant: WeightQuant) -> QuantWeight<Self> {
+        QuantWeight::from_inner(B::quantise_weight(weight.inner(), quant))
     }
 
     fn rms_norm(x: Tensor<Self, 2>, weight: Tensor<Self, 1>, eps: f64) -> Tensor<Self, 2> {

@@ -3,17 +3,17 @@
 use burn::backend::{Flex, NdArray};
 use burn::tensor::Tensor;
 use tritburn_quant::config::HiddenAct;
+use tritburn_quant::scheme::WeightQuant;
 
 use super::head::HeadLoss;
-use super::{AttentionShape, CacheQuant, HeadTarget, Kernels, LinearQuant, Ops, Relation};
+use super::{
+    AttentionShape, CacheQuant, HeadTarget, Kernels, LinearQuant, Ops, QuantWeight, Relation,
+};
 
 impl Kernels for NdArray {}
 
 #[cfg(feature = "wgpu")]
 impl Kernels for burn::backend::Wgpu {}
-
-#[cfg(feature = "cuda")]
-impl Kernels for burn::backend::Cuda {}
 
 /// On a backend without a tape the operation is its kernel.
 macro_rules! plain_ops {
@@ -22,9 +22,14 @@ macro_rules! plain_ops {
             fn bit_linear(
                 x: Tensor<Self, 2>,
                 weight: Tensor<Self, 2>,
+                held: Option<QuantWeight<Self>>,
                 quant: LinearQuant,
             ) -> Tensor<Self, 2> {
-                super::autodiff::bit_linear_forward(x, weight, quant).0
+                super::autodiff::bit_linear_forward(x, weight, held, quant).0
+            }
+
+            fn hold_weight(weight: Tensor<Self, 2>, quant: WeightQuant) -> QuantWeight<Self> {
+                <Self as Kernels>::quantise_weight(weight, quant)
             }
 
             fn cache_quant(x: Tensor<Self, 2>, quant: CacheQuant) -> Tensor<Self, 2> {

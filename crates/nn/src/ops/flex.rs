@@ -84,10 +84,7 @@ impl Kernels for Flex {
         if quant == WeightQuant::Absmean {
             let scale = tritburn_quant::ternary::absmean(values(&weight));
             let codes = rows::ternary(values(&weight), scale);
-            return QuantWeight {
-                codes: tensor(codes, [out, width]),
-                scale: tensor(vec![scale], [1, 1]),
-            };
+            return QuantWeight::float(tensor(codes, [out, width]), tensor(vec![scale], [1, 1]));
         }
         let (codes, scales) = quantise::weight(values(&weight), width, quant);
         let shape = match quant.granularity() {
@@ -95,10 +92,7 @@ impl Kernels for Flex {
             Granularity::Row => [out, 1],
             Granularity::Group(size) => [out, width / size],
         };
-        QuantWeight {
-            codes: tensor(codes, [out, width]),
-            scale: tensor(scales, shape),
-        }
+        QuantWeight::float(tensor(codes, [out, width]), tensor(scales, shape))
     }
 
     fn quantise_acts(x: Tensor<Self, 2>, quant: ActQuant) -> QuantActs<Self> {
@@ -112,17 +106,18 @@ impl Kernels for Flex {
         } else {
             quantise::acts(values(&x), features, quant)
         };
-        QuantActs {
-            codes: tensor(codes, [tokens, features]),
-            step: tensor(step, [tokens, 1]),
-        }
+        QuantActs::float(tensor(codes, [tokens, features]), tensor(step, [tokens, 1]))
     }
 
     fn code_matmul(x: &QuantActs<Self>, weight: &QuantWeight<Self>) -> Tensor<Self, 2> {
         if weight.scale.dims() != [1, 1] {
             return quant::code_matmul(x, weight);
         }
-        let y = x.codes.clone().matmul(weight.codes.clone().transpose());
+        let y = x
+            .codes
+            .clone()
+            .float()
+            .matmul(weight.codes.clone().float().transpose());
         scale_rows(y, &x.step, values(&contiguous(weight.scale.clone()))[0])
     }
 
@@ -132,7 +127,9 @@ impl Kernels for Flex {
         grad: Tensor<Self, 2>,
     ) -> (Tensor<Self, 2>, Tensor<Self, 2>) {
         let grad_x = grad.clone().matmul(weight.dense());
-        let grad_w = scale_rows(grad, &x.step, 1.0).transpose().matmul(x.codes);
+        let grad_w = scale_rows(grad, &x.step, 1.0)
+            .transpose()
+            .matmul(x.codes.float());
         (grad_x, grad_w)
     }
 

@@ -13,6 +13,8 @@
 
 mod autodiff;
 mod backends;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod flex;
 mod head;
 mod quant;
@@ -20,7 +22,7 @@ mod reference;
 
 use burn::tensor::{Int, Tensor, backend::Backend};
 pub use head::HeadTarget;
-pub use quant::{CacheQuant, LinearQuant, QuantActs, QuantWeight};
+pub use quant::{CacheQuant, Codes, LinearQuant, QuantActs, QuantWeight};
 use tritburn_quant::config::HiddenAct;
 use tritburn_quant::scheme::{ActQuant, WeightQuant};
 
@@ -291,12 +293,17 @@ pub trait Ops: Backend {
     /// The product runs over whole-number codes, so with one scale a matrix or a row it is exact in
     /// f32 up to 131,072 inputs, and is scaled once at the end: the packed integer kernels give the
     /// same bits. Gradients pass quantisers and masks unchanged (STE) and see the quantised
-    /// operands.
+    /// operands. `held` is the weight as [`Ops::hold_weight`] quantised it before; without it the
+    /// weight is quantised here.
     fn bit_linear(
         x: Tensor<Self, 2>,
         weight: Tensor<Self, 2>,
+        held: Option<QuantWeight<Self>>,
         quant: LinearQuant,
     ) -> Tensor<Self, 2>;
+
+    /// The quantised weight for several calls of [`Ops::bit_linear`], off the tape.
+    fn hold_weight(weight: Tensor<Self, 2>, quant: WeightQuant) -> QuantWeight<Self>;
 
     /// See [`Kernels::cache_quant`]. The gradient passes unchanged.
     fn cache_quant(x: Tensor<Self, 2>, quant: CacheQuant) -> Tensor<Self, 2>;

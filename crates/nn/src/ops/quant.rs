@@ -1,6 +1,7 @@
 //! The quantisers in burn's plain tensor operations, and what they make.
 
-use burn::tensor::{Bool, Tensor, backend::Backend};
+use burn::module::Module;
+use burn::tensor::{Bool, DType, Int, Tensor, backend::Backend};
 use tritburn_quant::act::fp4::{E1M2, E2M1, Fp4};
 use tritburn_quant::act::int4::SQRT_7;
 use tritburn_quant::kv;
@@ -27,24 +28,66 @@ impl LinearQuant {
     };
 }
 
+/// Codes of an operand, as the backend multiplies them.
+#[derive(Module, Debug)]
+pub enum Codes<B: Backend> {
+    /// In f32: whole numbers where the grid has any.
+    Float(Tensor<B, 2>),
+    /// Whole numbers of 8 bits.
+    Int8(Tensor<B, 2, Int>),
+}
+
+impl<B: Backend> Codes<B> {
+    /// The codes in f32.
+    #[must_use]
+    pub fn float(self) -> Tensor<B, 2> {
+        match self {
+            Self::Float(codes) => codes,
+            Self::Int8(codes) => codes.float(),
+        }
+    }
+
+    /// Rows and columns.
+    #[must_use]
+    pub fn dims(&self) -> [usize; 2] {
+        match self {
+            Self::Float(codes) => codes.dims(),
+            Self::Int8(codes) => codes.dims(),
+        }
+    }
+}
+
 /// A quantised weight: `codes · scale` approximates the master weight.
-#[derive(Debug, Clone)]
+#[derive(Module, Debug)]
 pub struct QuantWeight<B: Backend> {
     /// `[out, in]`, each −1, 0 or +1.
-    pub codes: Tensor<B, 2>,
+    pub codes: Codes<B>,
+    /// The same in bf16, where the backend multiplies gradients in it.
+    pub wide: Option<Tensor<B, 2>>,
     /// `[1, 1]`, `[out, 1]`, or `[out, groups]` for groups of neighbours in a row.
     pub scale: Tensor<B, 2>,
 }
 
 impl<B: Backend> QuantWeight<B> {
+    /// A weight whose codes are in f32 only.
+    #[must_use]
+    pub fn float(codes: Tensor<B, 2>, scale: Tensor<B, 2>) -> Self {
+        Self {
+            codes: Codes::Float(codes),
+            wide: None,
+            scale,
+        }
+    }
+
     /// `codes · scale`, `[out, in]`.
     #[must_use]
     pub fn dense(self) -> Tensor<B, 2> {
         let ([rows, cols], [_, groups]) = (self.codes.dims(), self.scale.dims());
+        let codes = self.codes.float();
         if groups == 1 {
-            return self.codes * self.scale;
+            return codes * self.scale;
         }
-        let codes = self.codes.reshape([rows, groups, cols / groups]);
+        let codes = codes.reshape([rows, groups, cols / groups]);
         (codes * self.scale.unsqueeze_dim(2)).reshape([rows, cols])
     }
 }
@@ -52,10 +95,30 @@ impl<B: Backend> QuantWeight<B> {
 /// Quantised activations: `codes · step` approximates the input.
 #[derive(Debug, Clone)]
 pub struct QuantActs<B: Backend> {
-    /// `[tokens, in]`, whole numbers where the grid has any.
-    pub codes: Tensor<B, 2>,
+    /// `[tokens, in]`.
+    pub codes: Codes<B>,
     /// `[tokens, 1]`.
     pub step: Tensor<B, 2>,
+    /// Type of what was quantised, in which products and gradients are given back.
+    pub dtype: DType,
+}
+
+impl<B: Backend> QuantActs<B> {
+    /// Codes in f32 of something in f32.
+    #[must_use]
+    pub fn float(codes: Tensor<B, 2>, step: Tensor<B, 2>) -> Self {
+        Self {
+            codes: Codes::Float(codes),
+            step,
+            dtype: DType::F32,
+        }
+    }
+
+    /// `codes · step`, `[tokens, in]`.
+    #[must_use]
+    pub fn dense(self) -> Tensor<B, 2> {
+        self.codes.float() * self.step
+    }
 }
 
 /// How query, key or value heads pass through the cache.
@@ -79,18 +142,15 @@ pub(super) fn weight<B: Backend>(w: Tensor<B, 2>, quant: WeightQuant) -> QuantWe
     let [rows, cols] = w.dims();
     let one = [1, 1];
     match quant {
-        WeightQuant::None => QuantWeight {
-            scale: Tensor::ones(one, &w.device()),
-            codes: w,
-        },
+        WeightQuant::None => {
+            let scale = Tensor::ones(one, &w.device());
+            QuantWeight::float(w, scale)
+        }
         WeightQuant::B1 => {
             let scale = w.clone().abs().mean().clamp_min(EPS).reshape(one);
             let mean = w.clone().mean().reshape(one);
             let positive = (w - mean).greater_elem(0.0).float();
-            QuantWeight {
-                codes: positive * 2.0 - 1.0,
-                scale,
-            }
+            QuantWeight::float(positive * 2.0 - 1.0, scale)
         }
         _ => {
             let runs = match quant.granularity() {
@@ -106,32 +166,31 @@ pub(super) fn weight<B: Backend>(w: Tensor<B, 2>, quant: WeightQuant) -> QuantWe
                 Granularity::Row => [rows, 1],
                 Granularity::Group(size) => [rows, cols / size],
             };
-            QuantWeight {
-                codes: codes.reshape([rows, cols]),
-                scale: scale.reshape(scales),
-            }
+            QuantWeight::float(codes.reshape([rows, cols]), scale.reshape(scales))
         }
     }
 }
 
 /// See [`tritburn_quant::act::TokenQuantiser`].
 pub(super) fn acts<B: Backend>(x: Tensor<B, 2>, quant: ActQuant) -> QuantActs<B> {
+    let dtype = x.dtype();
+    let x = x.cast(DType::F32);
     let survivors = quant.top_k.map(|k| survivors(x.clone(), k));
     let before = quant.rescale.then(|| norm(x.clone()));
-    let QuantActs { codes, step } = grid(x, quant.grid);
+    let (codes, mut step) = grid(x, quant.grid);
     let codes = match survivors {
         Some(keep) => codes.mask_fill(keep.bool_not(), 0.0),
         None => codes,
     };
-    let Some(before) = before else {
-        return QuantActs { codes, step };
-    };
-    let after = norm(codes.clone()) * step.clone();
-    let nothing = after.clone().equal_elem(0.0);
-    let factor = (before / after).mask_fill(nothing, 1.0);
+    if let Some(before) = before {
+        let after = norm(codes.clone()) * step.clone();
+        let nothing = after.clone().equal_elem(0.0);
+        step = step * (before / after).mask_fill(nothing, 1.0);
+    }
     QuantActs {
-        codes,
-        step: step * factor,
+        codes: Codes::Float(codes),
+        step,
+        dtype,
     }
 }
 
@@ -139,35 +198,34 @@ fn norm<B: Backend>(x: Tensor<B, 2>) -> Tensor<B, 2> {
     (x.clone() * x).sum_dim(1).sqrt()
 }
 
-fn grid<B: Backend>(x: Tensor<B, 2>, grid: Grid) -> QuantActs<B> {
+/// Codes and steps.
+fn grid<B: Backend>(x: Tensor<B, 2>, grid: Grid) -> (Tensor<B, 2>, Tensor<B, 2>) {
     let absmax = |x: &Tensor<B, 2>| x.clone().abs().max_dim(1).clamp_min(EPS);
     match grid {
-        Grid::None => QuantActs {
-            step: Tensor::ones([x.dims()[0], 1], &x.device()),
-            codes: x,
-        },
+        Grid::None => {
+            let step = Tensor::ones([x.dims()[0], 1], &x.device());
+            (x, step)
+        }
         Grid::Int8 => {
             let absmax = absmax(&x);
             let codes = (x * (absmax.clone().recip() * 127.0)).round();
-            QuantActs {
-                codes: codes.clamp(-128.0, 127.0),
-                step: absmax / 127.0,
-            }
+            (codes.clamp(-128.0, 127.0), absmax / 127.0)
         }
         Grid::Int4 => {
             let beta = x.clone().abs().mean_dim(1).clamp_min(EPS);
             let codes = (x * (beta.clone().recip() * SQRT_7)).round();
-            QuantActs {
-                codes: codes.clamp(-8.0, 7.0),
-                step: beta / SQRT_7,
-            }
+            (codes.clamp(-8.0, 7.0), beta / SQRT_7)
         }
         Grid::Fp4E2m1 => fp4(x.clone(), absmax(&x), E2M1),
         Grid::Fp4E1m2 => fp4(x.clone(), absmax(&x), E1M2),
     }
 }
 
-fn fp4<B: Backend>(x: Tensor<B, 2>, absmax: Tensor<B, 2>, format: Fp4) -> QuantActs<B> {
+fn fp4<B: Backend>(
+    x: Tensor<B, 2>,
+    absmax: Tensor<B, 2>,
+    format: Fp4,
+) -> (Tensor<B, 2>, Tensor<B, 2>) {
     let max = f32::from(format.max);
     let fine = f32::from(format.fine_below);
     let u = x * (absmax.clone().recip() * max);
@@ -175,10 +233,7 @@ fn fp4<B: Backend>(x: Tensor<B, 2>, absmax: Tensor<B, 2>, format: Fp4) -> QuantA
     let apart = size.clone().greater_equal_elem(fine).float()
         + size.greater_equal_elem(2.0 * fine).float() * 2.0
         + 1.0;
-    QuantActs {
-        codes: (u / apart.clone()).round() * apart,
-        step: absmax / max,
-    }
+    ((u / apart.clone()).round() * apart, absmax / max)
 }
 
 /// Halvings of the interval that holds the threshold: below the largest magnitude times 2⁻⁴⁰,
@@ -211,12 +266,14 @@ fn survivors<B: Backend>(x: Tensor<B, 2>, top_k: TopK) -> Tensor<B, 2, Bool> {
 
 pub(super) fn code_matmul<B: Backend>(x: &QuantActs<B>, w: &QuantWeight<B>) -> Tensor<B, 2> {
     let [_, groups] = w.scale.dims();
-    if groups > 1 {
-        let w = w.clone().dense();
-        return x.codes.clone().matmul(w.transpose()) * x.step.clone();
-    }
-    let y = x.codes.clone().matmul(w.codes.clone().transpose());
-    y * (x.step.clone() * w.scale.clone().transpose())
+    let codes = x.codes.clone().float();
+    let y = if groups > 1 {
+        codes.matmul(w.clone().dense().transpose()) * x.step.clone()
+    } else {
+        let y = codes.matmul(w.codes.clone().float().transpose());
+        y * (x.step.clone() * w.scale.clone().transpose())
+    };
+    y.cast(x.dtype)
 }
 
 pub(super) fn code_matmul_grad<B: Backend>(
@@ -224,8 +281,9 @@ pub(super) fn code_matmul_grad<B: Backend>(
     w: QuantWeight<B>,
     grad: Tensor<B, 2>,
 ) -> (Tensor<B, 2>, Tensor<B, 2>) {
-    let grad_x = grad.clone().matmul(w.dense());
-    let grad_w = (grad * x.step).transpose().matmul(x.codes);
+    let grad = grad.cast(DType::F32);
+    let grad_x = grad.clone().matmul(w.dense()).cast(x.dtype);
+    let grad_w = (grad * x.step).transpose().matmul(x.codes.float());
     (grad_x, grad_w)
 }
 

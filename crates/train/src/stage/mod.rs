@@ -189,6 +189,9 @@ impl<B: Kernels + Ops> Stage<'_, B> {
         let mut last = None;
         #[allow(clippy::cast_precision_loss)]
         let share = 1.0 / section.grad_accum as f32;
+        if section.grad_accum > 1 {
+            self.model.hold_weights();
+        }
         for _ in 0..section.grad_accum {
             let batch = self.loader.next_batch()?;
             tokens += batch.tokens_in_batch;
@@ -205,6 +208,7 @@ impl<B: Kernels + Ops> Stage<'_, B> {
             accumulator.accumulate(&self.model, grads);
             last = Some(batch);
         }
+        self.model.release_weights();
         let grads = accumulator.grads();
         let norm = grad_norm(&self.model, &grads);
         for (what, value) in [("loss", total), ("grad_norm", norm)] {

@@ -1,0 +1,133 @@
+// Quantisers of BitLinear: per-token INT8 absmax and per-tensor absmean (BitNet b1.58 §2).
+//
+// Defined before: IN (float, u16 for bf16, or i8), EPS, RUNS: the eights of a row that one lane
+// takes.
+
+typedef signed char i8;
+
+// Rows up to this many eights stay in registers; longer ones are read twice.
+#define HELD (RUNS <= 16)
+
+struct Rows {
+    u64 rows, cols;
+};
+
+// NaN becomes 0.
+__device__ inline float clamped(float x, float low, float high) {
+    return x == x ? fminf(fmaxf(x, low), high) : 0.0f;
+}
+
+// One warp a token: codes = round(x · (127 / absmax)), step = absmax / 127.
+extern "C" __global__ void __launch_bounds__(128)
+quantise_acts(const IN* x, i8* codes, float* step, const __grid_constant__ Rows shape) {
+    u64 row = blockIdx.x * 4ull + threadIdx.x / 32;
+    if (row >= shape.rows) return;
+    int lane = threadIdx.x % 32, cols = static_cast<int>(shape.cols);
+    const IN* from = x + row * cols;
+#if HELD
+    Raw<IN> raw[RUNS];
+#pragma unroll
+    for (int r = 0; r < RUNS; ++r) {
+        int c = (r * 32 + lane) * 8;
+        if (c < cols) raw[r] = load_raw(from + c);
+    }
+#define RAW(r, c) raw[r]
+#else
+#define RAW(r, c) load_raw(from + c)
+#endif
+    float absmax = EPS;
+#pragma unroll
+    for (int r = 0; r < RUNS; ++r) {
+        int c = (r * 32 + lane) * 8;
+        if (c >= cols) break;
+        Eight v = unpack(RAW(r, c));
+#pragma unroll
+        for (int i = 0; i < 8; ++i) absmax = fmaxf(absmax, fabsf(v.v[i]));
+    }
+    absmax = warp_max(absmax);
+    float scale = (1.0f / absmax) * 127.0f;
+#pragma unroll
+    for (int r = 0; r < RUNS; ++r) {
+        int c = (r * 32 + lane) * 8;
+        if (c >= cols) break;
+        Eight v = unpack(RAW(r, c));
+#pragma unroll
+        for (int i = 0; i < 8; ++i) v.v[i] = clamped(rintf(v.v[i] * scale), -128.0f, 127.0f);
+        store8(codes + row * cols + c, v);
+    }
+    if (lane == 0) step[row] = absmax / 127.0f;
+#undef RAW
+}
+
+// codes · step as bf16.
+extern "C" __global__ void __launch_bounds__(128)
+dequantise_acts(const i8* codes, const float* step, u16* out, const __grid_constant__ Rows shape) {
+    u64 row = blockIdx.x * 4ull + threadIdx.x / 32;
+    if (row >= shape.rows) return;
+    int lane = threadIdx.x % 32, cols = static_cast<int>(shape.cols);
+    float by = step[row];
+#pragma unroll
+    for (int r = 0; r < RUNS; ++r) {
+        int c = (r * 32 + lane) * 8;
+        if (c >= cols) break;
+        Eight v = load8(codes + row * cols + c);
+#pragma unroll
+        for (int i = 0; i < 8; ++i) v.v[i] *= by;
+        store8(out + row * cols + c, v);
+    }
+}
+
+__device__ inline float block_sum(float x) {
+    __shared__ float parts[8];
+    __shared__ float total;
+    x = warp_sum(x);
+    if (threadIdx.x % 32 == 0) parts[threadIdx.x / 32] = x;
+    __syncthreads();
+    if (threadIdx.x < 32) {
+        float sum = warp_sum(threadIdx.x < 8 ? parts[threadIdx.x] : 0.0f);
+        if (threadIdx.x == 0) total = sum;
+    }
+    __syncthreads();
+    return total;
+}
+
+// Σ|w| of each block's share; the same order at every call.
+extern "C" __global__ void __launch_bounds__(256)
+abs_sums(const IN* w, float* sums, const __grid_constant__ Rows shape) {
+    u64 count = shape.rows * shape.cols;
+    float sum = 0.0f;
+    for (u64 i = (blockIdx.x * 256ull + threadIdx.x) * 8; i < count; i += gridDim.x * 2048ull) {
+        Eight v = load8(w + i);
+#pragma unroll
+        for (int j = 0; j < 8; ++j) sum += fabsf(v.v[j]);
+    }
+    sum = block_sum(sum);
+    if (threadIdx.x == 0) sums[blockIdx.x] = sum;
+}
+
+// codes = clamp(round(w / absmean), −1, 1), in int8 for the forward product and in bf16 for the
+// gradient's. `sums` has 256 parts.
+extern "C" __global__ void __launch_bounds__(256)
+quantise_weight(const IN* w, const float* sums, i8* codes, u16* wide, float* scale,
+                const __grid_constant__ Rows shape) {
+    u64 count = shape.rows * shape.cols;
+    float absmean = fmaxf(block_sum(sums[threadIdx.x]) / static_cast<float>(count), EPS);
+    float by = 1.0f / absmean;
+    for (u64 i = (blockIdx.x * 256ull + threadIdx.x) * 8; i < count; i += gridDim.x * 2048ull) {
+        Eight v = load8(w + i);
+#pragma unroll
+        for (int j = 0; j < 8; ++j) v.v[j] = clamped(rintf(v.v[j] * by), -1.0f, 1.0f);
+        store8(codes + i, v);
+        store8(wide + i, v);
+    }
+    if (blockIdx.x == 0 && threadIdx.x == 0) *scale = absmean;
+}
+
+// x as bf16.
+extern "C" __global__ void __launch_bounds__(256)
+to_bf16(const IN* x, u16* out, const __grid_constant__ Rows shape) {
+    u64 count = shape.rows * shape.cols;
+    for (u64 i = (blockIdx.x * 256ull + threadIdx.x) * 8; i < count; i += gridDim.x * 2048ull) {
+        store8(out + i, load8(x + i));
+    }
+}
