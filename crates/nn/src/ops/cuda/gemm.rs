@@ -7,7 +7,7 @@ use cubecl::prelude::{
 use cubecl::server::TensorMapMeta;
 use cubecl::zspace::{Strides, metadata::Metadata};
 
-use super::launch::{Buffer, Launch, Source, empty, hopper};
+use super::launch::{Buffer, Launch, Source, element, empty, hopper};
 
 /// Rows of the result in a tile.
 const TILE_M: usize = 128;
@@ -150,7 +150,7 @@ pub(super) fn gemm(a: Operand<'_>, b: Operand<'_>, scales: Scales<'_>, out: DTyp
         .define("A_T", u8::from(a.over_rows))
         .define("B_T", u8::from(b.over_rows))
         .define("STAGES", stages)
-        .define("OUT", if out == DType::F32 { "float" } else { "u16" })
+        .define("OUT", element(out))
         .define("OUT_T", u8::from(plan.turned))
         .shared(1024 + stages * (stage + 16))
         .map(a.tensor, a.map(TILE_M, k_tile))
@@ -167,7 +167,7 @@ pub(super) fn gemm(a: Operand<'_>, b: Operand<'_>, scales: Scales<'_>, out: DTyp
     let tiles = tiles_m * tiles_n * plan.splits;
     launch.run(
         client,
-        u32::try_from(tiles.min(blocks)).unwrap_or(u32::MAX),
+        tiles.min(blocks),
         &[rows, cols, tiles_m, tiles_n, plan.splits, k_blocks],
     );
     if plan.splits == 1 {
@@ -178,11 +178,7 @@ pub(super) fn gemm(a: Operand<'_>, b: Operand<'_>, scales: Scales<'_>, out: DTyp
     Launch::new(Source::Reduce, "sum_parts", 256)
         .buffer(&result)
         .buffer(&sum)
-        .run(
-            &result.client,
-            u32::try_from(count.div_ceil(2048)).unwrap_or(u32::MAX),
-            &[count, plan.splits],
-        );
+        .run(&result.client, count.div_ceil(2048), &[count, plan.splits]);
     sum
 }
 

@@ -26,8 +26,11 @@ pub(super) type Buffer = CubeTensor<CudaRuntime>;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Source {
     Gemm,
+    Optim,
     Quantise,
     Reduce,
+    Rows,
+    Vocab,
 }
 
 impl Source {
@@ -39,8 +42,11 @@ impl Source {
                 include_str!("kernels/wgmma.cuh"),
                 include_str!("kernels/gemm.cu"),
             ],
+            Self::Optim => &[PRELUDE, include_str!("kernels/optim.cu")],
             Self::Quantise => &[PRELUDE, include_str!("kernels/quantise.cu")],
             Self::Reduce => &[PRELUDE, include_str!("kernels/reduce.cu")],
+            Self::Rows => &[PRELUDE, include_str!("kernels/rows.cu")],
+            Self::Vocab => &[PRELUDE, include_str!("kernels/vocab.cu")],
         }
     }
 }
@@ -178,7 +184,8 @@ impl Launch {
     }
 
     /// Queues the kernel on `blocks` blocks, with `words` as its last parameter.
-    pub(super) fn run(self, client: &ComputeClient<CudaRuntime>, blocks: u32, words: &[usize]) {
+    pub(super) fn run(self, client: &ComputeClient<CudaRuntime>, blocks: usize, words: &[usize]) {
+        let blocks = u32::try_from(blocks).unwrap_or(u32::MAX);
         let words: Vec<u64> = words.iter().map(|&w| w as u64).collect();
         let length = words.len();
         let maps = self.maps.into_iter().map(|(tensor, map)| TensorMapBinding {
@@ -202,6 +209,20 @@ impl Launch {
 pub(super) fn empty<const D: usize>(like: &Buffer, shape: [usize; D], dtype: DType) -> Buffer {
     let (client, device) = (like.client.clone(), like.device.clone());
     empty_device_contiguous_dtype(client, device, Shape::from(shape), dtype)
+}
+
+/// The name of a float type in the kernels.
+pub(super) fn element(dtype: DType) -> &'static str {
+    match dtype {
+        DType::F32 => "float",
+        DType::I8 => "i8",
+        _ => "u16",
+    }
+}
+
+/// A scalar as a word of a kernel's last parameter.
+pub(super) fn word(x: f32) -> usize {
+    x.to_bits() as usize
 }
 
 /// Streaming multiprocessors of the device where it is a Hopper GPU, whose instructions the kernels

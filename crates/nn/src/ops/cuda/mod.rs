@@ -1,31 +1,36 @@
-//! BitLinear on an NVIDIA GPU: quantisers of one pass, an int8 product on the tensor cores, and
-//! gradients in bf16.
+//! The operations on an NVIDIA GPU: quantisers, norms, activations, losses and AdamW in one pass each,
+//! and for BitLinear an int8 product on the tensor cores with gradients in bf16.
 //!
 //! Forward sums are exact, as on the CPU. Gradients multiply bf16 operands and add in f32: they differ
 //! from the reference by the rounding of the incoming gradient and of the input, 2⁻⁹ of each. Only
 //! int8 codes are kept for the backward pass.
 //!
-//! The kernels are written for Hopper (compute capability 9.x), INT8 tokens and one absmean a weight,
-//! with `in` a multiple of 16 and `out` of 8; everything else runs the reference.
+//! BitLinear's kernels are written for Hopper (compute capability 9.x), INT8 tokens and one absmean a
+//! weight, with `in` a multiple of 16 and `out` of 8; the others for widths in eights. Everything else
+//! runs the reference.
 
 mod gemm;
 mod launch;
+mod optim;
 mod quantise;
+mod rows;
+mod vocab;
 
 use burn::backend::Cuda;
 use burn::tensor::{DType, Int, Tensor, TensorPrimitive};
 use burn_cubecl::kernel::into_contiguous;
 use gemm::{Operand, Scales, gemm};
 use launch::{Buffer, hopper};
+use tritburn_quant::config::HiddenAct;
 use tritburn_quant::scheme::{ActQuant, WeightQuant};
 
-use super::{Codes, Kernels, QuantActs, QuantWeight, quant};
+use super::{AdamWStep, Codes, Kernels, QuantActs, QuantWeight, quant, reference};
 
-fn buffer(x: Tensor<Cuda, 2>) -> Buffer {
+fn buffer<const D: usize>(x: Tensor<Cuda, D>) -> Buffer {
     into_contiguous(x.into_primitive().tensor())
 }
 
-fn float(x: Buffer) -> Tensor<Cuda, 2> {
+fn float<const D: usize>(x: Buffer) -> Tensor<Cuda, D> {
     Tensor::from_primitive(TensorPrimitive::Float(x))
 }
 
@@ -41,6 +46,23 @@ fn fits(x: &Tensor<Cuda, 2>) -> bool {
         let x = x.clone().into_primitive().tensor();
         hopper(&x.device, &x.client).is_some()
     }
+}
+
+/// Whether a pass over rows of `x` and its companions, all of one type, is possible.
+fn eights(x: &Tensor<Cuda, 2>, others: &[&Tensor<Cuda, 2>]) -> bool {
+    let [rows, width] = x.dims();
+    let float = matches!(x.dtype(), DType::F32 | DType::BF16);
+    rows > 0
+        && width > 0
+        && width.is_multiple_of(8)
+        && float
+        && others.iter().all(|o| o.dtype() == x.dtype())
+}
+
+/// Whether a pass over values in f32 is possible.
+fn plain<const D: usize>(all: &[&Tensor<Cuda, D>]) -> bool {
+    let full = all.iter().all(|x| x.shape().num_elements() > 0);
+    full && all.iter().all(|x| x.dtype() == DType::F32)
 }
 
 impl Kernels for Cuda {
@@ -117,5 +139,149 @@ impl Kernels for Cuda {
             DType::F32,
         );
         (float(grad_x), float(grad_w))
+    }
+
+    fn rms_norm(x: Tensor<Self, 2>, weight: Tensor<Self, 1>, eps: f64) -> Tensor<Self, 2> {
+        if !eights(&x, &[]) || x.dims()[1] > rows::MAX_NORM {
+            return reference::rms_norm(x, weight, eps);
+        }
+        let dims = x.dims();
+        float(rows::rms_norm(&buffer(x), &buffer(weight), eps, dims))
+    }
+
+    fn rms_norm_grad(
+        x: Tensor<Self, 2>,
+        weight: Tensor<Self, 1>,
+        eps: f64,
+        grad: Tensor<Self, 2>,
+    ) -> (Tensor<Self, 2>, Tensor<Self, 1>) {
+        if !eights(&x, &[&grad]) || x.dims()[1] > rows::MAX_NORM {
+            return reference::rms_norm_grad(x, weight, eps, grad);
+        }
+        let dims = x.dims();
+        let (x, weight, grad) = (buffer(x), buffer(weight), buffer(grad));
+        let [grad_x, grad_w] = rows::rms_norm_grad(&x, &weight, eps, &grad, dims);
+        (float(grad_x), float(grad_w))
+    }
+
+    fn gated_act(gate: Tensor<Self, 2>, up: Tensor<Self, 2>, act: HiddenAct) -> Tensor<Self, 2> {
+        if !eights(&gate, &[&up]) {
+            return reference::gated_act(gate, up, act);
+        }
+        let dims = gate.dims();
+        float(rows::gated_act(&buffer(gate), &buffer(up), act, dims))
+    }
+
+    fn gated_act_grad(
+        gate: Tensor<Self, 2>,
+        up: Tensor<Self, 2>,
+        act: HiddenAct,
+        grad: Tensor<Self, 2>,
+    ) -> (Tensor<Self, 2>, Tensor<Self, 2>) {
+        if !eights(&gate, &[&up, &grad]) {
+            return reference::gated_act_grad(gate, up, act, grad);
+        }
+        let dims = gate.dims();
+        let (gate, up, grad) = (buffer(gate), buffer(up), buffer(grad));
+        let [gate, up] = rows::gated_act_grad(&gate, &up, act, &grad, dims);
+        (float(gate), float(up))
+    }
+
+    fn rope(
+        x: Tensor<Self, 2>,
+        cos: Tensor<Self, 2>,
+        sin: Tensor<Self, 2>,
+        seq: usize,
+    ) -> Tensor<Self, 2> {
+        let head_dim = cos.dims()[1];
+        if !eights(&x, &[]) || !head_dim.is_multiple_of(16) {
+            return reference::rope(x, cos, sin, seq);
+        }
+        let dims = x.dims();
+        let (x, cos, sin) = (buffer(x), buffer(cos), buffer(sin));
+        float(rows::rope(&x, &cos, &sin, [seq, head_dim], dims))
+    }
+
+    fn nll(logits: Tensor<Self, 2>, targets: Tensor<Self, 1, Int>) -> Tensor<Self, 1> {
+        if !plain(&[&logits]) || targets.dtype() != DType::I32 {
+            return reference::nll(logits, targets);
+        }
+        let dims = logits.dims();
+        let targets = into_contiguous(targets.into_primitive());
+        float(vocab::nll(&buffer(logits), &targets, dims))
+    }
+
+    fn nll_grad(
+        logits: Tensor<Self, 2>,
+        targets: Tensor<Self, 1, Int>,
+        grad: Tensor<Self, 1>,
+    ) -> Tensor<Self, 2> {
+        if !plain(&[&logits]) || targets.dtype() != DType::I32 {
+            return reference::nll_grad(logits, targets, grad);
+        }
+        let dims = logits.dims();
+        let targets = into_contiguous(targets.into_primitive());
+        float(vocab::nll_grad(
+            &buffer(logits),
+            &targets,
+            &buffer(grad),
+            dims,
+        ))
+    }
+
+    fn kl(student: Tensor<Self, 2>, teacher: Tensor<Self, 2>, temperature: f32) -> Tensor<Self, 1> {
+        if !plain(&[&student, &teacher]) {
+            return reference::kl(student, teacher, temperature);
+        }
+        let dims = student.dims();
+        float(vocab::kl(
+            &buffer(student),
+            &buffer(teacher),
+            temperature,
+            dims,
+        ))
+    }
+
+    fn kl_grad(
+        student: Tensor<Self, 2>,
+        teacher: Tensor<Self, 2>,
+        temperature: f32,
+        grad: Tensor<Self, 1>,
+    ) -> Tensor<Self, 2> {
+        if !plain(&[&student, &teacher]) {
+            return reference::kl_grad(student, teacher, temperature, grad);
+        }
+        let dims = student.dims();
+        let (student, teacher) = (buffer(student), buffer(teacher));
+        float(vocab::kl_grad(
+            &student,
+            &teacher,
+            temperature,
+            &buffer(grad),
+            dims,
+        ))
+    }
+
+    fn sum_squares(x: Tensor<Self, 1>) -> Tensor<Self, 1> {
+        if !plain(&[&x]) {
+            return (x.clone() * x).sum();
+        }
+        let [count] = x.dims();
+        float(optim::sum_squares(&buffer(x), count))
+    }
+
+    fn adamw(
+        param: Tensor<Self, 1>,
+        grad: Tensor<Self, 1>,
+        m: Tensor<Self, 1>,
+        v: Tensor<Self, 1>,
+        step: &AdamWStep,
+    ) -> [Tensor<Self, 1>; 3] {
+        if !plain(&[&param, &grad, &m, &v]) {
+            return reference::adamw(param, grad, m, v, step);
+        }
+        let [count] = param.dims();
+        let [param, grad, m, v] = [param, grad, m, v].map(buffer);
+        optim::adamw([&param, &grad, &m, &v], step, count).map(float)
     }
 }

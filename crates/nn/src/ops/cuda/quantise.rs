@@ -3,25 +3,16 @@
 use burn::tensor::DType;
 use tritburn_quant::ternary::EPS;
 
-use super::launch::{Buffer, Launch, Source, empty};
+use super::launch::{Buffer, Launch, Source, element, empty};
 
 /// Values of a row that one warp takes at a time.
 const RUN: usize = 256;
 
 fn launch(entry: &'static str, threads: u32, input: &Buffer, runs: usize) -> Launch {
-    let element = match input.dtype {
-        DType::F32 => "float",
-        DType::I8 => "i8",
-        _ => "u16",
-    };
     Launch::new(Source::Quantise, entry, threads)
-        .define("IN", element)
+        .define("IN", element(input.dtype))
         .define("EPS", format!("{EPS:e}f"))
         .define("RUNS", runs)
-}
-
-fn blocks(count: usize) -> u32 {
-    u32::try_from(count).unwrap_or(u32::MAX)
 }
 
 /// INT8 codes of each token of `x` `[rows, cols]` (f32 or bf16), and steps `[rows, 1]`.
@@ -32,7 +23,7 @@ pub(super) fn acts(x: &Buffer, [rows, cols]: [usize; 2]) -> [Buffer; 2] {
         .buffer(x)
         .buffer(&codes)
         .buffer(&step)
-        .run(&x.client, blocks(rows.div_ceil(4)), &[rows, cols]);
+        .run(&x.client, rows.div_ceil(4), &[rows, cols]);
     [codes, step]
 }
 
@@ -43,7 +34,7 @@ pub(super) fn dense_acts(codes: &Buffer, step: &Buffer, [rows, cols]: [usize; 2]
         .buffer(codes)
         .buffer(step)
         .buffer(&out)
-        .run(&codes.client, blocks(rows.div_ceil(4)), &[rows, cols]);
+        .run(&codes.client, rows.div_ceil(4), &[rows, cols]);
     out
 }
 
@@ -54,18 +45,17 @@ pub(super) fn weight(w: &Buffer, [rows, cols]: [usize; 2]) -> [Buffer; 3] {
     let codes = empty(w, [rows, cols], DType::I8);
     let wide = empty(w, [rows, cols], DType::BF16);
     let scale = empty(w, [1, 1], DType::F32);
-    launch("abs_sums", 256, w, 1).buffer(w).buffer(&sums).run(
-        &w.client,
-        blocks(PARTS),
-        &[rows, cols],
-    );
+    launch("abs_sums", 256, w, 1)
+        .buffer(w)
+        .buffer(&sums)
+        .run(&w.client, PARTS, &[rows, cols]);
     launch("quantise_weight", 256, w, 1)
         .buffer(w)
         .buffer(&sums)
         .buffer(&codes)
         .buffer(&wide)
         .buffer(&scale)
-        .run(&w.client, blocks(PARTS), &[rows, cols]);
+        .run(&w.client, PARTS, &[rows, cols]);
     [codes, wide, scale]
 }
 
@@ -77,7 +67,7 @@ pub(super) fn to_bf16(x: &Buffer, [rows, cols]: [usize; 2]) -> Buffer {
     let out = empty(x, [rows, cols], DType::BF16);
     launch("to_bf16", 256, x, 1).buffer(x).buffer(&out).run(
         &x.client,
-        blocks((rows * cols).div_ceil(2048).min(2048)),
+        (rows * cols).div_ceil(2048).min(2048),
         &[rows, cols],
     );
     out

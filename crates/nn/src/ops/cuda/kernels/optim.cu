@@ -1,0 +1,53 @@
+// AdamW and the norm of gradients, over all values of a parameter, in f32.
+
+struct Step {
+    u64 count, lr, beta1, beta2, eps, weight_decay, grad_scale, bias1, bias2;
+};
+
+__device__ inline float as_float(u64 word) { return __uint_as_float(static_cast<u32>(word)); }
+
+extern "C" __global__ void __launch_bounds__(256)
+adamw(const float* param, const float* grad, const float* m, const float* v, float* new_param,
+      float* new_m, float* new_v, const __grid_constant__ Step s) {
+    float lr = as_float(s.lr), beta1 = as_float(s.beta1), beta2 = as_float(s.beta2);
+    float keep = 1.0f - lr * as_float(s.weight_decay), rate = lr / as_float(s.bias1);
+    float eps = as_float(s.eps), scale = as_float(s.grad_scale), bias2 = as_float(s.bias2);
+    for (u64 i = blockIdx.x * 256ull + threadIdx.x; i < s.count; i += gridDim.x * 256ull) {
+        float g = grad[i] * scale;
+        float first = m[i] * beta1 + g * (1.0f - beta1);
+        float second = v[i] * beta2 + g * g * (1.0f - beta2);
+        new_m[i] = first;
+        new_v[i] = second;
+        new_param[i] = param[i] * keep - first / (sqrtf(second / bias2) + eps) * rate;
+    }
+}
+
+__device__ inline float block_sum(float x) {
+    __shared__ float parts[8];
+    x = warp_sum(x);
+    if (threadIdx.x % 32 == 0) parts[threadIdx.x / 32] = x;
+    __syncthreads();
+    float sum = 0.0f;
+    for (int i = 0; i < 8; ++i) sum += parts[i];
+    return sum;
+}
+
+struct Count {
+    u64 count;
+};
+
+// Σx² of each block's share, and the sum of 256 such parts; the same order at every call.
+extern "C" __global__ void __launch_bounds__(256)
+squares(const float* x, float* sums, const __grid_constant__ Count shape) {
+    float sum = 0.0f;
+    for (u64 i = blockIdx.x * 256ull + threadIdx.x; i < shape.count; i += gridDim.x * 256ull) {
+        sum += x[i] * x[i];
+    }
+    sum = block_sum(sum);
+    if (threadIdx.x == 0) sums[blockIdx.x] = sum;
+}
+extern "C" __global__ void __launch_bounds__(256)
+total(const float* sums, float* out, const __grid_constant__ Count shape) {
+    float sum = block_sum(threadIdx.x < shape.count ? sums[threadIdx.x] : 0.0f);
+    if (threadIdx.x == 0) *out = sum;
+}

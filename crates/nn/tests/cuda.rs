@@ -1,0 +1,271 @@
+//! The CUDA kernels against the reference operations, on shapes that fit them and shapes that do not.
+#![cfg(feature = "cuda")]
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use burn::backend::{Cuda, Flex, NdArray};
+use burn::tensor::backend::Backend;
+use burn::tensor::{DType, Int, Tensor, TensorData};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use tritburn_nn::ops::{AdamWStep, Kernels, LinearQuant, QuantActs};
+use tritburn_quant::config::HiddenAct;
+
+/// Values of a standard normal look, without a library for it.
+fn noise(rng: &mut ChaCha8Rng, count: usize) -> Vec<f32> {
+    (0..count)
+        .map(|_| (0..12).map(|_| rng.random::<f32>()).sum::<f32>() - 6.0)
+        .collect()
+}
+
+struct Pair<const D: usize>(Tensor<Cuda, D>, Tensor<NdArray, D>);
+
+fn pair<const D: usize>(rng: &mut ChaCha8Rng, shape: [usize; D]) -> Pair<D> {
+    let data = TensorData::new(noise(rng, shape.iter().product()), shape);
+    Pair(
+        Tensor::from_data(data.clone(), &Default::default()),
+        Tensor::from_data(data, &Default::default()),
+    )
+}
+
+fn host<B: Backend, const D: usize>(x: Tensor<B, D>) -> Vec<f32> {
+    x.into_data().iter::<f32>().collect()
+}
+
+/// ‖found − expected‖ ≤ `tolerance` · ‖expected‖.
+fn close<const D: usize>(
+    what: &str,
+    found: Tensor<Cuda, D>,
+    expected: Tensor<NdArray, D>,
+    tolerance: f32,
+) {
+    assert_eq!(found.dims(), expected.dims(), "{what}");
+    let (found, expected) = (host(found), host(expected));
+    let norm = |x: &mut dyn Iterator<Item = f32>| x.map(|v| v * v).sum::<f32>().sqrt();
+    let apart = norm(&mut found.iter().zip(&expected).map(|(a, b)| a - b));
+    let size = norm(&mut expected.iter().copied());
+    assert!(apart <= tolerance * size, "{what}: {apart} of {size}");
+}
+
+#[test]
+fn bit_linear_is_the_reference() {
+    let mut rng = ChaCha8Rng::seed_from_u64(1);
+    let quant = LinearQuant::B158;
+    // Whole tiles, tails of tiles, one token, cut sums, and widths that the kernels leave alone.
+    for [tokens, d_in, d_out] in [
+        [256, 128, 256],
+        [1, 64, 72],
+        [300, 208, 584],
+        [130, 16, 8],
+        [2048, 576, 192],
+        [33, 30, 20],
+    ] {
+        let x = pair(&mut rng, [tokens, d_in]);
+        let w = pair(&mut rng, [d_out, d_in]);
+        let g = pair(&mut rng, [tokens, d_out]);
+        let name = format!("{tokens} × {d_in} × {d_out}");
+        let xq = (
+            Cuda::quantise_acts(x.0.clone(), quant.act),
+            NdArray::quantise_acts(x.1, quant.act),
+        );
+        assert_eq!(
+            host(xq.0.codes.clone().float()),
+            host(xq.1.codes.clone().float()),
+            "codes of {name}"
+        );
+        let wq = (
+            Cuda::quantise_weight(w.0, quant.weight),
+            NdArray::quantise_weight(w.1, quant.weight),
+        );
+        assert_eq!(
+            host(wq.0.codes.clone().float()),
+            host(wq.1.codes.clone().float()),
+            "ternary codes of {name}"
+        );
+        close(
+            &format!("y of {name}"),
+            Cuda::code_matmul(&xq.0, &wq.0),
+            NdArray::code_matmul(&xq.1, &wq.1),
+            2e-6,
+        );
+        let held = wq.0.clone();
+        let (gx, gw) = Cuda::code_matmul_grad(xq.0, wq.0, g.0.clone());
+        let (ex, ew) = NdArray::code_matmul_grad(xq.1, wq.1.clone(), g.1.clone());
+        close(&format!("gx of {name}"), gx, ex, 4e-3);
+        close(&format!("gw of {name}"), gw, ew, 4e-3);
+
+        // In bf16 the input is another, so its own codes are what the reference multiplies.
+        let half = Cuda::quantise_acts(x.0.cast(DType::BF16), quant.act);
+        let codes = TensorData::new(host(half.codes.clone().float()), [tokens, d_in]);
+        let steps = TensorData::new(host(half.step.clone()), [tokens, 1]);
+        let same = QuantActs::float(
+            Tensor::from_data(codes, &Default::default()),
+            Tensor::from_data(steps, &Default::default()),
+        );
+        let y = Cuda::code_matmul(&half, &held);
+        assert_eq!(y.dtype(), DType::BF16, "{name}");
+        let expected = NdArray::code_matmul(&same, &wq.1);
+        close(
+            &format!("bf16 y of {name}"),
+            y.cast(DType::F32),
+            expected,
+            4e-3,
+        );
+        let (gx, gw) = Cuda::code_matmul_grad(half, held, g.0.cast(DType::BF16));
+        assert_eq!(
+            (gx.dtype(), gw.dtype()),
+            (DType::BF16, DType::F32),
+            "{name}"
+        );
+        let (ex, ew) = NdArray::code_matmul_grad(same, wq.1, g.1);
+        close(&format!("bf16 gx of {name}"), gx.cast(DType::F32), ex, 6e-3);
+        close(&format!("bf16 gw of {name}"), gw, ew, 6e-3);
+    }
+}
+
+#[test]
+fn values_that_are_no_numbers_have_the_codes_of_the_reference() {
+    let mut rng = ChaCha8Rng::seed_from_u64(2);
+    let mut data = noise(&mut rng, 8 * 64);
+    data[3] = f32::NAN;
+    data[64 + 5] = f32::INFINITY;
+    data[128 + 7] = f32::NEG_INFINITY;
+    data[192..256].fill(0.0);
+    data[256 + 9] = 1e-40;
+    let data = TensorData::new(data, [8, 64]);
+    let quant = LinearQuant::B158;
+    let cuda = Tensor::<Cuda, 2>::from_data(data.clone(), &Default::default());
+    let cpu = Tensor::<Flex, 2>::from_data(data, &Default::default());
+    let found = Cuda::quantise_acts(cuda.clone(), quant.act);
+    let expected = Flex::quantise_acts(cpu.clone(), quant.act);
+    assert_eq!(host(found.codes.float()), host(expected.codes.float()));
+    assert_eq!(host(found.step), host(expected.step));
+    let found = Cuda::quantise_weight(cuda, quant.weight);
+    let expected = Flex::quantise_weight(cpu, quant.weight);
+    assert_eq!(host(found.codes.float()), host(expected.codes.float()));
+    assert_eq!(host(found.scale), host(expected.scale));
+}
+
+#[test]
+fn passes_over_rows_are_the_reference() {
+    let mut rng = ChaCha8Rng::seed_from_u64(3);
+    for [rows, width] in [[1, 8], [7, 64], [65, 576], [300, 1032], [9, 30]] {
+        let name = format!("{rows} × {width}");
+        let (x, g) = (pair(&mut rng, [rows, width]), pair(&mut rng, [rows, width]));
+        let w = pair(&mut rng, [width]);
+        close(
+            &format!("norm of {name}"),
+            Cuda::rms_norm(x.0.clone(), w.0.clone(), 1e-5),
+            NdArray::rms_norm(x.1.clone(), w.1.clone(), 1e-5),
+            1e-6,
+        );
+        let found = Cuda::rms_norm_grad(x.0.clone(), w.0, 1e-5, g.0.clone());
+        let expected = NdArray::rms_norm_grad(x.1.clone(), w.1, 1e-5, g.1.clone());
+        close(&format!("gx of {name}"), found.0, expected.0, 2e-6);
+        close(&format!("gw of {name}"), found.1, expected.1, 2e-6);
+        let up = pair(&mut rng, [rows, width]);
+        for act in [HiddenAct::Silu, HiddenAct::Relu2, HiddenAct::GeluTanh] {
+            let name = format!("{act:?} of {name}");
+            close(
+                &name,
+                Cuda::gated_act(x.0.clone(), up.0.clone(), act),
+                NdArray::gated_act(x.1.clone(), up.1.clone(), act),
+                1e-6,
+            );
+            let found = Cuda::gated_act_grad(x.0.clone(), up.0.clone(), act, g.0.clone());
+            let expected = NdArray::gated_act_grad(x.1.clone(), up.1.clone(), act, g.1.clone());
+            close(&name, found.0, expected.0, 2e-6);
+            close(&name, found.1, expected.1, 2e-6);
+        }
+    }
+}
+
+#[test]
+fn rotations_are_the_reference() {
+    let mut rng = ChaCha8Rng::seed_from_u64(4);
+    for [head_dim, heads] in [[64, 3], [16, 1], [8, 2]] {
+        let (seq, batch) = (5, 3);
+        let x = pair(&mut rng, [batch * seq, heads * head_dim]);
+        let (cos, sin) = (
+            pair(&mut rng, [seq, head_dim]),
+            pair(&mut rng, [seq, head_dim]),
+        );
+        close(
+            &format!("heads of {head_dim}"),
+            Cuda::rope(x.0, cos.0, sin.0, seq),
+            NdArray::rope(x.1, cos.1, sin.1, seq),
+            1e-6,
+        );
+    }
+}
+
+#[test]
+fn losses_over_the_vocabulary_are_the_reference() {
+    let mut rng = ChaCha8Rng::seed_from_u64(5);
+    for [rows, vocab] in [[1, 2], [5, 300], [3, 50_000]] {
+        let name = format!("{rows} × {vocab}");
+        let (s, t) = (pair(&mut rng, [rows, vocab]), pair(&mut rng, [rows, vocab]));
+        let g = pair(&mut rng, [rows]);
+        let targets: Vec<i32> = (0..rows)
+            .map(|_| rng.random_range(0..i32::try_from(vocab).unwrap()))
+            .collect();
+        let targets = TensorData::new(targets, [rows]);
+        let on_cuda = Tensor::<Cuda, 1, Int>::from_data(targets.clone(), &Default::default());
+        let on_cpu = Tensor::<NdArray, 1, Int>::from_data(targets, &Default::default());
+        close(
+            &name,
+            Cuda::nll(s.0.clone(), on_cuda.clone()),
+            NdArray::nll(s.1.clone(), on_cpu.clone()),
+            2e-6,
+        );
+        close(
+            &name,
+            Cuda::nll_grad(s.0.clone(), on_cuda, g.0.clone()),
+            NdArray::nll_grad(s.1.clone(), on_cpu, g.1.clone()),
+            1e-5,
+        );
+        for temperature in [1.0, 5.0] {
+            close(
+                &name,
+                Cuda::kl(s.0.clone(), t.0.clone(), temperature),
+                NdArray::kl(s.1.clone(), t.1.clone(), temperature),
+                1e-5,
+            );
+            close(
+                &name,
+                Cuda::kl_grad(s.0.clone(), t.0.clone(), temperature, g.0.clone()),
+                NdArray::kl_grad(s.1.clone(), t.1.clone(), temperature, g.1.clone()),
+                1e-5,
+            );
+        }
+    }
+}
+
+#[test]
+fn the_optimiser_is_the_reference() {
+    let mut rng = ChaCha8Rng::seed_from_u64(6);
+    let step = AdamWStep {
+        lr: 1e-2,
+        beta1: 0.9,
+        beta2: 0.95,
+        eps: 1e-8,
+        weight_decay: 0.1,
+        grad_scale: 0.7,
+        bias1: 0.19,
+        bias2: 0.1,
+    };
+    for count in [1, 255, 100_003] {
+        let [p, g, m] = [(); 3].map(|()| pair(&mut rng, [count]));
+        let v = Pair(m.0.clone().abs(), m.1.clone().abs());
+        close(
+            "norm",
+            Cuda::sum_squares(g.0.clone()),
+            NdArray::sum_squares(g.1.clone()),
+            1e-5,
+        );
+        let found = Cuda::adamw(p.0, g.0, m.0, v.0, &step);
+        let expected = NdArray::adamw(p.1, g.1, m.1, v.1, &step);
+        for (found, expected) in found.into_iter().zip(expected) {
+            close("adamw", found, expected, 1e-6);
+        }
+    }
+}
