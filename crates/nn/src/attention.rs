@@ -25,8 +25,8 @@ pub struct QkvStates<B: Backend> {
     pub v: Tensor<B, 2>,
 }
 
-/// `o_proj(attn_sub_norm(softmax(Q·Kᵀ/√d)·V))`, causal (BitDistill Eq. 4 where the sub-norm is
-/// present).
+/// `o_proj(attn_sub_norm(softmax(Q·Kᵀ/√d)·V))`, causal unless made [`Attention::bidirectional`]
+/// (BitDistill Eq. 4 where the sub-norm is present).
 #[derive(Module, Debug)]
 pub struct Attention<B: Backend> {
     /// Query projection.
@@ -48,6 +48,8 @@ pub struct Attention<B: Backend> {
     head_dim: usize,
     /// Factor of queries, beside the `1/√head_dim` that attention has.
     query_scale: f32,
+    #[module(skip)]
+    causal: bool,
     #[module(skip)]
     window: Option<usize>,
     #[module(skip)]
@@ -105,6 +107,7 @@ impl<B: Backend> Attention<B> {
             q_norm,
             k_norm,
             query_scale,
+            causal: true,
             window: config.layer_window(layer),
             q_proj,
             k_proj,
@@ -119,6 +122,16 @@ impl<B: Backend> Attention<B> {
         })
     }
 
+    /// The same attention, in which every token sees its whole sequence.
+    #[must_use]
+    pub fn bidirectional(self) -> Self {
+        Self {
+            causal: false,
+            window: None,
+            ..self
+        }
+    }
+
     /// Every projection.
     pub fn projections_mut(&mut self) -> [&mut BitLinear<B>; 4] {
         [
@@ -129,13 +142,15 @@ impl<B: Backend> Attention<B> {
         ]
     }
 
+    /// Without `rope`, where tokens stand is for `x` to say.
+    ///
     /// # Shapes
     /// `[batch · seq, hidden]` → `[batch · seq, hidden]`, and the states for distillation.
     #[must_use]
     pub fn forward(
         &self,
         x: Tensor<B, 2>,
-        rope: &Rope<B>,
+        rope: Option<&Rope<B>>,
         batch: usize,
         seq: usize,
         probe: &mut dyn Probe<B>,
@@ -152,8 +167,12 @@ impl<B: Backend> Attention<B> {
             }
             None => x,
         };
-        let q = rope.forward(normed(self.q_proj.forward(x.clone()), &self.q_norm), seq);
-        let k = rope.forward(normed(self.k_proj.forward(x.clone()), &self.k_norm), seq);
+        let placed = |x: Tensor<B, 2>| match rope {
+            Some(rope) => rope.forward(x, seq),
+            None => x,
+        };
+        let q = placed(normed(self.q_proj.forward(x.clone()), &self.q_norm));
+        let k = placed(normed(self.k_proj.forward(x.clone()), &self.k_norm));
         let v = self.v_proj.forward(x);
         let shape = AttentionShape {
             batch,
@@ -161,6 +180,7 @@ impl<B: Backend> Attention<B> {
             heads: self.heads,
             kv_heads: self.kv_heads,
             head_dim: self.head_dim,
+            causal: self.causal,
             window: self.window,
         };
         let cached = |x: &Tensor<B, 2>, bits: Option<u8>| match bits {
@@ -182,7 +202,7 @@ impl<B: Backend> Attention<B> {
         } else {
             query * self.query_scale
         };
-        let heads = B::causal_attention(
+        let heads = B::self_attention(
             query,
             cached(&k, self.kv_bits),
             cached(&v, self.kv_bits),

@@ -2,10 +2,11 @@
 //!
 //! A model is described by [`ModelConfig`](tritburn_quant::config::ModelConfig) and takes its
 //! weights from a [`WeightSource`](weights::WeightSource), so that random initialisation, loading
-//! and surgery are one code path.
+//! and surgery are one code path. [`dit`] makes a diffusion transformer of the same modules.
 
 pub mod attention;
 pub mod device;
+pub mod dit;
 pub mod error;
 pub mod folder;
 pub mod hadamard;

@@ -91,7 +91,7 @@ impl<B: Backend> DecoderLayer<B> {
         B: Ops,
     {
         let h = self.input_layernorm.forward(x.clone());
-        let (attn, states) = self.self_attn.forward(h, rope, batch, seq, probe);
+        let (attn, states) = self.self_attn.forward(h, Some(rope), batch, seq, probe);
         let (attn, ffn_norm) = match &self.pre_feedforward_layernorm {
             Some(pre) => (self.post_attention_layernorm.forward(attn), pre),
             None => (attn, &self.post_attention_layernorm),

@@ -123,25 +123,71 @@ fn attention_agrees() {
         (1, 17, 2, 1, 16, Some(4)),
         (2, 9, 2, 2, 8, Some(9)),
     ] {
-        let shape = AttentionShape {
+        attention_agrees_at(AttentionShape {
             batch,
             seq,
             heads,
             kv_heads,
             head_dim,
+            causal: true,
             window,
+        });
+    }
+    for (batch, seq, heads, kv_heads, head_dim) in [
+        (1, 1, 1, 1, 2),
+        (2, 5, 4, 2, 8),
+        (3, 16, 4, 1, 16),
+        (2, 49, 6, 6, 32),
+    ] {
+        attention_agrees_at(AttentionShape {
+            batch,
+            seq,
+            heads,
+            kv_heads,
+            head_dim,
+            causal: false,
+            window: None,
+        });
+    }
+}
+
+fn attention_agrees_at(shape: AttentionShape) {
+    let tokens = shape.batch * shape.seq;
+    let q = [tokens, shape.heads * shape.head_dim];
+    let kv = [tokens, shape.kv_heads * shape.head_dim];
+    let inputs = [(random(q), q), (random(kv), kv), (random(kv), kv)];
+    let g = random(q);
+    let fused = run::<Flex>(&inputs, &g, |x| {
+        Fused::self_attention(x[0].clone(), x[1].clone(), x[2].clone(), shape)
+    });
+    let plain = run::<NdArray>(&inputs, &g, |x| {
+        Plain::self_attention(x[0].clone(), x[1].clone(), x[2].clone(), shape)
+    });
+    same("attention", &fused, &plain);
+}
+
+#[test]
+fn tokens_see_ahead_only_where_they_may() {
+    let (seq, d) = (5, 8);
+    for causal in [true, false] {
+        let shape = AttentionShape {
+            batch: 1,
+            seq,
+            heads: 1,
+            kv_heads: 1,
+            head_dim: d,
+            causal,
+            window: None,
         };
-        let q = [batch * seq, heads * head_dim];
-        let kv = [batch * seq, kv_heads * head_dim];
-        let inputs = [(random(q), q), (random(kv), kv), (random(kv), kv)];
-        let g = random(q);
-        let fused = run::<Flex>(&inputs, &g, |x| {
-            Fused::causal_attention(x[0].clone(), x[1].clone(), x[2].clone(), shape)
+        let inputs = [(); 3].map(|()| (random([seq, d]), [seq, d]));
+        // A gradient at the first token alone reaches the last value only where it is seen.
+        let mut g = vec![0.0; seq * d];
+        g[..d].fill(1.0);
+        let out = run::<Flex>(&inputs, &g, |x| {
+            Fused::self_attention(x[0].clone(), x[1].clone(), x[2].clone(), shape)
         });
-        let plain = run::<NdArray>(&inputs, &g, |x| {
-            Plain::causal_attention(x[0].clone(), x[1].clone(), x[2].clone(), shape)
-        });
-        same("attention", &fused, &plain);
+        let last = &out[3][(seq - 1) * d..];
+        assert_eq!(last.iter().all(|g| *g == 0.0), causal, "{last:?}");
     }
 }
 

@@ -8,6 +8,7 @@
 
 mod check;
 mod defaults;
+mod dit;
 mod features;
 mod parse;
 mod quantization;
@@ -17,6 +18,7 @@ mod scheme;
 use serde::{Deserialize, Serialize};
 
 use crate::scheme::QuantScheme;
+pub use dit::{DIT, DitConfig, NoiseKind, Ternary};
 pub use quantization::{LinearClass, QuantizationConfig, QuantizationMode};
 pub use rope::RopeScaling;
 

@@ -185,7 +185,7 @@ impl<B: Kernels> Backward<B, 3> for Attention {
     ) {
         let (q, k, v, shape) = node.state;
         let grad = wrap::<B, 2>(grads.consume::<B>(&node.node));
-        let (grad_q, grad_k, grad_v) = B::causal_attention_grad(q, k, v, shape, grad);
+        let (grad_q, grad_k, grad_v) = B::self_attention_grad(q, k, v, shape, grad);
         register::<B, _>(
             grads,
             node.parents.map(|p| p.map(|p| p.id)),
@@ -309,7 +309,7 @@ impl<B: Kernels, C: CheckpointStrategy> Ops for Autodiff<B, C> {
         })
     }
 
-    fn causal_attention(
+    fn self_attention(
         q: Tensor<Self, 2>,
         k: Tensor<Self, 2>,
         v: Tensor<Self, 2>,
@@ -319,7 +319,7 @@ impl<B: Kernels, C: CheckpointStrategy> Ops for Autodiff<B, C> {
         let qi = wrap::<B, 2>(q.primitive.clone());
         let ki = wrap::<B, 2>(k.primitive.clone());
         let vi = wrap::<B, 2>(v.primitive.clone());
-        let y = raw(<B as Kernels>::causal_attention(
+        let y = raw(<B as Kernels>::self_attention(
             qi.clone(),
             ki.clone(),
             vi.clone(),

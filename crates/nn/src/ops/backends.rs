@@ -57,13 +57,13 @@ macro_rules! plain_ops {
                 <Self as Kernels>::rope(x, cos, sin, seq)
             }
 
-            fn causal_attention(
+            fn self_attention(
                 q: Tensor<Self, 2>,
                 k: Tensor<Self, 2>,
                 v: Tensor<Self, 2>,
                 shape: AttentionShape,
             ) -> Tensor<Self, 2> {
-                <Self as Kernels>::causal_attention(q, k, v, shape)
+                <Self as Kernels>::self_attention(q, k, v, shape)
             }
 
             fn head_loss(

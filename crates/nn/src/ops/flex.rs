@@ -190,7 +190,7 @@ impl Kernels for Flex {
         tensor(y, shape)
     }
 
-    fn causal_attention(
+    fn self_attention(
         q: Tensor<Self, 2>,
         k: Tensor<Self, 2>,
         v: Tensor<Self, 2>,
@@ -204,7 +204,7 @@ impl Kernels for Flex {
         )
     }
 
-    fn causal_attention_grad(
+    fn self_attention_grad(
         q: Tensor<Self, 2>,
         k: Tensor<Self, 2>,
         v: Tensor<Self, 2>,

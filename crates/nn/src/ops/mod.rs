@@ -39,7 +39,9 @@ pub struct AttentionShape {
     pub kv_heads: usize,
     /// Width of a head.
     pub head_dim: usize,
-    /// Tokens that a token sees, itself among them; all before it where absent.
+    /// Whether a token sees itself and what stands before it, and not all of its sequence.
+    pub causal: bool,
+    /// Tokens that a causal token sees, itself among them; all before it where absent.
     pub window: Option<usize>,
 }
 
@@ -49,6 +51,12 @@ impl AttentionShape {
     pub fn first_seen(&self, i: usize) -> usize {
         self.window
             .map_or(0, |window| (i + 1).saturating_sub(window))
+    }
+
+    /// How many tokens at the start of its sequence token `i` may see: the first that it does not.
+    #[must_use]
+    pub fn end_seen(&self, i: usize) -> usize {
+        if self.causal { i + 1 } else { self.seq }
     }
 }
 
@@ -74,7 +82,7 @@ impl Relation {
     }
 }
 
-/// Gradients of [`Kernels::causal_attention`] for query, key and value.
+/// Gradients of [`Kernels::self_attention`] for query, key and value.
 pub type AttentionGrads<B> = (Tensor<B, 2>, Tensor<B, 2>, Tensor<B, 2>);
 
 /// Forward and gradient of each operation on a backend without a tape.
@@ -162,28 +170,28 @@ pub trait Kernels: Backend {
         reference::rope(x, cos, sin, seq)
     }
 
-    /// Causal softmax attention of `q` `[batch · seq, heads · head_dim]` over `k` and `v`
+    /// Softmax attention of `q` `[batch · seq, heads · head_dim]` over `k` and `v`
     /// `[batch · seq, kv_heads · head_dim]`, scaled by `1/√head_dim`.
     #[must_use]
-    fn causal_attention(
+    fn self_attention(
         q: Tensor<Self, 2>,
         k: Tensor<Self, 2>,
         v: Tensor<Self, 2>,
         shape: AttentionShape,
     ) -> Tensor<Self, 2> {
-        reference::causal_attention(q, k, v, shape)
+        reference::self_attention(q, k, v, shape)
     }
 
-    /// Gradients of [`Kernels::causal_attention`]; the probabilities are computed again, not stored.
+    /// Gradients of [`Kernels::self_attention`]; the probabilities are computed again, not stored.
     #[must_use]
-    fn causal_attention_grad(
+    fn self_attention_grad(
         q: Tensor<Self, 2>,
         k: Tensor<Self, 2>,
         v: Tensor<Self, 2>,
         shape: AttentionShape,
         grad: Tensor<Self, 2>,
     ) -> AttentionGrads<Self> {
-        reference::causal_attention_grad(q, k, v, shape, grad)
+        reference::self_attention_grad(q, k, v, shape, grad)
     }
 
     /// `−log softmax(logits)[target]` of each row; `logits` `[rows, vocab]`.
@@ -322,8 +330,8 @@ pub trait Ops: Backend {
         seq: usize,
     ) -> Tensor<Self, 2>;
 
-    /// See [`Kernels::causal_attention`].
-    fn causal_attention(
+    /// See [`Kernels::self_attention`].
+    fn self_attention(
         q: Tensor<Self, 2>,
         k: Tensor<Self, 2>,
         v: Tensor<Self, 2>,

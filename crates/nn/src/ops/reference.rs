@@ -147,13 +147,16 @@ fn sum_kv<B: Backend>(grad: Tensor<B, 4>, s: AttentionShape) -> Tensor<B, 2> {
     join_heads(grad)
 }
 
-/// Causal attention probabilities `[batch, heads, seq, seq]`.
+/// Attention probabilities `[batch, heads, seq, seq]`.
 fn probabilities<B: Backend>(
     q: &Tensor<B, 4>,
     k: &Tensor<B, 4>,
     s: AttentionShape,
 ) -> Tensor<B, 4> {
     let scores = q.clone().matmul(k.clone().swap_dims(2, 3)) * scale(s);
+    if !s.causal {
+        return activation::softmax(scores, 3);
+    }
     let square = [s.seq, s.seq];
     let future = Tensor::<B, 2, Bool>::tril_mask(square, 0, &q.device());
     let mut scores = scores.mask_fill(future.unsqueeze(), f32::NEG_INFINITY);
@@ -169,7 +172,7 @@ fn scale(s: AttentionShape) -> f64 {
     1.0 / (s.head_dim as f64).sqrt()
 }
 
-pub(super) fn causal_attention<B: Backend>(
+pub(super) fn self_attention<B: Backend>(
     q: Tensor<B, 2>,
     k: Tensor<B, 2>,
     v: Tensor<B, 2>,
@@ -179,7 +182,7 @@ pub(super) fn causal_attention<B: Backend>(
     join_heads(p.matmul(repeat_kv(v, s)))
 }
 
-pub(super) fn causal_attention_grad<B: Backend>(
+pub(super) fn self_attention_grad<B: Backend>(
     q: Tensor<B, 2>,
     k: Tensor<B, 2>,
     v: Tensor<B, 2>,

@@ -1,6 +1,6 @@
-//! Causal attention, one task a sequence: scores of one head stay in the cache.
+//! Attention, one task a sequence: scores of one head stay in the cache.
 //!
-//! What lies above the diagonal of a triangular matrix is never written and stays zero.
+//! What a token does not see lies above the diagonal, is never written and stays zero.
 // See `tile`.
 #![allow(clippy::needless_range_loop)]
 
@@ -11,14 +11,20 @@ use super::rows::{dot, exp, max, sum};
 use super::tile::{COLS, Padded, ROWS, lanes, rank_one, transpose};
 use super::wide;
 
-/// `out = a · b` for lower triangular `a` `[seq, seq]`.
+/// Columns of the scores of rows `i..i + ROWS` that may differ from zero.
 #[inline(always)]
-fn lower_times(a: &Padded, b: &Padded, seq: usize, out: &mut Padded) {
-    for i in (0..seq).step_by(ROWS) {
+fn end(i: usize, s: AttentionShape) -> usize {
+    if s.causal { i + ROWS } else { s.seq }
+}
+
+/// `out = a · b` for scores `a` `[seq, seq]`.
+#[inline(always)]
+fn scores_times(a: &Padded, b: &Padded, s: AttentionShape, out: &mut Padded) {
+    for i in (0..s.seq).step_by(ROWS) {
         for col in (0..b.stride).step_by(COLS) {
             let mut tile = [[0.0; COLS]; ROWS];
-            let rows: [&[f32]; ROWS] = std::array::from_fn(|r| &a.row(i + r)[..i + ROWS]);
-            for j in 0..i + ROWS {
+            let rows: [&[f32]; ROWS] = std::array::from_fn(|r| &a.row(i + r)[..end(i, s)]);
+            for j in 0..end(i, s) {
                 let factors = std::array::from_fn(|r| rows[r][j]);
                 rank_one(&mut tile, factors, lanes(b.row(j), col));
             }
@@ -27,13 +33,14 @@ fn lower_times(a: &Padded, b: &Padded, seq: usize, out: &mut Padded) {
     }
 }
 
-/// `out = aᵀ · b` for lower triangular `a` `[seq, seq]`.
+/// `out = aᵀ · b` for scores `a` `[seq, seq]`.
 #[inline(always)]
-fn lower_transposed_times(a: &Padded, b: &Padded, seq: usize, out: &mut Padded) {
-    for j in (0..seq).step_by(ROWS) {
+fn scores_transposed_times(a: &Padded, b: &Padded, s: AttentionShape, out: &mut Padded) {
+    for j in (0..s.seq).step_by(ROWS) {
+        let first = if s.causal { j } else { 0 };
         for col in (0..b.stride).step_by(COLS) {
             let mut tile = [[0.0; COLS]; ROWS];
-            for i in j..seq {
+            for i in first..s.seq {
                 let column = &a.row(i)[j..j + ROWS];
                 let factors = std::array::from_fn(|r| column[r]);
                 rank_one(&mut tile, factors, lanes(b.row(i), col));
@@ -43,12 +50,14 @@ fn lower_transposed_times(a: &Padded, b: &Padded, seq: usize, out: &mut Padded) 
     }
 }
 
-/// `out[i, j] = a[i, ..] · b[j, ..]` for `j ≤ i`; `bt` is scratch for `b` transposed.
+/// `out[i, j] = a[i, ..] · b[j, ..]` for every `j` that `i` sees but for the window; `bt` is scratch
+/// for `b` transposed.
 #[inline(always)]
-fn lower_products(a: &Padded, b: &Padded, seq: usize, d: usize, bt: &mut Padded, out: &mut Padded) {
+fn score_products(a: &Padded, b: &Padded, s: AttentionShape, bt: &mut Padded, out: &mut Padded) {
+    let (seq, d) = (s.seq, s.head_dim);
     transpose(b, seq, d, bt);
     for i in (0..seq).step_by(ROWS) {
-        for col in (0..i + ROWS).step_by(COLS) {
+        for col in (0..end(i, s)).step_by(COLS) {
             let mut tile = [[0.0; COLS]; ROWS];
             let rows: [&[f32]; ROWS] = std::array::from_fn(|r| &a.row(i + r)[..d]);
             for e in 0..d {
@@ -56,18 +65,18 @@ fn lower_products(a: &Padded, b: &Padded, seq: usize, d: usize, bt: &mut Padded,
                 rank_one(&mut tile, factors, lanes(bt.row(e), col));
             }
             for (r, lane) in tile.iter().enumerate().take(seq.saturating_sub(i)) {
-                let below = (i + r + 1).saturating_sub(col).min(COLS);
-                out.row_mut(i + r)[col..col + below].copy_from_slice(&lane[..below]);
+                let seen = s.end_seen(i + r).saturating_sub(col).min(COLS);
+                out.row_mut(i + r)[col..col + seen].copy_from_slice(&lane[..seen]);
             }
         }
     }
 }
 
-/// Row-wise softmax of the lower triangle of `scale · scores`, in place; 0 before the window.
+/// Row-wise softmax of what each row sees of `scale · scores`, in place; 0 before the window.
 #[inline(always)]
-fn softmax_lower(scores: &mut Padded, s: AttentionShape, scale: f32) {
+fn softmax_seen(scores: &mut Padded, s: AttentionShape, scale: f32) {
     for i in 0..s.seq {
-        let (unseen, row) = scores.row_mut(i)[..i + 1].split_at_mut(s.first_seen(i));
+        let (unseen, row) = scores.row_mut(i)[..s.end_seen(i)].split_at_mut(s.first_seen(i));
         unseen.fill(0.0);
         let top = max(row);
         for x in row.iter_mut() {
@@ -116,15 +125,8 @@ impl Scratch {
         self.q.gather(q, width, head, d);
         self.k.gather(k, kv_width, kv_head, d);
         self.v.gather(v, kv_width, kv_head, d);
-        lower_products(
-            &self.q,
-            &self.k,
-            s.seq,
-            d,
-            &mut self.transposed,
-            &mut self.p,
-        );
-        softmax_lower(&mut self.p, s, scale(s));
+        score_products(&self.q, &self.k, s, &mut self.transposed, &mut self.p);
+        softmax_seen(&mut self.p, s, scale(s));
     }
 }
 
@@ -145,7 +147,7 @@ pub(super) fn forward(q: &[f32], k: &[f32], v: &[f32], s: AttentionShape) -> Vec
                     || {
                         for head in 0..s.heads {
                             scratch.load(q, k, v, head, s);
-                            lower_times(&scratch.p, &scratch.v, s.seq, &mut scratch.y);
+                            scores_times(&scratch.p, &scratch.v, s, &mut scratch.y);
                             scratch.y.add_to_head(width, head, s.head_dim, out);
                         }
                     },
@@ -205,20 +207,20 @@ pub(super) fn grad(
                                 transposed,
                                 y,
                             } = &mut *scratch;
-                            lower_transposed_times(p, dy, seq, y);
+                            scores_transposed_times(p, dy, s, y);
                             y.add_to_head(kv_width, kv_head, d, grad_v);
-                            lower_products(dy, v, seq, d, transposed, dp);
+                            score_products(dy, v, s, transposed, dp);
                             for i in 0..seq {
-                                let p = &p.row(i)[..i + 1];
-                                let dp = &mut dp.row_mut(i)[..i + 1];
+                                let p = &p.row(i)[..s.end_seen(i)];
+                                let dp = &mut dp.row_mut(i)[..s.end_seen(i)];
                                 let along = dot(p, dp);
                                 for (d, p) in dp.iter_mut().zip(p) {
                                     *d = (*d - along) * p * scale(s);
                                 }
                             }
-                            lower_times(dp, k, seq, y);
+                            scores_times(dp, k, s, y);
                             y.add_to_head(width, head, d, grad_q);
-                            lower_transposed_times(dp, q, seq, y);
+                            scores_transposed_times(dp, q, s, y);
                             y.add_to_head(kv_width, kv_head, d, grad_k);
                         }
                     },
