@@ -7,7 +7,7 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{DType, Int, Tensor, TensorData};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use tritburn_nn::ops::{AdamWStep, Kernels, LinearQuant, QuantActs};
+use tritburn_nn::ops::{AdamWStep, AttentionShape, Kernels, LinearQuant, QuantActs};
 use tritburn_quant::config::HiddenAct;
 
 /// Values of a standard normal look, without a library for it.
@@ -195,6 +195,55 @@ fn rotations_are_the_reference() {
             NdArray::rope(x.1, cos.1, sin.1, seq),
             1e-6,
         );
+    }
+}
+
+/// Operands are rounded to bf16.
+#[test]
+fn attention_is_the_reference() {
+    let mut rng = ChaCha8Rng::seed_from_u64(7);
+    for (batch, seq, heads, kv_heads, head_dim, causal, window) in [
+        (2, 1, 1, 1, 16, true, None),
+        (1, 64, 2, 2, 32, true, None),
+        (2, 130, 4, 2, 64, true, None),
+        (1, 200, 3, 1, 64, true, Some(50)),
+        (2, 49, 4, 4, 32, false, None),
+        (1, 97, 2, 2, 128, true, None),
+        (1, 20, 2, 1, 24, true, None),
+    ] {
+        let shape = AttentionShape {
+            batch,
+            seq,
+            heads,
+            kv_heads,
+            head_dim,
+            causal,
+            window,
+        };
+        let name = format!("{shape:?}");
+        let rows = batch * seq;
+        let (q, g) = (
+            pair(&mut rng, [rows, heads * head_dim]),
+            pair(&mut rng, [rows, heads * head_dim]),
+        );
+        let (k, v) = (
+            pair(&mut rng, [rows, kv_heads * head_dim]),
+            pair(&mut rng, [rows, kv_heads * head_dim]),
+        );
+        close(
+            &name,
+            Cuda::self_attention(q.0.clone(), k.0.clone(), v.0.clone(), shape),
+            NdArray::self_attention(q.1.clone(), k.1.clone(), v.1.clone(), shape),
+            5e-3,
+        );
+        let found = Cuda::self_attention_grad(q.0, k.0, v.0, shape, g.0);
+        let expected = NdArray::self_attention_grad(q.1, k.1, v.1, shape, g.1);
+        close(&format!("v of {name}"), found.2, expected.2, 6e-3);
+        // One token has no gradient but rounding.
+        if seq > 1 {
+            close(&format!("q of {name}"), found.0, expected.0, 8e-3);
+            close(&format!("k of {name}"), found.1, expected.1, 8e-3);
+        }
     }
 }
 

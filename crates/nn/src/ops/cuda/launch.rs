@@ -25,6 +25,7 @@ pub(super) type Buffer = CubeTensor<CudaRuntime>;
 /// A file of kernels with all that it needs before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Source {
+    Attention,
     Gemm,
     Optim,
     Quantise,
@@ -37,6 +38,7 @@ impl Source {
     fn parts(self) -> &'static [&'static str] {
         const PRELUDE: &str = include_str!("kernels/prelude.cuh");
         match self {
+            Self::Attention => &[PRELUDE, include_str!("kernels/attention.cu")],
             Self::Gemm => &[
                 PRELUDE,
                 include_str!("kernels/wgmma.cuh"),

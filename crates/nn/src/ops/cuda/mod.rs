@@ -1,5 +1,6 @@
 //! The operations on an NVIDIA GPU: quantisers, norms, activations, losses and AdamW in one pass each,
-//! and for BitLinear an int8 product on the tensor cores with gradients in bf16.
+//! attention without its square, and for BitLinear an int8 product on the tensor cores with gradients
+//! in bf16.
 //!
 //! Forward sums are exact, as on the CPU. Gradients multiply bf16 operands and add in f32: they differ
 //! from the reference by the rounding of the incoming gradient and of the input, 2⁻⁹ of each. Only
@@ -9,6 +10,7 @@
 //! weight, with `in` a multiple of 16 and `out` of 8; the others for widths in eights. Everything else
 //! runs the reference.
 
+mod attention;
 mod gemm;
 mod launch;
 mod optim;
@@ -24,7 +26,10 @@ use launch::{Buffer, hopper};
 use tritburn_quant::config::HiddenAct;
 use tritburn_quant::scheme::{ActQuant, WeightQuant};
 
-use super::{AdamWStep, Codes, Kernels, QuantActs, QuantWeight, quant, reference};
+use super::{
+    AdamWStep, AttentionGrads, AttentionShape, Codes, Kernels, QuantActs, QuantWeight, quant,
+    reference,
+};
 
 fn buffer<const D: usize>(x: Tensor<Cuda, D>) -> Buffer {
     into_contiguous(x.into_primitive().tensor())
@@ -200,6 +205,34 @@ impl Kernels for Cuda {
         let dims = x.dims();
         let (x, cos, sin) = (buffer(x), buffer(cos), buffer(sin));
         float(rows::rope(&x, &cos, &sin, [seq, head_dim], dims))
+    }
+
+    fn self_attention(
+        q: Tensor<Self, 2>,
+        k: Tensor<Self, 2>,
+        v: Tensor<Self, 2>,
+        shape: AttentionShape,
+    ) -> Tensor<Self, 2> {
+        if !eights(&q, &[&k, &v]) || !attention::fits(shape) {
+            return reference::self_attention(q, k, v, shape);
+        }
+        let [out, _] = attention::forward(&buffer(q), &buffer(k), &buffer(v), shape);
+        float(out)
+    }
+
+    fn self_attention_grad(
+        q: Tensor<Self, 2>,
+        k: Tensor<Self, 2>,
+        v: Tensor<Self, 2>,
+        shape: AttentionShape,
+        grad: Tensor<Self, 2>,
+    ) -> AttentionGrads<Self> {
+        if !eights(&q, &[&k, &v, &grad]) || !attention::fits(shape) {
+            return reference::self_attention_grad(q, k, v, shape, grad);
+        }
+        let [q, k, v, grad] = [q, k, v, grad].map(buffer);
+        let [q, k, v] = attention::backward([&q, &k, &v], &grad, shape).map(float);
+        (q, k, v)
     }
 
     fn nll(logits: Tensor<Self, 2>, targets: Tensor<Self, 1, Int>) -> Tensor<Self, 1> {

@@ -1,0 +1,87 @@
+//! Attention without its square: which kernels, in which order.
+
+use burn::tensor::DType;
+
+use super::launch::{Buffer, Launch, Source, element, empty, word};
+use crate::ops::AttentionShape;
+
+/// Rows of a block.
+const BLOCK: usize = 64;
+
+/// Whether the kernels take heads of this shape.
+pub(super) fn fits(shape: AttentionShape) -> bool {
+    let width = shape.head_dim;
+    width.is_multiple_of(16) && width <= 128 && shape.batch * shape.seq * shape.heads > 0
+}
+
+fn launch(entry: &'static str, dtype: DType, shape: AttentionShape) -> Launch {
+    Launch::new(Source::Attention, entry, 128)
+        .define("IN", element(dtype))
+        .define("D", shape.head_dim)
+        .define("CAUSAL", u8::from(shape.causal))
+}
+
+#[allow(clippy::cast_precision_loss)]
+fn words(shape: AttentionShape) -> [usize; 6] {
+    let window = shape.window.filter(|&w| shape.causal && w < shape.seq);
+    [
+        shape.batch,
+        shape.seq,
+        shape.heads,
+        shape.kv_heads,
+        window.unwrap_or(0),
+        word(1.0 / (shape.head_dim as f32).sqrt()),
+    ]
+}
+
+/// Output, and for each head and token the log₂ of the sum that its probabilities were divided by.
+pub(super) fn forward(q: &Buffer, k: &Buffer, v: &Buffer, shape: AttentionShape) -> [Buffer; 2] {
+    let rows = shape.batch * shape.seq;
+    let out = empty(q, [rows, shape.heads * shape.head_dim], q.dtype);
+    let sums = empty(q, [shape.batch * shape.heads, shape.seq], DType::F32);
+    launch("attention", q.dtype, shape)
+        .buffer(q)
+        .buffer(k)
+        .buffer(v)
+        .buffer(&out)
+        .buffer(&sums)
+        .run(
+            &q.client,
+            shape.seq.div_ceil(BLOCK) * shape.heads * shape.batch,
+            &words(shape),
+        );
+    [out, sums]
+}
+
+/// Gradients of query, key and value. Output and sums are computed again.
+pub(super) fn backward(
+    [q, k, v]: [&Buffer; 3],
+    grad: &Buffer,
+    shape: AttentionShape,
+) -> [Buffer; 3] {
+    let [out, sums] = forward(q, k, v, shape);
+    let along = empty(&sums, [shape.batch * shape.heads, shape.seq], DType::F32);
+    let (rows, words) = (shape.batch * shape.seq, words(shape));
+    launch("attention_along", q.dtype, shape)
+        .buffer(&out)
+        .buffer(grad)
+        .buffer(&along)
+        .run(&q.client, (rows * shape.heads).div_ceil(4), &words);
+    let blocks = shape.seq.div_ceil(BLOCK) * shape.batch;
+    let inputs = |entry| {
+        let all = [q, k, v, grad, &sums, &along];
+        let launch = launch(entry, q.dtype, shape);
+        all.into_iter().fold(launch, Launch::buffer)
+    };
+    let grad_q = empty(q, [rows, shape.heads * shape.head_dim], q.dtype);
+    inputs("attention_grad_q")
+        .buffer(&grad_q)
+        .run(&q.client, blocks * shape.heads, &words);
+    let [grad_k, grad_v] =
+        [(); 2].map(|()| empty(q, [rows, shape.kv_heads * shape.head_dim], q.dtype));
+    inputs("attention_grad_kv")
+        .buffer(&grad_k)
+        .buffer(&grad_v)
+        .run(&q.client, blocks * shape.kv_heads, &words);
+    [grad_q, grad_k, grad_v]
+}
