@@ -1,9 +1,10 @@
-//! Evaluation: tasks, perplexity, result files in lm-eval's form, and paired comparisons. Models
+//! Evaluation: tasks, perplexity, metrics of summaries, result files in lm-eval's form, and paired comparisons. Models
 //! come in through the [`Scorer`] trait.
 
 mod compare;
 mod engine_scorer;
 mod error;
+mod metrics;
 mod perplexity;
 mod results;
 mod scorer;
@@ -15,6 +16,7 @@ mod test_scorer;
 pub use compare::{Comparison, Metric, compare, read_samples};
 pub use engine_scorer::EngineScorer;
 pub use error::{EvalError, Result};
+pub use metrics::{Bleu, BleuCounts, Rouge, RougeScore, RougeScorer, f1, matthews};
 pub use perplexity::{PerplexityReport, Windows, perplexity};
 pub use results::{RunInfo, model_sha256, results_json, samples_path, write_results};
 pub use scorer::{LogLikelihood, Scorer};
