@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use tritburn_data::{RowReader, SplitFiles};
-use tritburn_eval::{BleuCounts, RougeScore, RougeScorer};
+use tritburn_eval::{BleuCounts, Rouge, RougeScore, RougeScorer};
 
 fn shared(variable: &str, folder: &str) -> PathBuf {
     let default = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared");
@@ -50,6 +50,9 @@ fn golden() -> Option<(Vec<(String, String)>, Value)> {
     Some((pairs, values))
 }
 
+/// A score by its name in the golden file.
+type Kind = (&'static str, fn(&Rouge) -> RougeScore);
+
 fn close(name: &str, found: f64, expected: &Value) {
     let expected = expected.as_f64().unwrap();
     assert!(
@@ -86,7 +89,7 @@ fn golden_rouge_is_rouge_scores() {
         let expected = &values[format!("rouge_stemmer_{stemmer}")];
         let scorer = RougeScorer { stemmer };
         let scores: Vec<_> = pairs.iter().map(|(r, p)| scorer.score(r, p)).collect();
-        let kinds: [(&str, fn(&tritburn_eval::Rouge) -> RougeScore); 4] = [
+        let kinds: [Kind; 4] = [
             ("rouge1", |s| s.rouge1),
             ("rouge2", |s| s.rouge2),
             ("rougeL", |s| s.rouge_l),
