@@ -23,8 +23,10 @@ pub(crate) enum Command {
     Quickstart(commands::quickstart::Args),
     /// Run a recipe
     Train(commands::train::Args),
-    /// Accuracy of a model on a task
+    /// Accuracy, F1, Matthews correlation, or ROUGE and BLEU of a model on a task
     Eval(commands::eval::Args),
+    /// Test whether two evaluated models differ, row by row
+    Compare(commands::compare::Args),
     /// Perplexity of a model on running text
     Perplexity(commands::perplexity::Args),
     /// Write a run as a folder that the engine and others load

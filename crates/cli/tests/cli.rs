@@ -11,10 +11,11 @@ use std::process::Stdio;
 use common::{fails, ok, run, tritburn, write_model};
 use serde_json::Value;
 
-const COMMANDS: [&str; 12] = [
+const COMMANDS: [&str; 13] = [
     "quickstart",
     "train",
     "eval",
+    "compare",
     "perplexity",
     "export",
     "generate",
@@ -312,6 +313,13 @@ fn eval_writes_the_harness_form_and_compares() {
         compared.contains("+0.0000") && compared.contains("1.0000"),
         "{compared}"
     );
+    let folder = out.parent().unwrap().to_str().unwrap();
+    let table = ok(&["compare", folder, folder, "--markdown"]);
+    assert!(table.contains("| mnli | acc | 8 |"), "{table}");
+    let stderr = fails(&["compare", folder, model]);
+    assert!(stderr.contains("tritburn eval"), "{stderr}");
+    ok(&join(&args, &["--prompts", "lm-eval"]));
+
     let stderr = fails(&["eval", model, "--task", "nli", "--data", &data]);
     assert!(
         stderr.contains("nli") && stderr.contains("mnli"),

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use crate::error::{DataError, Result};
+use crate::generation::{TextEncoder, read_text_rows};
 use crate::rows::{Label, Row, RowReader};
 use crate::split::SplitFiles;
 use crate::task::TaskSpec;
@@ -118,6 +119,11 @@ impl<'a> TaskEncoder<'a> {
             task: spec.name.clone(),
             message,
         };
+        if spec.labels.is_empty() {
+            return Err(fault(
+                "generates text; there are no labels to choose".to_owned(),
+            ));
+        }
         let answers = (0..spec.labels.len())
             .filter_map(|label| spec.answer(label))
             .map(|answer| tokenizer.encode(&answer, false))
@@ -207,6 +213,48 @@ impl<'a> TaskEncoder<'a> {
             truncated,
         })
     }
+}
+
+/// Reads at most `limit` rows of a split as training examples, whatever kind of answer the task has;
+/// sequences hold at most `max_tokens` tokens.
+///
+/// # Errors
+/// As [`read_task`] and [`TaskEncoder::examples`], or their counterparts for text answers.
+pub fn read_examples(
+    path: &Path,
+    split: &str,
+    spec: &TaskSpec,
+    tokenizer: &Tokenizer,
+    max_tokens: usize,
+    limit: Option<usize>,
+) -> Result<Examples> {
+    if spec.generates() {
+        let rows = read_text_rows(path, split, spec, limit)?;
+        TextEncoder::new(spec, tokenizer, max_tokens)?.examples(&rows)
+    } else {
+        let rows = read_task(path, split, spec, limit)?;
+        TaskEncoder::new(spec, tokenizer, max_tokens)?.examples(&rows)
+    }
+}
+
+/// Reads prompts and answers of at most `limit` rows of a split as plain text, to train a tokenizer
+/// on.
+///
+/// # Errors
+/// As [`read_examples`].
+pub fn read_prompts(
+    path: &Path,
+    split: &str,
+    spec: &TaskSpec,
+    limit: Option<usize>,
+) -> Result<Vec<String>> {
+    if !spec.generates() {
+        return render_texts(spec, &read_task(path, split, spec, limit)?);
+    }
+    read_text_rows(path, split, spec, limit)?
+        .iter()
+        .map(|row| Ok(format!("{} {}", spec.prompt(&row.texts)?, row.target)))
+        .collect()
 }
 
 /// Prompts and answers of rows as plain text, to train a tokenizer on.

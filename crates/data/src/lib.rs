@@ -2,10 +2,12 @@
 //! seeded loaders whose position can be saved and restored. Also the generator of the embedded
 //! data sets.
 
+mod built_in;
 mod corpus;
 mod dice;
 mod error;
 mod examples;
+mod generation;
 pub mod loader;
 mod rows;
 mod split;
@@ -14,9 +16,13 @@ mod task;
 mod template;
 mod tokenizer;
 
+pub use built_in::PromptStyle;
 pub use corpus::{encode_corpus, read_corpus};
 pub use error::{DataError, Result};
-pub use examples::{Example, Examples, TaskEncoder, TaskRow, read_task, render_texts};
+pub use examples::{
+    Example, Examples, TaskEncoder, TaskRow, read_examples, read_prompts, read_task, render_texts,
+};
+pub use generation::{TextEncoder, TextRow, read_text_rows};
 pub use loader::{Batch, BatchSource, CorpusLoader, LoaderState, SftLoader};
 pub use rows::{Label, Row, RowReader, column_names, count_rows};
 pub use split::SplitFiles;

@@ -1,4 +1,4 @@
-//! Classification tasks as language modelling: a prompt template and verbalised labels.
+//! Tasks as language modelling: a prompt template, and verbalised labels or a text to answer with.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,7 +7,7 @@ use crate::template::Template;
 
 /// A task: where its rows are and how a row becomes a prompt and an answer.
 ///
-/// The answer is a space and the label's text. Prompt and answer are tokenised one by one and then
+/// The answer is a space and the label's text, or that of a column. Prompt and answer are tokenised one by one and then
 /// joined, so that the answer's tokens are the same whatever the prompt.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -27,6 +27,9 @@ pub struct TaskSpec {
     /// Column of the label.
     #[serde(default = "default_label_column")]
     pub label_column: String,
+    /// Text column that holds the answer, for tasks that generate text instead of choosing a label.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target_column: Option<String>,
     /// Split to train on.
     #[serde(default = "default_train_split")]
     pub train_split: String,
@@ -47,95 +50,7 @@ fn default_eval_split() -> String {
     "validation".to_owned()
 }
 
-/// A row of the table of built-in tasks.
-struct BuiltIn {
-    name: &'static str,
-    columns: &'static [&'static str],
-    template: &'static str,
-    labels: &'static [&'static str],
-    eval_split: &'static str,
-}
-
-const NLI: &[&str] = &["entailment", "neutral", "contradiction"];
-const NLI_TEMPLATE: &str = "Premise: {premise}\nHypothesis: {hypothesis}\nRelation:";
-
-/// Class numbers follow GLUE: qnli, rte: 0 entailment; mrpc: 1 equivalent; cola: 1 acceptable.
-const BUILT_IN: &[BuiltIn] = &[
-    BuiltIn {
-        name: "mnli",
-        columns: &["premise", "hypothesis"],
-        template: NLI_TEMPLATE,
-        labels: NLI,
-        eval_split: "validation_matched",
-    },
-    BuiltIn {
-        name: "snli",
-        columns: &["premise", "hypothesis"],
-        template: NLI_TEMPLATE,
-        labels: NLI,
-        eval_split: "validation",
-    },
-    BuiltIn {
-        name: "qnli",
-        columns: &["question", "sentence"],
-        template: "Question: {question}\nSentence: {sentence}\nAnswered:",
-        labels: &["yes", "no"],
-        eval_split: "validation",
-    },
-    BuiltIn {
-        name: "sst2",
-        columns: &["sentence"],
-        template: "Review: {sentence}\nSentiment:",
-        labels: &["negative", "positive"],
-        eval_split: "validation",
-    },
-    BuiltIn {
-        name: "rte",
-        columns: &["sentence1", "sentence2"],
-        template: "Premise: {sentence1}\nHypothesis: {sentence2}\nFollows:",
-        labels: &["yes", "no"],
-        eval_split: "validation",
-    },
-    BuiltIn {
-        name: "mrpc",
-        columns: &["sentence1", "sentence2"],
-        template: "First: {sentence1}\nSecond: {sentence2}\nSame meaning:",
-        labels: &["no", "yes"],
-        eval_split: "validation",
-    },
-    BuiltIn {
-        name: "cola",
-        columns: &["sentence"],
-        template: "Sentence: {sentence}\nGrammatical:",
-        labels: &["no", "yes"],
-        eval_split: "validation",
-    },
-];
-
 impl TaskSpec {
-    /// The built-in task of that name.
-    pub fn built_in(name: &str) -> Option<Self> {
-        let owned = |items: &[&str]| items.iter().map(|&item| item.to_owned()).collect();
-        BUILT_IN
-            .iter()
-            .find(|entry| entry.name == name)
-            .map(|entry| Self {
-                name: entry.name.to_owned(),
-                columns: owned(entry.columns),
-                template: entry.template.to_owned(),
-                labels: owned(entry.labels),
-                label_values: Vec::new(),
-                label_column: default_label_column(),
-                train_split: default_train_split(),
-                eval_split: entry.eval_split.to_owned(),
-            })
-    }
-
-    /// Names of the built-in tasks.
-    pub fn built_in_names() -> Vec<&'static str> {
-        BUILT_IN.iter().map(|entry| entry.name).collect()
-    }
-
     /// Checks that the description is consistent; returns every fault found.
     pub fn faults(&self) -> Vec<DataError> {
         let fault = |message: String| DataError::Task {
@@ -150,7 +65,15 @@ impl TaskSpec {
         if self.columns.is_empty() {
             faults.push(fault("columns is empty; name the text columns".to_owned()));
         }
-        if self.labels.len() < 2 {
+        if let Some(target) = &self.target_column {
+            if !self.labels.is_empty() || !self.label_values.is_empty() {
+                let what = "target_column is for tasks without labels; leave one of them out";
+                faults.push(fault(what.to_owned()));
+            }
+            if self.columns.contains(target) {
+                faults.push(fault(format!("the target column {target:?} is in columns")));
+            }
+        } else if self.labels.len() < 2 {
             faults.push(fault("labels needs at least two entries".to_owned()));
         }
         for (index, label) in self.labels.iter().enumerate() {
@@ -183,6 +106,11 @@ impl TaskSpec {
             .render(texts)
     }
 
+    /// Whether answers are texts of their own and not labels.
+    pub fn generates(&self) -> bool {
+        self.target_column.is_some()
+    }
+
     /// The answer for a class: a space and the label's text. `None` if there is no such class.
     pub fn answer(&self, label: usize) -> Option<String> {
         self.labels.get(label).map(|label| format!(" {label}"))
@@ -210,6 +138,9 @@ pub struct TaskConfig {
     /// Replaces [`TaskSpec::label_column`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub label_column: Option<String>,
+    /// Replaces [`TaskSpec::target_column`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target_column: Option<String>,
     /// Replaces [`TaskSpec::train_split`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub train_split: Option<String>,
@@ -226,12 +157,13 @@ impl TaskConfig {
     /// [`TaskSpec::faults`].
     pub fn resolve(&self) -> std::result::Result<TaskSpec, Vec<DataError>> {
         let base = TaskSpec::built_in(&self.name);
-        let complete = self.columns.is_some() && self.template.is_some() && self.labels.is_some();
+        let answers = self.labels.is_some() || self.target_column.is_some();
+        let complete = self.columns.is_some() && self.template.is_some() && answers;
         if base.is_none() && !complete {
             return Err(vec![DataError::Task {
                 task: self.name.clone(),
                 message: format!(
-                    "not built in; choose one of {} or set columns, template and labels",
+                    "not built in; choose one of {} or set columns, template and labels (or target_column)",
                     TaskSpec::built_in_names().join(", ")
                 ),
             }]);
@@ -243,6 +175,7 @@ impl TaskConfig {
             labels: Vec::new(),
             label_values: Vec::new(),
             label_column: default_label_column(),
+            target_column: None,
             train_split: default_train_split(),
             eval_split: default_eval_split(),
         });
@@ -251,6 +184,9 @@ impl TaskConfig {
         replace(&mut spec.labels, &self.labels);
         replace(&mut spec.label_values, &self.label_values);
         replace(&mut spec.label_column, &self.label_column);
+        if self.target_column.is_some() {
+            spec.target_column.clone_from(&self.target_column);
+        }
         replace(&mut spec.train_split, &self.train_split);
         replace(&mut spec.eval_split, &self.eval_split);
         let faults = spec.faults();
@@ -272,19 +208,6 @@ fn replace<T: Clone>(target: &mut T, value: &Option<T>) {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-
-    #[test]
-    fn built_in_tasks_have_no_faults_and_known_names() {
-        for name in ["mnli", "qnli", "sst2", "rte", "mrpc", "cola"] {
-            let spec = TaskSpec::built_in(name).unwrap();
-            assert!(spec.faults().is_empty(), "{name}: {:?}", spec.faults());
-        }
-        assert_eq!(
-            TaskSpec::built_in("mnli").unwrap().eval_split,
-            "validation_matched"
-        );
-        assert!(TaskSpec::built_in("MNLI").is_none());
-    }
 
     #[test]
     fn a_recipe_replaces_single_fields() {
@@ -314,6 +237,24 @@ mod tests {
             "{}",
             faults[0]
         );
+    }
+
+    #[test]
+    fn a_text_can_be_the_answer() {
+        let config = TaskConfig {
+            name: "titles".to_owned(),
+            columns: Some(vec!["body".to_owned()]),
+            template: Some("{body}\nTitle:".to_owned()),
+            target_column: Some("title".to_owned()),
+            ..TaskConfig::default()
+        };
+        assert!(config.resolve().unwrap().generates());
+        let both = TaskConfig {
+            labels: Some(vec!["a".to_owned(), "b".to_owned()]),
+            target_column: Some("body".to_owned()),
+            ..config
+        };
+        assert_eq!(both.resolve().unwrap_err().len(), 2);
     }
 
     #[test]

@@ -1,4 +1,7 @@
-//! `{column}` placeholders in prompt templates.
+//! `{column}` placeholders in prompt templates, and `{column|full_stop}` for a text that is to end
+//! in one.
+
+use std::borrow::Cow;
 
 use crate::error::{DataError, Result};
 
@@ -12,7 +15,25 @@ pub(crate) struct Template {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Part {
     Text(String),
-    Column(String),
+    Column(String, Filter),
+}
+
+/// What is done to a column's text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Filter {
+    None,
+    /// Trimmed, with a full stop behind it unless there is one.
+    FullStop,
+}
+
+impl Filter {
+    fn apply(self, text: &str) -> Cow<'_, str> {
+        match self {
+            Self::None => Cow::Borrowed(text),
+            Self::FullStop if text.trim().ends_with('.') => Cow::Borrowed(text.trim()),
+            Self::FullStop => Cow::Owned(format!("{}.", text.trim())),
+        }
+    }
 }
 
 /// A template whose placeholders are matched with columns.
@@ -26,7 +47,7 @@ pub(crate) struct BoundTemplate {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum BoundPart {
     Text(String),
-    Column(usize),
+    Column(usize, Filter),
 }
 
 impl Template {
@@ -65,7 +86,19 @@ impl Template {
                     if !text.is_empty() {
                         parts.push(Part::Text(std::mem::take(&mut text)));
                     }
-                    parts.push(Part::Column(name.trim().to_owned()));
+                    let (column, filter) = match name.split_once('|') {
+                        None => (name, Filter::None),
+                        Some((column, filter)) if filter.trim() == "full_stop" => {
+                            (column, Filter::FullStop)
+                        }
+                        Some((_, filter)) => {
+                            return Err(fault(format!(
+                                "unknown filter \"{}\" at byte {at}; there is full_stop",
+                                filter.trim()
+                            )));
+                        }
+                    };
+                    parts.push(Part::Column(column.trim().to_owned(), filter));
                     while chars
                         .next_if(|&(next, _)| next <= at + 1 + name.len())
                         .is_some()
@@ -102,10 +135,10 @@ impl Template {
             .iter()
             .map(|part| match part {
                 Part::Text(text) => Ok(BoundPart::Text(text.clone())),
-                Part::Column(name) => columns
+                Part::Column(name, filter) => columns
                     .iter()
                     .position(|column| column == name)
-                    .map(BoundPart::Column)
+                    .map(|index| BoundPart::Column(index, *filter))
                     .ok_or_else(|| {
                         let known = columns.join(", ");
                         fault(format!("unknown placeholder {{{name}}}; columns: {known}"))
@@ -114,7 +147,7 @@ impl Template {
             .collect::<Result<Vec<_>>>()?;
         if !parts
             .iter()
-            .any(|part| matches!(part, BoundPart::Column(_)))
+            .any(|part| matches!(part, BoundPart::Column(..)))
         {
             return Err(fault(
                 "no placeholder; every prompt would be the same".to_owned(),
@@ -144,8 +177,8 @@ impl BoundTemplate {
             .parts
             .iter()
             .map(|part| match part {
-                BoundPart::Text(text) => text.as_str(),
-                BoundPart::Column(index) => texts[*index].as_str(),
+                BoundPart::Text(text) => Cow::Borrowed(text.as_str()),
+                BoundPart::Column(index, filter) => filter.apply(&texts[*index]),
             })
             .collect())
     }
@@ -174,12 +207,21 @@ mod tests {
     }
 
     #[test]
+    fn a_full_stop_is_put_where_none_is() {
+        for text in ["so it is", " so it is.", "so it is. "] {
+            let filled = render("{a|full_stop} Yes?", &["a"], &[text]).unwrap();
+            assert_eq!(filled, "so it is. Yes?");
+        }
+    }
+
+    #[test]
     fn faults_say_where() {
         let message = |source| render(source, &["a"], &["1"]).unwrap_err().to_string();
         assert!(message("{text}").contains("unknown placeholder {text}; columns: a"));
         assert!(message("ab{a").contains("byte 2 is not closed"));
         assert!(message("{a}}").contains("byte 3 was not opened"));
         assert!(message("{ }").contains("empty placeholder"));
+        assert!(message("{a|upper}").contains("unknown filter \"upper\""));
         assert!(message("plain").contains("no placeholder"));
         assert!(
             render("{a}", &["a"], &[])
@@ -191,7 +233,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn parsing_never_panics(source in "[{}a-cé ]{0,12}") {
+        fn parsing_never_panics(source in "[{}|a-cé ]{0,12}") {
             let _ = render(&source, &["a"], &["x"]);
         }
 

@@ -204,6 +204,30 @@ impl Tokenizer {
             .collect())
     }
 
+    /// The text without its last `count` tokens, cut between characters. A text that is not empty
+    /// becomes shorter by at least one character where `count` is at least 1.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`].
+    pub fn without_last<'t>(&self, text: &'t str, count: usize) -> Result<&'t str> {
+        let encoding = self
+            .inner
+            .encode(text, false)
+            .map_err(|error| DataError::Tokenize {
+                action: "encode",
+                message: error.to_string(),
+            })?;
+        let offsets = encoding.get_offsets();
+        if count == 0 {
+            return Ok(text);
+        }
+        let kept = offsets.len().saturating_sub(count);
+        let end = kept.checked_sub(1).map_or(0, |last| offsets[last].1);
+        // Tokens may stand for spaces at the end that their offsets leave out.
+        let last = text.char_indices().next_back().map_or(0, |(at, _)| at);
+        Ok(&text[..text.floor_char_boundary(end.min(last))])
+    }
+
     /// Text of token ids; `skip_special` leaves out special tokens. Ids outside the vocabulary are
     /// skipped, and bytes that are not UTF-8 become U+FFFD.
     ///

@@ -1,12 +1,14 @@
 //! Comparing two evaluations of the same rows.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::error::{EvalError, Result};
-use crate::stats::{McNemar, mcnemar};
+use crate::generation::TextSample;
+use crate::sample_files::Samples;
+use crate::stats::{McNemar, mcnemar, stderr_of_mean};
 use crate::task::Sample;
 
 /// Which outcome to compare.
@@ -22,87 +24,128 @@ pub enum Metric {
 }
 
 impl Metric {
-    fn of(self, sample: &Sample) -> bool {
-        let value = match self {
+    fn of(self, sample: &Sample) -> f64 {
+        f64::from(match self {
             Self::Acc => sample.acc,
             Self::AccNorm => sample.acc_norm,
             Self::ExactMatch => sample.exact_match,
-        };
-        value == 1
+        })
+    }
+
+    /// Its name in results.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Acc => "acc",
+            Self::AccNorm => "acc_norm",
+            Self::ExactMatch => "exact_match",
+        }
     }
 }
 
 /// Two models on the same rows.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Comparison {
+    /// What was compared, by its name in results.
+    pub metric: String,
     /// Rows.
     pub samples: u64,
-    /// Share that the first model got right.
+    /// Mean of the first model.
     pub first: f64,
-    /// Share that the second model got right.
+    /// Mean of the second model.
     pub second: f64,
-    /// The paired test.
-    pub mcnemar: McNemar,
+    /// Standard error of the difference of the means, from the differences row by row.
+    pub stderr: f64,
+    /// The paired test, where a row is right or wrong.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mcnemar: Option<McNemar>,
 }
 
-/// Reads a per-sample file.
-///
-/// # Errors
-/// If the file cannot be read or a line is not a sample.
-pub fn read_samples(path: &Path) -> Result<Vec<Sample>> {
-    let text = std::fs::read_to_string(path).map_err(|source| EvalError::Io {
-        path: path.to_owned(),
-        action: "read",
-        source,
-    })?;
-    text.lines()
-        .enumerate()
-        .map(|(index, line)| {
-            serde_json::from_str(line).map_err(|error| EvalError::Samples {
-                path: path.to_owned(),
-                line: index + 1,
-                message: error.to_string(),
-            })
-        })
-        .collect()
-}
-
-/// Compares two evaluations row by row.
+/// Compares two evaluations row by row: labels by `metric`, texts by the F-measure of ROUGE-Lsum.
 ///
 /// # Errors
 /// If they are not of the same rows with the same targets.
-pub fn compare(first: &[Sample], second: &[Sample], metric: Metric) -> Result<Comparison> {
+pub fn compare(first: &Samples, second: &Samples, metric: Metric) -> Result<Comparison> {
+    match (first, second) {
+        (Samples::Choices(first), Samples::Choices(second)) => {
+            let pairs = pair(first, second, |sample| metric.of(sample))?;
+            let only = |right: usize| {
+                let counted = pairs.iter().filter(|p| p[right] > p[1 - right]);
+                counted.count() as u64
+            };
+            let test = mcnemar(only(0), only(1));
+            Ok(summarise(metric.name(), &pairs, Some(test)))
+        }
+        (Samples::Texts(first), Samples::Texts(second)) => {
+            let pairs = pair(first, second, |sample| sample.rouge_lsum)?;
+            Ok(summarise("rougeLsum", &pairs, None))
+        }
+        _ => Err(EvalError::Unpaired {
+            message: "one chooses labels, the other generates text".to_owned(),
+        }),
+    }
+}
+
+fn summarise(metric: &str, pairs: &[[f64; 2]], mcnemar: Option<McNemar>) -> Comparison {
+    let mean = |side: usize| pairs.iter().map(|p| p[side]).sum::<f64>() / pairs.len() as f64;
+    let differences: Vec<f64> = pairs.iter().map(|p| p[0] - p[1]).collect();
+    Comparison {
+        metric: metric.to_owned(),
+        samples: pairs.len() as u64,
+        first: mean(0),
+        second: mean(1),
+        stderr: stderr_of_mean(&differences).1,
+        mcnemar,
+    }
+}
+
+/// What tells whether two samples are of the same row.
+trait Identity {
+    type Target: PartialEq;
+    fn identity(&self) -> (u64, &Map<String, Value>, &Self::Target);
+}
+
+impl Identity for Sample {
+    type Target = usize;
+    fn identity(&self) -> (u64, &Map<String, Value>, &usize) {
+        (self.doc_id, &self.doc, &self.target)
+    }
+}
+
+impl Identity for TextSample {
+    type Target = String;
+    fn identity(&self) -> (u64, &Map<String, Value>, &String) {
+        (self.doc_id, &self.doc, &self.target)
+    }
+}
+
+/// The outcomes of both models on every row.
+fn pair<S: Identity>(
+    first: &[S],
+    second: &[S],
+    outcome: impl Fn(&S) -> f64,
+) -> Result<Vec<[f64; 2]>> {
     let unpaired = |message: String| EvalError::Unpaired { message };
     if first.len() != second.len() || first.is_empty() {
         return Err(unpaired(format!(
-            "{} and {} samples",
+            "{} and {} samples; evaluate both with the same split and --limit",
             first.len(),
             second.len()
         )));
     }
-    let by_id: BTreeMap<u64, &Sample> = second.iter().map(|s| (s.doc_id, s)).collect();
-    let (mut hits, mut only) = ([0_u64; 2], [0_u64; 2]);
-    for a in first {
-        let b = by_id
-            .get(&a.doc_id)
-            .ok_or_else(|| unpaired(format!("row {} is in the first only", a.doc_id)))?;
-        if a.doc != b.doc || a.target != b.target {
-            return Err(unpaired(format!(
-                "row {} differs in text or label",
-                a.doc_id
-            )));
-        }
-        let outcomes = [metric.of(a), metric.of(b)];
-        for side in 0..2 {
-            hits[side] += u64::from(outcomes[side]);
-            only[side] += u64::from(outcomes[side] && !outcomes[1 - side]);
-        }
+    let by_id: BTreeMap<u64, &S> = second.iter().map(|s| (s.identity().0, s)).collect();
+    if by_id.len() != second.len() {
+        return Err(unpaired("a row occurs twice in the second".to_owned()));
     }
-    let samples = first.len() as u64;
-    Ok(Comparison {
-        samples,
-        first: hits[0] as f64 / samples as f64,
-        second: hits[1] as f64 / samples as f64,
-        mcnemar: mcnemar(only[0], only[1]),
-    })
+    let mut pairs = Vec::with_capacity(first.len());
+    for a in first {
+        let (doc_id, doc, target) = a.identity();
+        let b = by_id
+            .get(&doc_id)
+            .ok_or_else(|| unpaired(format!("row {doc_id} is in the first only")))?;
+        if b.identity() != (doc_id, doc, target) {
+            return Err(unpaired(format!("row {doc_id} differs in text or label")));
+        }
+        pairs.push([outcome(a), outcome(b)]);
+    }
+    Ok(pairs)
 }

@@ -4,12 +4,12 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use tritburn_quant::fs::write_atomic;
 
 use crate::error::{EvalError, Result};
-use crate::task::{Share, TaskEvaluation};
+use crate::report::{Report, Score};
 
 /// Version of the task definitions; raised when a change makes scores incomparable.
 const TASK_VERSION: f64 = 1.0;
@@ -35,46 +35,48 @@ pub struct RunInfo {
     pub seconds: f64,
 }
 
-/// The results of a task as lm-eval's JSON, with the confusion counts under `tritburn`.
-pub fn results_json(evaluation: &TaskEvaluation, info: &RunInfo) -> Value {
-    let spec = &evaluation.spec;
+/// The results of a task as lm-eval's JSON; what that has no place for stands under `tritburn`.
+pub fn results_json(report: &Report, info: &RunInfo) -> Value {
+    let spec = &report.spec;
     let task = spec.name.as_str();
-    let mut scores = serde_json::Map::from_iter([("alias".to_owned(), json!(task))]);
-    let shares: [(&str, Share); 3] = [
-        ("acc", evaluation.acc),
-        ("acc_norm", evaluation.acc_norm),
-        ("exact_match", evaluation.exact_match),
-    ];
-    for (name, share) in shares {
-        scores.insert(format!("{name},none"), json!(share.value));
-        scores.insert(format!("{name}_stderr,none"), json!(share.stderr));
+    let mut scores = Map::from_iter([("alias".to_owned(), json!(task))]);
+    for score in &report.scores {
+        let stderr = score.stderr.map_or_else(|| json!("N/A"), |s| json!(s));
+        scores.insert(format!("{},none", score.name), json!(score.value));
+        scores.insert(format!("{}_stderr,none", score.name), stderr);
     }
-    let metrics: Vec<Value> = shares
+    let metric = |score: &Score| json!({"metric": score.name, "aggregation": aggregation(score), "higher_is_better": true});
+    let higher = report
+        .scores
         .iter()
-        .map(|(name, _)| json!({"metric": name, "aggregation": "mean", "higher_is_better": true}))
-        .collect();
+        .map(|s| (s.name.to_owned(), json!(true)));
+    let mut config = json!({
+        "task": task,
+        "dataset_path": info.data,
+        "validation_split": spec.eval_split,
+        "doc_to_text": spec.template,
+        "doc_to_target": spec.target_column.as_ref().unwrap_or(&spec.label_column),
+        "target_delimiter": " ",
+        "output_type": report.output_type,
+        "num_fewshot": 0,
+        "metric_list": report.scores.iter().map(metric).collect::<Vec<_>>(),
+        "metadata": {"version": TASK_VERSION},
+    });
+    if !spec.labels.is_empty() {
+        config["doc_to_choice"] = json!(spec.labels);
+    }
+    let mut extra = report.extra.clone();
+    extra["version"] = json!(env!("CARGO_PKG_VERSION"));
     json!({
         "results": {task: scores},
         "group_subtasks": {task: []},
-        "configs": {task: {
-            "task": task,
-            "dataset_path": info.data,
-            "validation_split": spec.eval_split,
-            "doc_to_text": spec.template,
-            "doc_to_target": spec.label_column,
-            "doc_to_choice": spec.labels,
-            "target_delimiter": " ",
-            "output_type": "multiple_choice",
-            "num_fewshot": 0,
-            "metric_list": metrics,
-            "metadata": {"version": TASK_VERSION},
-        }},
+        "configs": {task: config},
         "versions": {task: TASK_VERSION},
         "n-shot": {task: 0},
-        "higher_is_better": {task: {"acc": true, "acc_norm": true, "exact_match": true}},
+        "higher_is_better": {task: Map::from_iter(higher)},
         "n-samples": {task: {
             "original": info.rows_in_split,
-            "effective": evaluation.samples.len(),
+            "effective": report.samples.len(),
         }},
         "config": {
             "model": "tritburn",
@@ -88,12 +90,18 @@ pub fn results_json(evaluation: &TaskEvaluation, info: &RunInfo) -> Value {
         "model_source": "tritburn",
         "model_name": info.model,
         "total_evaluation_time_seconds": info.seconds.to_string(),
-        "tritburn": {
-            "version": env!("CARGO_PKG_VERSION"),
-            "confusion": evaluation.confusion,
-            "truncated": evaluation.truncated,
-        },
+        "tritburn": extra,
     })
+}
+
+/// lm-eval's word for how rows became a score.
+fn aggregation(score: &Score) -> &'static str {
+    match score.name {
+        "f1" => "f1",
+        "mcc" => "matthews_corrcoef",
+        "bleu" => "bleu",
+        _ => "mean",
+    }
 }
 
 /// Where the per-sample file of a result file goes: `samples_<task>.jsonl` beside it.
@@ -101,11 +109,20 @@ pub fn samples_path(results: &Path, task: &str) -> PathBuf {
     results.with_file_name(format!("samples_{task}.jsonl"))
 }
 
-/// Writes `path` and the per-sample file beside it, each in one step; returns the latter's path.
+/// Files that [`write_results`] wrote.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Written {
+    /// The rows.
+    pub samples: PathBuf,
+    /// The table: the result file's name with `.md` at the end.
+    pub table: PathBuf,
+}
+
+/// Writes `path`, and beside it the rows and a Markdown table, each in one step.
 ///
 /// # Errors
 /// If a file cannot be written.
-pub fn write_results(path: &Path, evaluation: &TaskEvaluation, info: &RunInfo) -> Result<PathBuf> {
+pub fn write_results(path: &Path, report: &Report, info: &RunInfo) -> Result<Written> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder).map_err(|source| EvalError::Io {
             path: folder.to_owned(),
@@ -114,17 +131,21 @@ pub fn write_results(path: &Path, evaluation: &TaskEvaluation, info: &RunInfo) -
         })?;
     }
     let mut lines = String::new();
-    for sample in &evaluation.samples {
-        lines.push_str(&json!(sample).to_string());
+    for sample in &report.samples {
+        lines.push_str(&sample.to_string());
         lines.push('\n');
     }
-    let samples = samples_path(path, &evaluation.spec.name);
-    write_atomic(&samples, lines.as_bytes())?;
+    let written = Written {
+        samples: samples_path(path, &report.spec.name),
+        table: path.with_extension("md"),
+    };
+    write_atomic(&written.samples, lines.as_bytes())?;
+    write_atomic(&written.table, report.markdown().as_bytes())?;
     write_atomic(
         path,
-        format!("{:#}\n", results_json(evaluation, info)).as_bytes(),
+        format!("{:#}\n", results_json(report, info)).as_bytes(),
     )?;
-    Ok(samples)
+    Ok(written)
 }
 
 /// SHA-256 over the `.safetensors` files of a model folder in the order of their names, or of a

@@ -1,4 +1,4 @@
-//! Uncertainty of accuracies.
+//! Uncertainty of scores.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,6 +9,20 @@ pub fn stderr_of_share(share: f64, samples: usize) -> f64 {
         return 0.0;
     }
     (share * (1.0 - share) / (samples - 1) as f64).sqrt()
+}
+
+/// Mean of values and its standard error, the sample's deviation over √n; (0, 0) for no values.
+pub fn stderr_of_mean(values: &[f64]) -> (f64, f64) {
+    let n = values.len() as f64;
+    if values.is_empty() {
+        return (0.0, 0.0);
+    }
+    let mean = values.iter().sum::<f64>() / n;
+    if values.len() < 2 {
+        return (mean, 0.0);
+    }
+    let squares: f64 = values.iter().map(|v| (v - mean) * (v - mean)).sum();
+    (mean, (squares / (n - 1.0) / n).sqrt())
 }
 
 /// McNemar's exact test on paired outcomes.
@@ -51,6 +65,16 @@ mod tests {
         assert!((stderr_of_share(0.88, 9815) - 0.00328).abs() < 1e-5);
         assert_eq!(stderr_of_share(1.0, 10), 0.0);
         assert_eq!(stderr_of_share(0.5, 1), 0.0);
+    }
+
+    #[test]
+    fn means_of_zeros_and_ones_agree_with_shares() {
+        let values = [1.0, 0.0, 1.0, 1.0];
+        let (mean, stderr) = stderr_of_mean(&values);
+        assert_eq!(mean, 0.75);
+        assert!((stderr - stderr_of_share(0.75, 4)).abs() < 1e-12);
+        assert_eq!(stderr_of_mean(&[2.0]), (2.0, 0.0));
+        assert_eq!(stderr_of_mean(&[]), (0.0, 0.0));
     }
 
     #[test]

@@ -1,10 +1,12 @@
 //! Classification accuracy of a language model: by label log-likelihood and by what it generates.
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use tritburn_data::{TaskEncoder, TaskRow, TaskSpec, Tokenizer};
 
 use crate::error::{EvalError, Result};
+use crate::metrics::{f1, matthews};
+use crate::report::{Report, Score};
 use crate::scorer::Scorer;
 use crate::stats::stderr_of_share;
 
@@ -62,12 +64,55 @@ pub struct TaskEvaluation {
     pub acc_norm: Share,
     /// Share of rows whose greedy text, trimmed, equals the label.
     pub exact_match: Share,
+    /// F1 of class 1 by log-likelihood; of tasks with two classes.
+    pub f1: Option<Share>,
+    /// Matthews correlation by log-likelihood; of tasks with two classes.
+    pub mcc: Option<Share>,
     /// `confusion[target][prediction]`, by log-likelihood.
     pub confusion: Vec<Vec<u64>>,
     /// Rows whose prompt was cut on the left.
     pub truncated: usize,
     /// Every row, in order.
     pub samples: Vec<Sample>,
+}
+
+impl TaskEvaluation {
+    /// All scores; the ones that GLUE reports for the task stand among them.
+    pub fn scores(&self) -> Vec<Score> {
+        let scores = [
+            ("acc", Some(self.acc)),
+            ("acc_norm", Some(self.acc_norm)),
+            ("exact_match", Some(self.exact_match)),
+            ("f1", self.f1),
+            ("mcc", self.mcc),
+        ];
+        let defined = scores
+            .into_iter()
+            .filter_map(|(name, share)| Some((name, share?)));
+        defined
+            .map(|(name, share)| Score {
+                name,
+                value: share.value,
+                stderr: Some(share.stderr),
+            })
+            .collect()
+    }
+
+    /// For tables and files.
+    pub fn report(&self) -> Report {
+        Report {
+            spec: self.spec.clone(),
+            output_type: "multiple_choice",
+            scores: self.scores(),
+            samples: self.samples.iter().map(|sample| json!(sample)).collect(),
+            extra: json!({
+                "confusion": self.confusion,
+                "truncated": self.truncated,
+                // What f1 is about.
+                "positive_label": self.f1.and(self.spec.labels.get(1)),
+            }),
+        }
+    }
 }
 
 /// Evaluates `rows` of a task.
@@ -208,6 +253,8 @@ fn summarise(spec: &TaskSpec, samples: Vec<Sample>, truncated: usize) -> TaskEva
         acc: hits(|sample| sample.acc),
         acc_norm: hits(|sample| sample.acc_norm),
         exact_match: hits(|sample| sample.exact_match),
+        f1: f1(&confusion),
+        mcc: matthews(&confusion),
         confusion,
         truncated,
         samples,

@@ -1,7 +1,8 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
-use crate::compare::{Metric, compare, read_samples};
+use crate::compare::{Metric, compare};
 use crate::results::{RunInfo, write_results};
+use crate::sample_files::{Samples, read_samples};
 use crate::test_scorer::Fixed;
 
 fn rows() -> Vec<TaskRow> {
@@ -80,27 +81,38 @@ fn results_have_lm_evals_keys_and_pair_up() {
         ..RunInfo::default()
     };
     let done = evaluate("positive");
-    let samples = write_results(&path, &done, &info).unwrap();
+    let written = write_results(&path, &done.report(), &info).unwrap();
+    let samples = written.samples;
     let json: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
     assert_eq!(json["results"]["sst2"]["acc,none"], 0.5);
     assert!(json["results"]["sst2"]["exact_match_stderr,none"].is_number());
+    // Two right positives and two wrong ones: 4/6; no negative is found.
+    assert_eq!(json["results"]["sst2"]["f1,none"], 4.0 / 6.0);
+    assert_eq!(json["results"]["sst2"]["mcc,none"], 0.0);
+    assert_eq!(json["tritburn"]["positive_label"], "positive");
+    let table = std::fs::read_to_string(written.table).unwrap();
+    assert!(
+        table.contains("| sst2 | validation | 4 | f1 | 0.6667 | ±"),
+        "{table}"
+    );
     assert_eq!(json["n-samples"]["sst2"]["original"], 9);
     assert_eq!(json["n-samples"]["sst2"]["effective"], 4);
     assert_eq!(samples.file_name().unwrap(), "samples_sst2.jsonl");
     let read = read_samples(&samples).unwrap();
-    assert_eq!(read, done.samples);
+    assert_eq!(read, Samples::Choices(done.samples.clone()));
 
     let other = evaluate("negative").samples;
-    let both = compare(&read, &other, Metric::Acc).unwrap();
-    assert_eq!((both.mcnemar.only_first, both.mcnemar.only_second), (2, 2));
-    assert_eq!(
-        (both.first, both.second, both.mcnemar.p_value),
-        (0.5, 0.5, 1.0)
-    );
-    assert!(compare(&read, &other[1..], Metric::Acc).is_err());
+    let both = compare(&read, &Samples::Choices(other.clone()), Metric::Acc).unwrap();
+    let test = both.mcnemar.unwrap();
+    assert_eq!((test.only_first, test.only_second), (2, 2));
+    assert_eq!((both.first, both.second, test.p_value), (0.5, 0.5, 1.0));
+    // Differences 1, −1, 1, −1 in some order.
+    assert!((both.stderr - (4.0_f64 / 3.0 / 4.0).sqrt()).abs() < 1e-12);
+    let rest = Samples::Choices(other[1..].to_vec());
+    assert!(compare(&read, &rest, Metric::Acc).is_err());
     let mut changed = other;
     changed[2].target = 0;
-    let message = compare(&read, &changed, Metric::ExactMatch)
+    let message = compare(&read, &Samples::Choices(changed), Metric::ExactMatch)
         .unwrap_err()
         .to_string();
     assert!(message.contains("row 2 differs"), "{message}");

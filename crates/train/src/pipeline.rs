@@ -5,8 +5,8 @@ use std::sync::atomic::AtomicBool;
 
 use burn::backend::Autodiff;
 use tritburn_data::{
-    BatchSource, CorpusLoader, SftLoader, TaskEncoder, Tokenizer, encode_corpus, read_corpus,
-    read_task, render_texts,
+    BatchSource, CorpusLoader, SftLoader, Tokenizer, encode_corpus, read_corpus, read_examples,
+    read_prompts,
 };
 use tritburn_nn::CausalLm;
 use tritburn_nn::ops::{Kernels, Ops};
@@ -47,7 +47,9 @@ pub(crate) fn train<B: Kernels + Ops>(
     let observer = &mut TextLog::open(&run.log(), recipe.file.train.log_every, observer)?;
     let tokenizer = tokenizer(recipe, run)?;
     let base = base_config(recipe, &tokenizer)?;
-    let uses_task = recipe.file.stage.iter().any(|s| s.kind != StageKind::Lm);
+    // Generated texts have no accuracy to follow; `tritburn eval` scores them.
+    let uses_task =
+        recipe.file.stage.iter().any(|s| s.kind != StageKind::Lm) && !recipe.task.generates();
     let eval = uses_task
         .then(|| TaskEval::new(recipe, &recipe.task, &tokenizer))
         .transpose()?;
@@ -121,13 +123,12 @@ fn tokenizer(recipe: &Recipe, run: &RunDir) -> Result<Tokenizer> {
             texts.extend(corpus(recipe)?);
         }
         if !file.data.dir.is_empty() {
-            let rows = read_task(
+            texts.extend(read_prompts(
                 Path::new(&file.data.dir),
                 &recipe.task.train_split,
                 &recipe.task,
                 limit(file.data.train_rows),
-            )?;
-            texts.extend(render_texts(&recipe.task, &rows)?);
+            )?);
         }
         Tokenizer::train_bpe(texts.iter().map(String::as_str), file.tokenizer.vocab_size)?
     };
@@ -293,10 +294,15 @@ fn loader<B: Kernels>(
     }
     let task = &ctx.recipe.task;
     let dir = Path::new(&file.data.dir);
-    let rows = read_task(dir, &task.train_split, task, limit(file.data.train_rows))?;
-    let examples = TaskEncoder::new(task, tokenizer, file.data.max_length)?
-        .examples(&rows)?
-        .examples;
+    let examples = read_examples(
+        dir,
+        &task.train_split,
+        task,
+        tokenizer,
+        file.data.max_length,
+        limit(file.data.train_rows),
+    )?
+    .examples;
     let loader = SftLoader::new(
         examples,
         section.batch_size,

@@ -1,6 +1,7 @@
 //! One file per command, each with its arguments and its `run`.
 
 pub(crate) mod bench;
+pub(crate) mod compare;
 pub(crate) mod completions;
 pub(crate) mod data;
 pub(crate) mod doctor;
@@ -21,6 +22,7 @@ pub(crate) fn run(command: Command) -> anyhow::Result<()> {
         Command::Quickstart(args) => quickstart::run(args),
         Command::Train(args) => train::run(args),
         Command::Eval(args) => eval::run(args),
+        Command::Compare(args) => compare::run(args),
         Command::Perplexity(args) => perplexity::run(args),
         Command::Export(args) => export::run(args),
         Command::Generate(args) => generate::run(args),
