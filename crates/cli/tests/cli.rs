@@ -11,7 +11,7 @@ use std::process::Stdio;
 use common::{fails, ok, run, tritburn, write_model};
 use serde_json::Value;
 
-const COMMANDS: [&str; 12] = [
+const COMMANDS: [&str; 13] = [
     "quickstart",
     "train",
     "eval",
@@ -20,6 +20,7 @@ const COMMANDS: [&str; 12] = [
     "generate",
     "serve",
     "bench",
+    "pull",
     "data",
     "plot",
     "doctor",
