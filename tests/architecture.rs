@@ -20,16 +20,17 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("eval", &["data", "engine", "quant"]),
     ("train", &["quant", "nn", "data", "eval", "engine"]),
     ("server", &["engine", "quant"]),
+    ("hub", &[]),
     (
         "cli",
         &[
-            "quant", "kernels", "engine", "nn", "data", "eval", "train", "server",
+            "quant", "kernels", "engine", "nn", "data", "eval", "train", "server", "hub",
         ],
     ),
 ];
 
 /// Crates that must build without the training framework.
-const WITHOUT_BURN: &[&str] = &["quant", "kernels", "engine", "server"];
+const WITHOUT_BURN: &[&str] = &["quant", "kernels", "engine", "server", "hub"];
 
 /// The only places where `unsafe` may stand, relative to the workspace root.
 const UNSAFE: &[&str] = &["crates/kernels/", "crates/quant/src/mmap.rs"];

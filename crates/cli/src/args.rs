@@ -37,6 +37,9 @@ pub(crate) enum Command {
     Serve(commands::serve::Args),
     /// Measure the speed of a model, or of a known shape
     Bench(commands::bench::Args),
+    /// Download a model of the Hugging Face hub
+    #[cfg(feature = "hub")]
+    Pull(commands::pull::Args),
     /// Generate and look at data
     Data(commands::data::Args),
     /// Draw a run's curves as SVG

@@ -5,6 +5,8 @@ mod commands;
 mod commit;
 mod engine_args;
 mod http;
+#[cfg(feature = "hub")]
+mod hub;
 mod metrics;
 mod model_path;
 mod output;

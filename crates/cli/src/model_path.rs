@@ -5,17 +5,25 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail};
 use tritburn_data::Tokenizer;
 
-/// The Hugging Face folder of an export, a stage, a checkpoint, or of a run's end; or a GGUF file.
+/// The rest of what a command takes.
+#[cfg(feature = "hub")]
+const HUB: &str = ", a GGUF file, or ORG/NAME of a model of the Hugging Face hub";
+#[cfg(not(feature = "hub"))]
+const HUB: &str = " or a GGUF file; this build does not download models (feature `hub`)";
+
+/// The Hugging Face folder of an export, a stage, a checkpoint, or of a run's end; a GGUF file; or either of a model that
+/// is named as on the Hugging Face hub.
 ///
 /// # Errors
 /// Where there is none; the message says what is there instead.
 pub(crate) fn resolve(path: &Path) -> Result<PathBuf> {
     let shown = path.display();
     if !path.exists() {
-        bail!(
-            "{shown}: no such model. Give the folder of an export, a run or a checkpoint; a model \
-             of the Hugging Face hub must be downloaded first (hf download NAME --local-dir DIR)"
-        );
+        #[cfg(feature = "hub")]
+        if let Some(found) = crate::hub::locate(path)? {
+            return Ok(found);
+        }
+        bail!("{shown}: no such model. Give the folder of an export, a run or a checkpoint{HUB}");
     }
     if !path.is_dir() {
         if path
@@ -61,6 +69,18 @@ pub(crate) fn resolve(path: &Path) -> Result<PathBuf> {
         "{shown}: holds no config.json, so it is no model. Give the folder of an export, a run or \
          a checkpoint"
     )
+}
+
+/// The path that a recipe names, or the folder of the model of the hub that it names.
+///
+/// # Errors
+/// Where a model of the hub cannot be had.
+pub(crate) fn of_recipe(path: &mut String) -> Result<()> {
+    #[cfg(feature = "hub")]
+    if let Some(found) = crate::hub::locate(Path::new(path.as_str()))? {
+        *path = found.to_string_lossy().into_owned();
+    }
+    Ok(())
 }
 
 /// The tokenizer of what [`resolve`] found.

@@ -84,6 +84,18 @@ pub(crate) fn progress(what: &'static str) -> ProgressBar {
     }
 }
 
+/// A bar on stderr for a file that comes from elsewhere.
+#[cfg(feature = "hub")]
+pub(crate) fn bytes_bar() -> ProgressBar {
+    let bar = ProgressBar::new(0);
+    match ProgressStyle::with_template(
+        "{msg} {wide_bar} {bytes}/{total_bytes}, {bytes_per_sec}, {eta} left",
+    ) {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}
+
 /// Columns in line: the first to the left, the others to the right.
 pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     let width = |column: usize| {

@@ -21,6 +21,7 @@ const COMMANDS: [&str; 13] = [
     "generate",
     "serve",
     "bench",
+    "pull",
     "data",
     "plot",
     "doctor",

@@ -376,6 +376,13 @@ fn a_run_is_exported_as_gguf_and_answers() {
     ok(&["export", &run, "--out", &hf.display().to_string()]);
     let file = gguf.display().to_string();
     ok(&["export", &run, "--format", "gguf-i2_s", "--out", &file]);
+    let (latent, out) = (dir.path().join("latent"), hf.display().to_string());
+    let latent = latent.display().to_string();
+    let master = ["--format", "safetensors-latent", "--out", &latent];
+    ok(&[&["export", &run][..], &master].concat());
+    assert!(fails(&[&["export", &out][..], &master].concat()).contains("no master weights"));
+    let few_bits = ["--out", &out, "--embedding-type", "q8_0"];
+    assert!(fails(&[&["export", &run][..], &few_bits].concat()).contains("--embedding-type"));
     let left: Vec<_> = fs::read_dir(gguf.parent().unwrap()).unwrap().collect();
     assert_eq!(left.len(), 1, "the folder on the way is gone: {left:?}");
     let answer = |model: &str| {
@@ -391,7 +398,13 @@ fn a_run_is_exported_as_gguf_and_answers() {
     };
     // The embedding is f16 in the one and f32 in the other, so later words may differ.
     assert!(!answer(&file).trim().is_empty());
-    assert!(!answer(&hf.display().to_string()).trim().is_empty());
+    let packed = answer(&out);
+    assert!(!packed.trim().is_empty());
+    assert_eq!(
+        answer(&latent),
+        packed,
+        "master weights become the same codes"
+    );
 
     let narrow = dir.path().join("narrow");
     ok(&strs(&train_args("cpt-falcon-smoke.toml", &narrow, &[])));

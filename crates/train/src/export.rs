@@ -1,4 +1,4 @@
-//! Export: packed ternary weights in a Hugging Face folder.
+//! Export: packed ternary weights, or master weights, in a Hugging Face folder.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,11 +10,11 @@ use tritburn_nn::linear::BitLinear;
 use tritburn_nn::ops::Kernels;
 use tritburn_nn::weights::{host_weights, to_host};
 use tritburn_quant::Dtype;
-use tritburn_quant::config::{ModelConfig, QuantizationMode};
+use tritburn_quant::config::{LinearClass, ModelConfig, QuantizationConfig, QuantizationMode};
 use tritburn_quant::fs::write_atomic;
 use tritburn_quant::hf_pack;
 use tritburn_quant::scheme::{Granularity, WeightQuant};
-use tritburn_quant::tensor_file::write_safetensors;
+use tritburn_quant::tensor_file::{NamedTensor, TensorFile, write_safetensors};
 
 use crate::error::{Result, TrainError};
 use crate::run::replace_dir;
@@ -53,9 +53,70 @@ pub(crate) fn export_hf<B: Kernels>(folder: &Path, out: &Path, device: &B::Devic
     {
         config.set_quant(config.quant_scheme(), QuantizationMode::Online);
     }
+    let biased = config.qkv_bias() || config.o_bias();
     let tokenizer = Tokenizer::load(folder)?;
     let model = CausalLm::<B>::new(&config, &mut FolderSource::open(folder)?, device)?;
-    let tensors = packed_tensors(&model)?;
+    let mut tensors = packed_tensors(&model)?;
+    // transformers multiplies the bias by the scale too in the one class, and not in the other.
+    let offline = |q: &&mut QuantizationConfig| q.quantization_mode == QuantizationMode::Offline;
+    if let Some(q) = config.quantization_config.as_mut().filter(offline)
+        && biased
+    {
+        q.linear_class = LinearClass::BitLinear;
+        invert_scales(&mut tensors);
+    }
+    let named: Vec<NamedTensor<'_>> = tensors
+        .iter()
+        .map(|(name, t)| {
+            (
+                name.as_str(),
+                t.dtype,
+                t.shape.as_slice(),
+                t.bytes.as_slice(),
+            )
+        })
+        .collect();
+    write_folder(out, &config, &tokenizer, &named)
+}
+
+/// Writes the master weights of `folder` to `out`, to go on training elsewhere: the tensors as they
+/// are stored, and a `config.json` that has them quantised in the forward pass
+/// (`quantization_mode: online`) where the model is ternary.
+///
+/// # Errors
+/// Where the folder is malformed or packed, which leaves no master weights, or `out` cannot be
+/// written.
+pub fn export_latent(folder: &Path, out: &Path) -> Result<()> {
+    let config = ModelConfig::read(&folder.join("config.json"))?;
+    let packed = config
+        .quantization_config
+        .as_ref()
+        .is_some_and(|q| q.quantization_mode == QuantizationMode::Offline);
+    if packed {
+        return Err(TrainError::Resume {
+            path: folder.to_path_buf(),
+            message: "is packed and has no master weights any more; export the run it came from"
+                .into(),
+        });
+    }
+    let tokenizer = Tokenizer::load(folder)?;
+    let file = TensorFile::open_folder(folder)?;
+    let named = file.names().into_iter().map(|name| {
+        // Every listed name has an entry.
+        let (dtype, shape) = file.info(name).unwrap_or((Dtype::F32, &[]));
+        Ok((name, dtype, shape, file.bytes(name, dtype, shape)?))
+    });
+    let named: Vec<NamedTensor<'_>> = named.collect::<Result<_>>()?;
+    write_folder(out, &config, &tokenizer, &named)
+}
+
+/// Replaces `out`, a model folder or nothing yet, as a whole.
+fn write_folder(
+    out: &Path,
+    config: &ModelConfig,
+    tokenizer: &Tokenizer,
+    tensors: &[NamedTensor<'_>],
+) -> Result<()> {
     if let Some(parent) = out.parent().filter(|p| !p.as_os_str().is_empty()) {
         std::fs::create_dir_all(parent).map_err(|source| TrainError::Io {
             path: parent.to_path_buf(),
@@ -69,23 +130,22 @@ pub(crate) fn export_hf<B: Kernels>(folder: &Path, out: &Path, device: &B::Devic
         });
     }
     replace_dir(out, |aside| {
-        let named: Vec<_> = tensors
-            .iter()
-            .map(|(name, t)| {
-                (
-                    name.as_str(),
-                    t.dtype,
-                    t.shape.as_slice(),
-                    t.bytes.as_slice(),
-                )
-            })
-            .collect();
         let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
-        write_safetensors(&aside.join("model.safetensors"), &named, &metadata)?;
-        write_configs(aside, &config)?;
+        write_safetensors(&aside.join("model.safetensors"), tensors, &metadata)?;
+        write_configs(aside, config)?;
         tokenizer.save(aside, config.max_position_embeddings)?;
         Ok(())
     })
+}
+
+/// Turns factors into divisors, which `bitlinear` stores.
+fn invert_scales(tensors: &mut BTreeMap<String, Packed>) {
+    let scales = tensors
+        .iter_mut()
+        .filter(|(name, _)| name.ends_with(".weight_scale"));
+    for scale in scales.flat_map(|(_, t)| t.bytes.as_chunks_mut().0) {
+        *scale = (1.0 / f32::from_le_bytes(*scale)).to_le_bytes();
+    }
 }
 
 fn is_empty_dir(path: &Path) -> bool {

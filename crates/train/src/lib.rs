@@ -19,5 +19,6 @@ mod task_eval;
 mod teacher;
 
 pub use error::{Result, TrainError};
+pub use export::export_latent;
 pub use on_device::{export_hf, logits, train, with_scorer};
 pub use pipeline::Outcome;

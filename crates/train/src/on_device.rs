@@ -44,8 +44,9 @@ pub fn train(
 }
 
 /// Reads the master weights of `folder` and writes `out`: ternary projections as uint8 codes with
-/// `weight_scale` = absmean (`linear_class: autobitlinear`), the rest in f32. A full-precision
-/// model is written as it is.
+/// `weight_scale` = absmean (`linear_class: autobitlinear`), the rest in f32. With biases, which
+/// transformers scales along there, `weight_scale` = 1 / absmean (`linear_class: bitlinear`). A
+/// full-precision model is written as it is.
 ///
 /// Codes and scales are those of the training forward pass on `device`.
 ///

@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use tritburn_nn::device::DeviceKind;
-use tritburn_quant::gguf::{GgufTernary, write_gguf};
+use tritburn_quant::gguf::{GgufEmbedding, GgufTernary, write_gguf};
 
 use crate::model_path;
 use crate::output::say;
@@ -14,6 +14,8 @@ use crate::output::say;
 enum Format {
     /// Hugging Face folder with packed ternary weights
     Hf,
+    /// Hugging Face folder with the master weights, to continue training elsewhere
+    SafetensorsLatent,
     /// GGUF file, 2 bits a ternary weight, of Microsoft's bitnet.cpp
     #[value(name = "gguf-i2_s")]
     GgufI2S,
@@ -36,23 +38,47 @@ pub(crate) struct Args {
     /// What to write
     #[arg(long, value_enum, default_value = "hf")]
     format: Format,
+    /// How embedding and output head are stored in a GGUF file: f16, q8_0 or q6_k [default: f16]
+    #[arg(long, value_name = "NAME", value_parser = embedding)]
+    embedding_type: Option<GgufEmbedding>,
     /// Where codes are computed: cpu, ndarray, wgpu or cuda
     #[arg(long, default_value = "cpu")]
     device: String,
+}
+
+/// A type of embeddings by name.
+fn embedding(name: &str) -> Result<GgufEmbedding, String> {
+    let known = GgufEmbedding::ALL.into_iter().find(|e| e.name() == name);
+    known.ok_or_else(|| {
+        let names = GgufEmbedding::ALL.map(GgufEmbedding::name).join(", ");
+        format!("no type of this name; there are {names}")
+    })
 }
 
 /// Runs the command.
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     let device = DeviceKind::named(&args.device)?;
     let folder = model_path::resolve(&args.run)?;
+    let embedding = args.embedding_type;
+    let gguf = |ternary| {
+        let embedding = embedding.unwrap_or_default();
+        gguf(&folder, args.out.clone(), device, ternary, embedding)
+    };
     let out = match args.format {
+        Format::GgufI2S => gguf(GgufTernary::I2S)?,
+        Format::GgufTq1 => gguf(GgufTernary::Tq1_0)?,
+        Format::GgufTq2 => gguf(GgufTernary::Tq2_0)?,
+        Format::Hf | Format::SafetensorsLatent if embedding.is_some() => bail!(
+            "--embedding-type is for GGUF files; embedding and head of a folder keep their type"
+        ),
         Format::Hf => {
             tritburn_train::export_hf(&folder, &args.out, device)?;
             args.out
         }
-        Format::GgufI2S => gguf(&folder, args.out, device, GgufTernary::I2S)?,
-        Format::GgufTq1 => gguf(&folder, args.out, device, GgufTernary::Tq1_0)?,
-        Format::GgufTq2 => gguf(&folder, args.out, device, GgufTernary::Tq2_0)?,
+        Format::SafetensorsLatent => {
+            tritburn_train::export_latent(&folder, &args.out)?;
+            args.out
+        }
     };
     say(format!("{} → {}", folder.display(), out.display()));
     Ok(())
@@ -64,6 +90,7 @@ fn gguf(
     out: PathBuf,
     device: DeviceKind,
     ternary: GgufTernary,
+    embedding: GgufEmbedding,
 ) -> anyhow::Result<PathBuf> {
     let named = out
         .extension()
@@ -81,6 +108,6 @@ fn gguf(
     let aside = aside.with_context(|| format!("cannot write to {}", parent.display()))?;
     let packed = aside.path().join("hf");
     tritburn_train::export_hf(folder, &packed, device)?;
-    write_gguf(&packed, &file, ternary)?;
+    write_gguf(&packed, &file, ternary, embedding)?;
     Ok(file)
 }

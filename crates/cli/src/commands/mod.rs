@@ -10,6 +10,8 @@ pub(crate) mod export;
 pub(crate) mod generate;
 pub(crate) mod perplexity;
 pub(crate) mod plot;
+#[cfg(feature = "hub")]
+pub(crate) mod pull;
 pub(crate) mod quickstart;
 pub(crate) mod serve;
 pub(crate) mod train;
@@ -28,6 +30,8 @@ pub(crate) fn run(command: Command) -> anyhow::Result<()> {
         Command::Generate(args) => generate::run(args),
         Command::Serve(args) => serve::run(args),
         Command::Bench(args) => bench::run(args),
+        #[cfg(feature = "hub")]
+        Command::Pull(args) => pull::run(&args),
         Command::Data(args) => data::run(args),
         Command::Plot(args) => plot::run(args),
         Command::Doctor(args) => doctor::run(args),

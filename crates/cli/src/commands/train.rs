@@ -8,6 +8,7 @@ use tritburn_nn::device::DeviceKind;
 use tritburn_train::recipe::Recipe;
 use tritburn_train::run::{RunDir, latest_run};
 
+use crate::model_path;
 use crate::output::say;
 use crate::progress::Progress;
 
@@ -52,7 +53,9 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
             RunDir::open(&path)?
         }
         None => {
-            let recipe = Recipe::read(&args.recipe, &args.set)?;
+            let mut recipe = Recipe::read(&args.recipe, &args.set)?;
+            model_path::of_recipe(&mut recipe.file.model.path)?;
+            model_path::of_recipe(&mut recipe.file.tokenizer.path)?;
             let run = match args.out {
                 Some(out) => RunDir::create_at(out, &recipe)?,
                 None => RunDir::create(&args.runs, &recipe)?,

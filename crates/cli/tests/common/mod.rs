@@ -23,6 +23,8 @@ pub(crate) fn tritburn(args: &[&str]) -> Command {
     for name in ["RUST_LOG", "TRITBURN_KERNEL", "TRITBURN_API_KEY"] {
         command.env_remove(name);
     }
+    // A test that means a folder must not ask the hub for it.
+    command.env("HF_HUB_OFFLINE", "1");
     command
 }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 use tritburn_engine::{Engine, EngineOptions};
 use tritburn_quant::config::SubNorm;
-use tritburn_quant::gguf::{GgufTernary, write_gguf};
+use tritburn_quant::gguf::{GgufEmbedding, GgufTernary, write_gguf};
 
 use crate::common::{EOS, Form, Tensor, VOCAB, config, f32s, tensors, write, write_tokenizer};
 
@@ -41,7 +41,7 @@ fn check(name: &str, config: &Value, form: Form, ternary: GgufTernary) {
     }
     write(dir.path(), config, &all);
     let path = dir.path().join("model.gguf");
-    write_gguf(dir.path(), &path, ternary).unwrap();
+    write_gguf(dir.path(), &path, ternary, GgufEmbedding::F16).unwrap();
     let (folder, file) = (logits(dir.path()), logits(&path));
     let scale = folder.iter().fold(0f32, |m, v| m.max(v.abs()));
     let pairs = folder.iter().zip(&file);
@@ -134,7 +134,7 @@ fn tokenizer_and_template_go_along() {
     )
     .unwrap();
     let path = dir.path().join("model.gguf");
-    write_gguf(dir.path(), &path, GgufTernary::Tq2_0).unwrap();
+    write_gguf(dir.path(), &path, GgufTernary::Tq2_0, GgufEmbedding::F16).unwrap();
     let load = |path: &Path| Engine::load(path, EngineOptions::default()).unwrap();
     let (folder, file) = (load(dir.path()), load(&path));
     for text in [

@@ -11,3 +11,5 @@ mod gguf;
 mod gguf_file;
 mod gguf_write;
 mod golden;
+mod judges;
+mod tokenizers;

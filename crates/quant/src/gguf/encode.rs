@@ -1,6 +1,7 @@
 //! Ternary codes and full-precision values as they are stored.
 
 use super::kind::{I2S_TAIL, TensorKind};
+use super::requant;
 
 /// Appends a row of codes, each −1, 0 or +1, as whole blocks of a ternary type. `scale` is what a
 /// code of 1 stands for; types with f16 scales hold its nearest f16, [`TensorKind::I2S`] has it in
@@ -62,8 +63,12 @@ fn base_3(codes: &[i8], out: &mut Vec<u8>) {
     }
 }
 
-/// Appends values as `kind`, F32, F16 or BF16. Says whether all of them are finite there.
+/// Appends a row of values as `kind`, F32, F16, BF16, Q8_0 or Q6_K. Says whether all of them are
+/// finite there.
 pub(super) fn values(kind: TensorKind, values: &[f32], out: &mut Vec<u8>) -> bool {
+    if matches!(kind, TensorKind::Q8_0 | TensorKind::Q6K) {
+        return requant::row(kind, values, out);
+    }
     let mut finite = true;
     for &v in values {
         match kind {

@@ -16,6 +16,7 @@ mod metadata;
 mod model;
 mod names;
 mod plan;
+mod requant;
 mod ternary;
 mod value;
 mod vocab;
@@ -26,7 +27,7 @@ pub use kind::TensorKind;
 pub use model::{GgufModel, Rows};
 pub use ternary::{TernaryScales, TernaryTensor};
 pub use value::{Array, Scalar, Value};
-pub use write::{GgufTernary, write_gguf};
+pub use write::{GgufEmbedding, GgufTernary, write_gguf};
 
 #[cfg(test)]
 mod tests;

@@ -62,11 +62,13 @@ struct Plan<'a> {
     arch: Arch,
     file: &'a TensorFile,
     ternary: TensorKind,
+    table: TensorKind,
     used: BTreeSet<String>,
     out: Vec<Planned>,
 }
 
-/// All tensors of the model, in the order of the file.
+/// All tensors of the model, in the order of the file: ternary projections of the first type,
+/// embedding and head of the second.
 ///
 /// # Errors
 /// Where a width does not fit the type, a tensor is missing, or the folder has one more.
@@ -74,13 +76,14 @@ pub(super) fn plan(
     config: &ModelConfig,
     arch: Arch,
     file: &TensorFile,
-    ternary: TensorKind,
+    [ternary, table]: [TensorKind; 2],
 ) -> Result<Vec<Planned>> {
     let mut plan = Plan {
         config,
         arch,
         file,
         ternary,
+        table,
         used: BTreeSet::new(),
         out: Vec::new(),
     };
@@ -198,7 +201,23 @@ impl Plan<'_> {
     }
 
     fn table(&mut self, name: &str, shape: [usize; 2]) -> Result<()> {
-        self.push(name, None, shape.to_vec(), TensorKind::F16, Content::Plain)
+        let (cols, kind) = (shape[1], self.table);
+        if !cols.is_multiple_of(kind.block_len()) {
+            let remedy = if cols.is_multiple_of(TensorKind::Q8_0.block_len()) {
+                "f16 and q8_0 take this width"
+            } else {
+                "f16 takes every width"
+            };
+            return Err(self.error(
+                name,
+                &format!(
+                    "has rows of {cols} values, but {} stores rows in blocks of {}; {remedy}",
+                    kind.name(),
+                    kind.block_len()
+                ),
+            ));
+        }
+        self.push(name, None, shape.to_vec(), kind, Content::Plain)
     }
 
     fn vector(&mut self, name: &str, canonical: Option<&str>, len: usize) -> Result<()> {

@@ -66,11 +66,46 @@ impl GgufTernary {
     }
 }
 
+/// Type of embedding and output head in a GGUF file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum GgufEmbedding {
+    /// 16 bits a value.
+    #[default]
+    F16,
+    /// 8.5 bits a value; rows of multiples of 32.
+    Q8_0,
+    /// 6.56 bits a value; rows of multiples of 256.
+    Q6K,
+}
+
+impl GgufEmbedding {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::F16, Self::Q8_0, Self::Q6K];
+
+    /// `f16`, `q8_0` or `q6_k`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F16 => "f16",
+            Self::Q8_0 => "q8_0",
+            Self::Q6K => "q6_k",
+        }
+    }
+
+    fn kind(self) -> TensorKind {
+        match self {
+            Self::F16 => TensorKind::F16,
+            Self::Q8_0 => TensorKind::Q8_0,
+            Self::Q6K => TensorKind::Q6K,
+        }
+    }
+}
+
 /// Writes the model in `folder`, with its tokenizer and chat template where it has them, to the GGUF
 /// file `out`.
 ///
 /// Ternary projections become tensors of type `ternary`: packed ones keep their codes, master
-/// weights are quantised by their absmean. Embedding and output head are rounded to f16, norms and
+/// weights are quantised by their absmean. Embedding and output head become `embedding`, norms and
 /// biases are f32, and projections in full precision keep their type. Tensors are converted one by
 /// one; the file takes its name when it is whole.
 ///
@@ -79,14 +114,19 @@ impl GgufTernary {
 /// BitNet b1.58's, norms without a name there, a tokenizer that is no byte-level BPE);
 /// [`QuantError::Tensor`] for a tensor whose width or values do not fit its type, or that is missing
 /// or unknown; [`QuantError::Io`] where the system refuses.
-pub fn write_gguf(folder: &Path, out: &Path, ternary: GgufTernary) -> Result<()> {
+pub fn write_gguf(
+    folder: &Path,
+    out: &Path,
+    ternary: GgufTernary,
+    embedding: GgufEmbedding,
+) -> Result<()> {
     let config_path = folder.join("config.json");
     let config = ModelConfig::read(&config_path)?;
     let refuse = |message: String| QuantError::config(&config_path, message);
     let arch = metadata::arch(&config).map_err(refuse)?;
     let file = TensorFile::open_folder(folder)?;
     let (kind, file_type) = ternary.kind();
-    let tensors = plan::plan(&config, arch, &file, kind)?;
+    let tensors = plan::plan(&config, arch, &file, [kind, embedding.kind()])?;
     let mut pairs = Pairs::default();
     metadata::write(&mut pairs, arch, &config).map_err(refuse)?;
     // 1 is a file of f16 tensors.

@@ -106,7 +106,7 @@ fn ternary_codes_scales_and_metadata_come_back() {
     let out = dir.path().join("model.gguf");
     for ternary in GgufTernary::ALL {
         assert_eq!(GgufTernary::from_name(ternary.name()), Some(ternary));
-        write_gguf(dir.path(), &out, ternary).unwrap();
+        write_gguf(dir.path(), &out, ternary, GgufEmbedding::F16).unwrap();
         let model = GgufModel::open(&out).unwrap();
         let want = if ternary == GgufTernary::I2S {
             SCALE
@@ -183,11 +183,42 @@ fn ternary_codes_scales_and_metadata_come_back() {
 }
 
 #[test]
+fn embeddings_of_fewer_bits() {
+    let dir = tempfile::tempdir().unwrap();
+    folder(dir.path(), &config(), 1);
+    let out = dir.path().join("model.gguf");
+    for (embedding, kind, error) in [
+        (GgufEmbedding::F16, TensorKind::F16, 0.0),
+        (GgufEmbedding::Q8_0, TensorKind::Q8_0, 0.01),
+        (GgufEmbedding::Q6K, TensorKind::Q6K, 0.05),
+    ] {
+        write_gguf(dir.path(), &out, GgufTernary::Tq2_0, embedding).unwrap();
+        let model = GgufModel::open(&out).unwrap();
+        assert_eq!(model.file().tensor("token_embd.weight").unwrap().kind, kind);
+        let name = "model.embed_tokens.weight";
+        let found = model.tensor_f32(name, &[260, 256]).unwrap();
+        for (i, found) in found.iter().enumerate() {
+            let want = (i % 64) as f32 / 32.0;
+            assert!((want - found).abs() <= error, "{kind:?} {i}: {found}");
+        }
+    }
+    let mut narrow = config();
+    narrow["hidden_size"] = json!(128);
+    folder(dir.path(), &narrow, 1);
+    let error = write_gguf(dir.path(), &out, GgufTernary::I2S, GgufEmbedding::Q6K);
+    let error = error.unwrap_err().to_string();
+    for word in ["embed_tokens", "128", "blocks of 256", "q8_0"] {
+        assert!(error.contains(word), "{error}");
+    }
+    write_gguf(dir.path(), &out, GgufTernary::I2S, GgufEmbedding::Q8_0).unwrap();
+}
+
+#[test]
 fn what_gguf_cannot_say_is_refused_by_name() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("model.gguf");
     let error = |ternary| {
-        let error = write_gguf(dir.path(), &out, ternary)
+        let error = write_gguf(dir.path(), &out, ternary, GgufEmbedding::F16)
             .unwrap_err()
             .to_string();
         assert!(!out.exists());
@@ -256,7 +287,7 @@ fn what_gguf_cannot_say_is_refused_by_name() {
     for word in ["down_proj", "384", "256", "i2_s"] {
         assert!(text.contains(word), "{text}");
     }
-    write_gguf(dir.path(), &out, GgufTernary::I2S).unwrap();
+    write_gguf(dir.path(), &out, GgufTernary::I2S, GgufEmbedding::F16).unwrap();
     std::fs::remove_file(&out).unwrap();
     narrow["intermediate_size"] = json!(320);
     folder(dir.path(), &narrow, 1);

@@ -1,0 +1,281 @@
+//! Our exports in other programs. Each test says why where it does not run.
+//!
+//! - `TRITBURN_JUDGE_PYTHON`: a Python with transformers and torch.
+//! - `TRITBURN_LLAMA_PERPLEXITY`, `TRITBURN_BITNET_PERPLEXITY`: `llama-perplexity` of llama.cpp and
+//!   of bitnet.cpp.
+//! - `TRITBURN_JUDGE_MODELS`: packed model folders with a tokenizer, separated by colons, to be
+//!   judged beside those that the tests make; `TRITBURN_JUDGE_TEXT`: a file with a text for them.
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::{Value, json};
+use tritburn_engine::{Engine, EngineOptions};
+use tritburn_quant::config::SubNorm;
+use tritburn_quant::gguf::{GgufEmbedding, GgufTernary, write_gguf};
+
+use crate::common::{Form, VOCAB, config, tensors, write, write_tokenizer};
+
+/// Tokens of a chunk of text whose later half is predicted.
+const CHUNK: usize = 128;
+
+fn program(variable: &str) -> Option<OsString> {
+    let found = std::env::var_os(variable).filter(|v| !v.is_empty());
+    if found.is_none() {
+        eprintln!("skipped: {variable} names no program");
+    }
+    found
+}
+
+fn given_models() -> Vec<PathBuf> {
+    let given = std::env::var_os("TRITBURN_JUDGE_MODELS").unwrap_or_default();
+    std::env::split_paths(&given)
+        .filter(|p| !p.as_os_str().is_empty())
+        .collect()
+}
+
+fn load(path: &Path) -> Engine {
+    Engine::load(path, EngineOptions::exact()).unwrap()
+}
+
+/// A model with projections in `form`, whose widths fit every ternary type and whose logits are far
+/// apart, so that differences show.
+fn model(dir: &Path, model_type: &str, act: &str, form: Form) {
+    let sub_norm = if model_type == "bitnet" {
+        SubNorm::SubLn
+    } else {
+        SubNorm::None
+    };
+    let mut config = config(sub_norm, form);
+    config["model_type"] = json!(model_type);
+    config["hidden_act"] = json!(act);
+    (config["hidden_size"], config["intermediate_size"]) = (json!(256), json!(512));
+    config["head_dim"] = json!(64);
+    config["max_position_embeddings"] = json!(512);
+    config["rope_theta"] = json!(10_000.0);
+    if model_type == "gemma3_text" {
+        config["sliding_window"] = json!(64);
+        config["query_pre_attn_scalar"] = json!(64);
+    }
+    let mut all = tensors(&config, form);
+    for t in &mut all {
+        if t.name.contains("embed_tokens") || t.name == "lm_head.weight" {
+            for b in t.bytes.as_chunks_mut().0 {
+                *b = (f32::from_le_bytes(*b) * 0.5).to_le_bytes();
+            }
+        }
+    }
+    write(dir, &config, &all);
+    write_tokenizer(dir);
+    let mut tokenizer: Value =
+        serde_json::from_slice(&std::fs::read(dir.join("tokenizer.json")).unwrap()).unwrap();
+    // llama.cpp refuses a vocabulary without merges.
+    tokenizer["model"]["vocab"]["th"] = json!(257);
+    tokenizer["model"]["vocab"]["in"] = json!(258);
+    tokenizer["model"]["merges"] = json!(["t h", "i n"]);
+    std::fs::write(dir.join("tokenizer.json"), tokenizer.to_string()).unwrap();
+}
+
+/// Logits of each folder after each of `tokens`, `None` where the packages are not there.
+fn transformers_logits(
+    python: &OsString,
+    folders: &[PathBuf],
+    tokens: &[u32],
+) -> Option<Vec<Vec<f32>>> {
+    let out = tempfile::tempdir().unwrap();
+    let script = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/judges/transformers_logits.py"
+    );
+    let tokens: Vec<String> = tokens.iter().map(u32::to_string).collect();
+    let mut command = Command::new(python);
+    command.arg(script).arg(tokens.join(","));
+    let files: Vec<PathBuf> = (0..folders.len())
+        .map(|i| out.path().join(i.to_string()))
+        .collect();
+    for (folder, file) in folders.iter().zip(&files) {
+        command.arg(folder).arg(file);
+    }
+    let run = command.output().unwrap();
+    let said = String::from_utf8_lossy(&run.stdout);
+    if run.status.code() == Some(3) {
+        eprintln!("skipped: {said}");
+        return None;
+    }
+    let error = String::from_utf8_lossy(&run.stderr);
+    assert!(run.status.success(), "{said}{error}");
+    eprint!("{said}");
+    let read = |file: &PathBuf| {
+        let bytes = std::fs::read(file).unwrap();
+        let words = bytes.as_chunks().0.iter();
+        words.map(|b| f32::from_le_bytes(*b)).collect()
+    };
+    Some(files.iter().map(read).collect())
+}
+
+/// Activations that lie between two codes are rounded either way, according to the last bit of what
+/// came before: from that token on, logits differ by a step of some activation. Most models have
+/// none on these tokens.
+#[test]
+fn transformers_computes_our_logits() {
+    let Some(python) = program("TRITBURN_JUDGE_PYTHON") else {
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let mut folders = given_models();
+    for (model_type, act) in [
+        ("bitnet", "silu"),
+        ("bitnet", "relu2"),
+        ("llama", "silu"),
+        ("qwen2", "silu"),
+        ("qwen3", "silu"),
+        ("gemma3_text", "gelu_pytorch_tanh"),
+    ] {
+        for (name, form) in [("auto", Form::AutoBitLinear), ("bit", Form::BitLinear)] {
+            if (model_type, form) == ("qwen2", Form::AutoBitLinear) {
+                // There transformers multiplies the bias by the scale of the weights too.
+                continue;
+            }
+            let folder = dir.path().join(format!("{model_type}-{act}-{name}"));
+            std::fs::create_dir(&folder).unwrap();
+            model(&folder, model_type, act, form);
+            folders.push(folder);
+        }
+    }
+    let tokens: Vec<u32> = (0..24).map(|i| i * 37 % VOCAB as u32).collect();
+    let Some(all) = transformers_logits(&python, &folders, &tokens) else {
+        return;
+    };
+    let mut equal = 0;
+    for (folder, theirs) in folders.iter().zip(all) {
+        let engine = load(folder);
+        let vocab = engine.config().vocab_size;
+        let ours = engine.new_session(64).prefill_all(&tokens).unwrap();
+        assert_eq!(ours.len(), theirs.len());
+        let largest = theirs.iter().fold(0f32, |m, v| m.max(v.abs()));
+        let rows = ours.chunks(vocab).zip(theirs.chunks(vocab));
+        let off = rows.map(|(ours, theirs)| {
+            let pairs = ours.iter().zip(theirs);
+            pairs.fold(0f32, |m, (a, b)| m.max((a - b).abs())) / largest
+        });
+        let off: Vec<f32> = off.collect();
+        let same = off.iter().take_while(|d| **d < 1e-5).count();
+        let worst = off.iter().fold(0f32, |m, d| m.max(*d));
+        eprintln!(
+            "{}: {same} of {} tokens the same, at most {worst:.1e} off",
+            folder.display(),
+            tokens.len()
+        );
+        assert!(worst < 5e-2, "{}: {off:?}", folder.display());
+        equal += usize::from(same == tokens.len());
+    }
+    assert!(
+        2 * equal >= folders.len(),
+        "only {equal} of {}",
+        folders.len()
+    );
+}
+
+/// Perplexity of the later half of each chunk, as `llama-perplexity` defines it.
+fn perplexity(path: &Path, text: &str) -> f64 {
+    let engine = load(path);
+    let tokens = engine.encode(text, true).unwrap();
+    let (mut sum, mut count) = (0.0, 0);
+    for chunk in tokens.chunks_exact(CHUNK) {
+        let logprobs = engine.token_logprobs(chunk).unwrap();
+        // The first is that of the second token.
+        let counted = &logprobs[CHUNK / 2..];
+        sum -= counted.iter().map(|&p| f64::from(p)).sum::<f64>();
+        count += counted.len();
+    }
+    (sum / f64::from(count as u32)).exp()
+}
+
+fn their_perplexity(program: &OsString, path: &Path, text: &Path) -> f64 {
+    let chunk = CHUNK.to_string();
+    let mut command = Command::new(program);
+    command.arg("-m").arg(path).arg("-f").arg(text);
+    command.args(["-c", &chunk, "-b", &chunk, "-t", "1"]);
+    let run = command.output().unwrap();
+    let said = [run.stdout, run.stderr].concat();
+    let said = String::from_utf8_lossy(&said);
+    let found = said
+        .split("PPL = ")
+        .nth(1)
+        .and_then(|s| s.split_whitespace().next());
+    let Some(found) = found.filter(|_| run.status.success()) else {
+        panic!("{}: {:?} {said}", path.display(), run.status);
+    };
+    found.parse().unwrap()
+}
+
+/// Compares perplexities of the models of `cases` in all `types`; a difference of 0.5% is the most.
+fn compare(program: &OsString, cases: &[(&str, &str)], types: &[(GgufTernary, GgufEmbedding)]) {
+    let dir = tempfile::tempdir().unwrap();
+    let mut folders: Vec<PathBuf> = Vec::new();
+    for (model_type, act) in cases {
+        let folder = dir.path().join(format!("{model_type}-{act}"));
+        std::fs::create_dir(&folder).unwrap();
+        model(&folder, model_type, act, Form::AutoBitLinear);
+        folders.push(folder);
+    }
+    folders.extend(given_models());
+    let text = std::env::var_os("TRITBURN_JUDGE_TEXT").map_or_else(
+        || {
+            PathBuf::from(concat!(
+                env!("CARGO_MANIFEST_DIR"),
+                "/../../CONTRIBUTING.md"
+            ))
+        },
+        PathBuf::from,
+    );
+    let words = std::fs::read_to_string(&text).unwrap();
+    for folder in folders {
+        for &(ternary, embedding) in types {
+            let path = dir.path().join("model.gguf");
+            write_gguf(&folder, &path, ternary, embedding).unwrap();
+            let ours = perplexity(&path, &words);
+            let theirs = their_perplexity(program, &path, &text);
+            let off = (ours / theirs - 1.0).abs();
+            eprintln!(
+                "{} {} {}: ours {ours:.4}, theirs {theirs:.4}, {:.3}%",
+                folder.display(),
+                ternary.name(),
+                embedding.name(),
+                100.0 * off
+            );
+            assert!(off < 5e-3, "{} {ternary:?} {embedding:?}", folder.display());
+        }
+    }
+}
+
+#[test]
+fn llama_cpp_has_our_perplexity() {
+    let Some(program) = program("TRITBURN_LLAMA_PERPLEXITY") else {
+        return;
+    };
+    let types = [
+        (GgufTernary::Tq1_0, GgufEmbedding::F16),
+        (GgufTernary::Tq2_0, GgufEmbedding::F16),
+        (GgufTernary::Tq2_0, GgufEmbedding::Q8_0),
+        (GgufTernary::Tq2_0, GgufEmbedding::Q6K),
+    ];
+    let cases = [
+        ("llama", "silu"),
+        ("bitnet", "silu"),
+        ("qwen2", "silu"),
+        ("qwen3", "silu"),
+        ("gemma3_text", "gelu_pytorch_tanh"),
+    ];
+    compare(&program, &cases, &types);
+}
+
+#[test]
+fn bitnet_cpp_has_our_perplexity() {
+    let Some(program) = program("TRITBURN_BITNET_PERPLEXITY") else {
+        return;
+    };
+    let types = [(GgufTernary::I2S, GgufEmbedding::F16)];
+    let cases = [("llama", "silu"), ("bitnet", "silu"), ("bitnet", "relu2")];
+    compare(&program, &cases, &types);
+}
