@@ -11,3 +11,4 @@ mod gguf;
 mod gguf_file;
 mod gguf_write;
 mod golden;
+mod sparsity;
