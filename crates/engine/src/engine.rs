@@ -14,7 +14,7 @@ use tritburn_quant::tensor_file::TensorFile;
 use crate::chat::{ChatMessage, ChatTemplate};
 use crate::error::{EngineError, Result};
 use crate::gguf::GgufSource;
-use crate::model::{FileSource, HeadFormat, Model, RandomSource, WeightFormats, build};
+use crate::model::{FileSource, HeadFormat, Model, RandomSource, Sparsity, WeightFormats, build};
 use crate::session::Session;
 use crate::tokenizer::{TextTokenizer, read_json};
 
@@ -32,6 +32,9 @@ pub struct EngineOptions {
     /// with ternary projections, whose logits then differ by at most 1% of the largest from those
     /// of [`Self::exact`] on the golden models, and f32 for a model in full precision.
     pub head: Option<HeadFormat>,
+    /// Whether decoding leaves out what zeros make needless; decided when weights are loaded. No
+    /// result depends on it, nor does the memory.
+    pub sparsity: Sparsity,
     /// How keys and values are stored. `None` takes the bits that the model was trained with, else
     /// f16 for a model with ternary projections and f32 for a model in full precision.
     pub kv: Option<KvFormat>,
@@ -135,7 +138,11 @@ impl Engine {
         let file = TensorFile::open_folder(folder)?;
         let mut source = FileSource::new(&file);
         let exec = start(options)?;
-        let model = build(&config, &mut source, &WeightFormats::of(&config, options))?;
+        let model = build(
+            &config,
+            &mut source,
+            &WeightFormats::of(&config, options, exec.kernel),
+        )?;
         source.check_all_used(config.tie_word_embeddings)?;
         let mut eos: BTreeSet<u32> = config.eos_token_id.into_iter().collect();
         for path in [config_path, folder.join("generation_config.json")] {
@@ -162,7 +169,11 @@ impl Engine {
         eos.extend(turn.and_then(|id| u32::try_from(id).ok()));
         let mut source = GgufSource::new(&stored);
         let exec = start(options)?;
-        let model = build(config, &mut source, &WeightFormats::of(config, options))?;
+        let model = build(
+            config,
+            &mut source,
+            &WeightFormats::of(config, options, exec.kernel),
+        )?;
         source.check_all_used()?;
         Ok(Self {
             core: Core::new(Arc::new(model), exec, options),
@@ -184,7 +195,11 @@ impl Engine {
         }
         let exec = start(&options)?;
         let mut source = RandomSource::new(seed);
-        let model = build(config, &mut source, &WeightFormats::of(config, &options))?;
+        let model = build(
+            config,
+            &mut source,
+            &WeightFormats::of(config, &options, exec.kernel),
+        )?;
         Ok(Self {
             core: Core::new(Arc::new(model), exec, &options),
             eos: config.eos_token_id.into_iter().collect(),

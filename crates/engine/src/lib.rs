@@ -32,7 +32,7 @@ pub use engine::{Engine, EngineInfo, EngineOptions};
 pub use error::{EngineError, Result};
 pub use generate::{Event, FinishReason, Generation, GenerationParams};
 pub use gguf::gguf_tokenizer;
-pub use model::HeadFormat;
+pub use model::{HeadFormat, Sparsity};
 pub use sampling::{Sampler, SamplingParams};
 pub use session::Session;
 pub use tokenizer::{IncrementalDecoder, TextTokenizer};

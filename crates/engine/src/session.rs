@@ -125,6 +125,11 @@ impl Session {
         self.scratch.logits()
     }
 
+    /// Bytes of weights that were not read so far since inputs were zero or gates closed.
+    pub(crate) fn left_out(&self) -> u64 {
+        self.scratch.left_out()
+    }
+
     /// Measures from now on what each kind of operation takes, or no longer; returns the clock so
     /// far.
     pub(crate) fn set_clock(&mut self, clock: Option<Clock>) -> Option<Clock> {

@@ -180,14 +180,14 @@ pub fn silu_mul(gate: &mut [f32], up: &[f32]) {
     );
 }
 
-/// `gate = max(gate, 0)² · up`: the squared ReLU of BitNet b1.58 2B4T (arXiv 2504.12285).
+/// `gate = max(gate, 0)² · up`: the squared ReLU of BitNet b1.58 2B4T (arXiv 2504.12285). A closed
+/// gate gives +0 whatever `up` is, so that nobody has to compute it.
 pub fn relu2_mul(gate: &mut [f32], up: &[f32]) {
     vectorized(
         #[inline(always)]
         || {
             for (g, u) in gate.iter_mut().zip(up) {
-                let relu = g.max(0.0);
-                *g = relu * relu * u;
+                *g = if *g > 0.0 { *g * *g * u } else { 0.0 };
             }
         },
     );
@@ -329,6 +329,9 @@ mod tests {
         let mut gate = [-2.0, 0.0, 3.0];
         relu2_mul(&mut gate, &[1.0, 1.0, 0.5]);
         assert_eq!(gate, [0.0, 0.0, 4.5]);
+        let mut gate = [-1.0, f32::NAN, 0.0];
+        relu2_mul(&mut gate, &[-1.0, 1.0, f32::NAN]);
+        assert_eq!(gate.map(f32::to_bits), [0; 3]);
         let mut gate = [0.0, 1.0, -1e9];
         silu_mul(&mut gate, &[1.0, 2.0, 1.0]);
         assert!((gate[1] - 2.0 * 0.731_058_6).abs() < 1e-6);

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use tritburn_engine::bench::{self, BenchOptions, BenchRow, Limits, Phase};
-use tritburn_engine::{Engine, EngineOptions, Format};
+use tritburn_engine::{Engine, EngineOptions, Format, Sparsity};
 
 use crate::{engine_args, model_path, output};
 
@@ -39,6 +39,9 @@ pub(crate) struct Args {
     /// How ternary weights are packed: 2bit or base3
     #[arg(long, value_name = "NAME", default_value = Format::default().name(), value_parser = engine_args::format)]
     format: Format,
+    /// Whether decoding leaves out what zeros make needless: auto or off
+    #[arg(long, value_name = "NAME", default_value = "auto", value_parser = sparsity)]
+    sparsity: Sparsity,
     /// Also show where the time of a token goes
     #[arg(long)]
     profile: bool,
@@ -53,6 +56,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
         threads: threads.map(NonZeroUsize::get),
         kernel: args.kernel.clone(),
         format: args.format,
+        sparsity: args.sparsity,
         ..EngineOptions::default()
     };
     let counts: Vec<Option<NonZeroUsize>> = if args.threads.is_empty() {
@@ -96,16 +100,25 @@ pub(crate) fn run(args: Args) -> Result<()> {
     Ok(())
 }
 
+fn sparsity(name: &str) -> Result<Sparsity, String> {
+    let known = Sparsity::ALL.into_iter().find(|s| s.name() == name);
+    known.ok_or_else(|| {
+        let names = Sparsity::ALL.map(Sparsity::name).join(" and ");
+        format!("no choice of this name; there are {names}")
+    })
+}
+
 fn profile(engine: &Engine) -> Result<String> {
     let cells = |op: &bench::OpShare| {
         vec![
             op.op.to_owned(),
             format!("{:.1}", op.seconds * 1e6),
             format!("{:.1}%", op.share * 100.0),
+            format!("{:.0}%", op.left_out * 100.0),
         ]
     };
     let rows: Vec<Vec<String>> = bench::profile(engine)?.iter().map(cells).collect();
-    let table = output::table(&["operation", "µs a token", "share"], &rows);
+    let table = output::table(&["operation", "µs a token", "share", "left out"], &rows);
     Ok(format!("{} threads\n{table}\n", engine.info().threads))
 }
 
@@ -119,6 +132,7 @@ fn table(rows: &[BenchRow]) -> String {
         "tokens",
         "tok/s",
         "GB/s",
+        "left out",
         "of roofline",
         "MiB",
     ];
@@ -135,6 +149,7 @@ fn table(rows: &[BenchRow]) -> String {
             row.tokens.to_string(),
             format!("{:.1}", row.tok_s),
             format!("{:.2}", row.gb_s),
+            format!("{:.0}%", 100.0 * row.left_out),
             format!("{:.0}%", 100.0 * row.roofline_share),
             row.rss_bytes
                 .map_or_else(|| "-".to_owned(), |bytes| (bytes >> 20).to_string()),

@@ -46,8 +46,10 @@ pub struct BenchRow {
     pub tokens: usize,
     /// Tokens a second, median of the runs.
     pub tok_s: f64,
-    /// Weights read, in 10⁹ bytes a second. The KV cache does not count.
+    /// Weights read, in 10⁹ bytes a second. The KV cache does not count, nor what was left out.
     pub gb_s: f64,
+    /// Share of the bytes of weights that were not read, since inputs were zero or gates closed.
+    pub left_out: f64,
     /// Share of the speed that the machine's memory and the kernel's arithmetic allow.
     pub roofline_share: f64,
     /// Memory of the process after the runs; `None` where the system does not tell.
@@ -106,19 +108,25 @@ pub fn run(
         Ok(start.elapsed().as_secs_f64())
     })?;
     let start: Vec<u32> = (0..CONTEXT).map(id).collect();
+    let mut left_out = 0;
     let decode = median(options.runs, || {
         session.truncate(0);
         session.prefill(&start)?;
+        let before = session.left_out();
         let start = Instant::now();
         for i in 0..options.decode_tokens {
             session.decode(id(CONTEXT + i))?;
         }
-        Ok(start.elapsed().as_secs_f64())
+        let seconds = start.elapsed().as_secs_f64();
+        // The same in every run.
+        left_out = session.left_out() - before;
+        Ok(seconds)
     })?;
 
     let bytes = model.bytes_per_token() as f64;
-    let row = |phase, tokens: usize, passes: usize, seconds: f64| {
-        let bytes = bytes * passes as f64;
+    let row = |phase, tokens: usize, passes: usize, seconds: f64, left_out: u64| {
+        let all = bytes * passes as f64;
+        let (left_out, bytes) = (left_out as f64 / all, all - left_out as f64);
         let products = model.products_per_token() as f64 * tokens as f64;
         let floor = (bytes / limits.bytes_per_second).max(products / limits.products_per_second);
         let info = engine.info();
@@ -131,14 +139,15 @@ pub fn run(
             tokens,
             tok_s: tokens as f64 / seconds,
             gb_s: bytes / seconds / 1e9,
+            left_out,
             roofline_share: floor / seconds,
             rss_bytes: rss_bytes(),
         }
     };
     let (p, d) = (options.prefill_tokens, options.decode_tokens);
     Ok(vec![
-        row(Phase::Prefill, p, p.div_ceil(PREFILL_CHUNK), prefill),
-        row(Phase::Decode, d, d, decode),
+        row(Phase::Prefill, p, p.div_ceil(PREFILL_CHUNK), prefill, 0),
+        row(Phase::Decode, d, d, decode, left_out),
     ])
 }
 

@@ -17,6 +17,8 @@ pub struct OpShare {
     pub seconds: f64,
     /// Share of the whole, 0…1; the shares add up to 1.
     pub share: f64,
+    /// Share of the operation's weights that were not read, since inputs were zero or gates closed.
+    pub left_out: f64,
 }
 
 /// Tokens in the context before.
@@ -42,16 +44,19 @@ pub fn profile(engine: &Engine) -> Result<Vec<OpShare>> {
     }
     let total = start.elapsed().max(Duration::from_nanos(1)).as_secs_f64();
     let clock = session.set_clock(None).unwrap_or_default();
-    let row = |op: &'static str, seconds: f64| OpShare {
+    let row = |op: &'static str, seconds: f64, left_out: f64| OpShare {
         op,
         seconds: seconds / TOKENS as f64,
         share: seconds / total,
+        left_out,
     };
-    let mut rows: Vec<OpShare> = Op::ALL
-        .iter()
-        .map(|&op| row(op.name(), clock.seconds(op)))
-        .collect();
+    let of_op = |&op: &Op| {
+        let all = TOKENS * engine.core.model.bytes_of(op);
+        let left_out = clock.left_out(op) as f64 / all.max(1) as f64;
+        row(op.name(), clock.seconds(op), left_out)
+    };
+    let mut rows: Vec<OpShare> = Op::ALL.iter().map(of_op).collect();
     let known: f64 = rows.iter().map(|r| r.seconds).sum();
-    rows.push(row("other", (total - known * TOKENS as f64).max(0.0)));
+    rows.push(row("other", (total - known * TOKENS as f64).max(0.0), 0.0));
     Ok(rows)
 }

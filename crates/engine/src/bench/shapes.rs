@@ -3,11 +3,18 @@
 use tritburn_quant::config::{
     HiddenAct, ModelConfig, QuantizationConfig, QuantizationMode, SubNorm,
 };
+use tritburn_quant::scheme::Preset;
 
 use crate::error::{EngineError, Result};
 
 /// Names that [`shape`] knows.
-pub const SHAPES: [&str; 4] = ["bitnet-2b4t", "bitnet-large", "qwen3-0.6b", "smollm2-135m"];
+pub const SHAPES: [&str; 5] = [
+    "bitnet-2b4t",
+    "bitnet-2b4t-a4.8",
+    "bitnet-large",
+    "qwen3-0.6b",
+    "smollm2-135m",
+];
 
 /// Sizes as the `config.json` of the published model has them.
 struct Shape {
@@ -28,14 +35,15 @@ struct Shape {
 
 /// The configuration of a published model with ternary projections.
 ///
-/// `bitnet-2b4t` is microsoft/bitnet-b1.58-2B-4T, `bitnet-large` 1bitLLM/bitnet_b1_58-large,
+/// `bitnet-2b4t` is microsoft/bitnet-b1.58-2B-4T, `bitnet-2b4t-a4.8` the same with the activations of
+/// BitNet a4.8 (arXiv 2411.04965), `bitnet-large` 1bitLLM/bitnet_b1_58-large,
 /// `qwen3-0.6b` Qwen/Qwen3-0.6B, `smollm2-135m` HuggingFaceTB/SmolLM2-135M.
 ///
 /// # Errors
 /// [`EngineError::Bench`] where there is none of that name.
 pub fn shape(name: &str) -> Result<ModelConfig> {
     let s = match name {
-        "bitnet-2b4t" => Shape {
+        "bitnet-2b4t" | "bitnet-2b4t-a4.8" => Shape {
             model_type: "bitnet",
             hidden: 2560,
             ffn: 6912,
@@ -120,5 +128,8 @@ pub fn shape(name: &str) -> Result<ModelConfig> {
         ..ModelConfig::default()
     };
     config.set_sub_norm(s.sub_norm);
+    if name == "bitnet-2b4t-a4.8" {
+        config.set_quant(Some(Preset::A48.into()), QuantizationMode::Offline);
+    }
     Ok(config)
 }

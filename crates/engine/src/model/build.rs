@@ -1,13 +1,15 @@
 //! The parts of a model and how a [`Source`] fills them.
 
-use tritburn_kernels::Format;
+use tritburn_kernels::{Format, Kernel};
 use tritburn_quant::config::{ModelConfig, SubNorm};
 use tritburn_quant::scheme::{ActQuant, Input};
 
+use super::clock::Op;
 use super::input::InputQuant;
 use super::linear::{Linear, Weight};
 use super::norm::RmsNorm;
 use super::source::Source;
+use super::sparsity::Layouts;
 use super::table::{HeadFormat, Table};
 use crate::engine::EngineOptions;
 use crate::error::{EngineError, Result};
@@ -78,6 +80,24 @@ impl Model {
         layers.map(Linear::bytes).sum::<usize>() + self.head().bytes()
     }
 
+    /// Bytes of weights of an operation.
+    pub(crate) fn bytes_of(&self, op: Op) -> usize {
+        let bytes = |l: &Layer| {
+            let some: &[&Linear] = match op {
+                Op::Qkv => &[&l.q_proj, &l.k_proj, &l.v_proj],
+                Op::OutProjection => &[&l.o_proj],
+                Op::GateUp => &[&l.gate_proj, &l.up_proj],
+                Op::Down => &[&l.down_proj],
+                _ => &[],
+            };
+            some.iter().map(|l| l.bytes()).sum::<usize>()
+        };
+        match op {
+            Op::Head => self.head().bytes(),
+            _ => self.layers.iter().map(bytes).sum(),
+        }
+    }
+
     /// Multiplications of one token in the blocks, without attention.
     pub(crate) fn products_per_token(&self) -> usize {
         let layers = self.layers.iter().flat_map(Layer::projections);
@@ -102,10 +122,7 @@ impl Model {
     /// How ternary projections are packed, where there are any.
     pub(crate) fn ternary_format(&self) -> Option<Format> {
         let mut all = self.layers.iter().flat_map(Layer::projections);
-        all.find_map(|l| match &l.weight {
-            Weight::Ternary(w) => Some(w.format()),
-            Weight::Dense(_) => None,
-        })
+        all.find_map(|l| l.weight.format())
     }
 
     /// How output head and embedding are stored.
@@ -115,15 +132,20 @@ impl Model {
 }
 
 /// How weights are stored in memory.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct WeightFormats {
-    pub(crate) ternary: Format,
-    pub(crate) head: HeadFormat,
+#[derive(Debug)]
+pub(crate) struct WeightFormats<'a> {
+    ternary: Format,
+    head: HeadFormat,
+    layouts: Layouts<'a>,
 }
 
-impl WeightFormats {
-    /// What the options ask for.
-    pub(crate) fn of(config: &ModelConfig, options: &EngineOptions) -> Self {
+impl<'a> WeightFormats<'a> {
+    /// What the options ask for, for products by `kernel`.
+    pub(crate) fn of(
+        config: &'a ModelConfig,
+        options: &EngineOptions,
+        kernel: &dyn Kernel,
+    ) -> Self {
         let head = match config.is_ternary() {
             true => HeadFormat::Int8,
             false => HeadFormat::F32,
@@ -131,6 +153,7 @@ impl WeightFormats {
         Self {
             ternary: options.format,
             head: options.head.unwrap_or(head),
+            layouts: Layouts::new(config, kernel, options.format, options.sparsity),
         }
     }
 }
@@ -139,7 +162,7 @@ impl WeightFormats {
 pub(crate) fn build(
     config: &ModelConfig,
     source: &mut dyn Source,
-    formats: &WeightFormats,
+    formats: &WeightFormats<'_>,
 ) -> Result<Model> {
     let (hidden, vocab) = (config.hidden_size, config.vocab_size);
     let embed = source.table("model.embed_tokens.weight", vocab, hidden, formats.head)?;
@@ -148,11 +171,10 @@ pub(crate) fn build(
     } else {
         Some(source.table("lm_head.weight", vocab, hidden, formats.head)?)
     };
-    let format = formats.ternary;
     let mut parts = Parts {
         config,
         source,
-        format,
+        formats,
     };
     let layers = (0..config.num_hidden_layers)
         .map(|i| parts.layer(&format!("model.layers.{i}")))
@@ -169,7 +191,7 @@ pub(crate) fn build(
 struct Parts<'a> {
     config: &'a ModelConfig,
     source: &'a mut dyn Source,
-    format: Format,
+    formats: &'a WeightFormats<'a>,
 }
 
 impl Parts<'_> {
@@ -223,18 +245,23 @@ impl Parts<'_> {
         };
         let scheme = config.quant_scheme().unwrap_or_default();
         let act = scheme.act(input);
-        let input = quantization
+        let quantiser = quantization
             .filter(|_| act != ActQuant::INT8)
             .map(|_| InputQuant::new(act, cols))
             .transpose();
         let quantization = quantization.map(|q| (q, scheme.weights));
+        let format = self.formats.ternary;
         let weight = self
             .source
-            .projection(module, rows, cols, quantization, self.format)?;
+            .projection(module, rows, cols, quantization, format)?;
+        let weight = match weight {
+            Weight::Ternary(w) => self.formats.layouts.lay_out(w, input, module)?,
+            other => other,
+        };
         let bias = bias.then(|| self.source.vector(&format!("{module}.bias"), rows));
         Ok(Linear {
             norm,
-            input: input.map_err(EngineError::Unsupported)?,
+            input: quantiser.map_err(EngineError::Unsupported)?,
             weight,
             bias: bias.transpose()?,
         })

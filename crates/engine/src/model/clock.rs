@@ -40,7 +40,7 @@ impl Op {
             Self::RopeAndCache => "rope + cache",
             Self::Attention => "attention",
             Self::OutProjection => "norm + o",
-            Self::GateUp => "norm + gate, up",
+            Self::GateUp => "norm + gate, up, act",
             Self::Activation => "activation",
             Self::Down => "norm + down",
             Self::Residual => "residual",
@@ -55,6 +55,9 @@ impl Op {
 pub(crate) struct Clock {
     last: Instant,
     spent: [Duration; Op::ALL.len()],
+    /// Bytes of weights left out up to the last lap.
+    before: u64,
+    left_out: [u64; Op::ALL.len()],
 }
 
 impl Default for Clock {
@@ -62,21 +65,30 @@ impl Default for Clock {
         Self {
             last: Instant::now(),
             spent: [Duration::ZERO; Op::ALL.len()],
+            before: 0,
+            left_out: [0; Op::ALL.len()],
         }
     }
 }
 
 impl Clock {
-    /// What follows is not of the lap before.
-    pub(crate) fn start(&mut self) {
+    /// What follows is not of the lap before; `left_out` bytes of weights were left out so far.
+    pub(crate) fn start(&mut self, left_out: u64) {
         self.last = Instant::now();
+        self.before = left_out;
     }
 
-    /// The time since the last lap was that of `op`.
-    pub(crate) fn lap(&mut self, op: Op) {
+    /// The time since the last lap was that of `op`, and so were the bytes left out since then.
+    pub(crate) fn lap(&mut self, op: Op, left_out: u64) {
         let now = Instant::now();
         self.spent[op as usize] += now - self.last;
-        self.last = now;
+        self.left_out[op as usize] += left_out - self.before;
+        (self.last, self.before) = (now, left_out);
+    }
+
+    /// Bytes of weights that `op` did not read.
+    pub(crate) fn left_out(&self, op: Op) -> u64 {
+        self.left_out[op as usize]
     }
 
     pub(crate) fn seconds(&self, op: Op) -> f64 {

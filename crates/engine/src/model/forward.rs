@@ -3,13 +3,12 @@
 use tritburn_kernels::attention::Heads;
 use tritburn_kernels::head::WideActivations;
 use tritburn_kernels::{Exec, ops};
-use tritburn_quant::config::{HiddenAct, ModelConfig};
+use tritburn_quant::config::ModelConfig;
 
 use super::attention::attend;
 use super::build::{Layer, Model};
 use super::cache::KvCache;
 use super::clock::{Clock, Op};
-use super::gate::gelu_tanh_mul;
 use super::input::through_cache;
 use super::linear::{LinearScratch, project};
 use super::rope::Rope;
@@ -21,20 +20,22 @@ pub(crate) struct Scratch {
     ropes: Vec<Rope>,
     /// Which of them a layer has.
     rope_of: Vec<usize>,
-    linear: LinearScratch,
+    pub(super) linear: LinearScratch,
     wide: WideActivations,
     /// Residual stream, `[tokens, hidden]`.
-    x: Vec<f32>,
+    pub(super) x: Vec<f32>,
     /// Output of a sub-layer, or of the final norm, `[tokens, hidden]`.
-    h: Vec<f32>,
+    pub(super) h: Vec<f32>,
     q: Vec<f32>,
     k: Vec<f32>,
     v: Vec<f32>,
     attn: Vec<f32>,
     /// What is normalised in place.
-    normed: Vec<f32>,
-    gate: Vec<f32>,
-    up: Vec<f32>,
+    pub(super) normed: Vec<f32>,
+    pub(super) gate: Vec<f32>,
+    pub(super) up: Vec<f32>,
+    /// Channels that the gate of a token lets through.
+    pub(super) open: Vec<u32>,
     logits: Vec<f32>,
     /// Where the time goes, while somebody asks.
     pub(crate) clock: Option<Clock>,
@@ -66,15 +67,21 @@ impl Scratch {
             normed: Vec::new(),
             gate: Vec::new(),
             up: Vec::new(),
+            open: Vec::new(),
             logits: Vec::new(),
             clock: None,
         }
     }
 
-    fn lap(&mut self, op: Op) {
+    pub(super) fn lap(&mut self, op: Op) {
         if let Some(clock) = &mut self.clock {
-            clock.lap(op);
+            clock.lap(op, self.linear.left_out);
         }
+    }
+
+    /// Bytes of weights that were not read so far since inputs were zero or gates closed.
+    pub(crate) fn left_out(&self) -> u64 {
+        self.linear.left_out
     }
 
     /// What [`Model::logits`] computed last.
@@ -94,7 +101,8 @@ impl Model {
         s: &mut Scratch,
     ) {
         let hidden = self.config.hidden_size;
-        s.clock.iter_mut().for_each(Clock::start);
+        let left_out = s.linear.left_out;
+        s.clock.iter_mut().for_each(|clock| clock.start(left_out));
         cache.reserve(tokens.len());
         for rope in &mut s.ropes {
             rope.set_positions(cache.len(), tokens.len());
@@ -183,32 +191,6 @@ impl Model {
         project(exec, &s.attn, c.q_dim(), None, out, &mut s.linear);
         s.lap(Op::OutProjection);
         if let Some(norm) = &layer.attn_post_norm {
-            norm.in_place(exec, &mut s.h, &mut s.normed);
-        }
-        ops::add(&mut s.x, &s.h);
-        s.lap(Op::Residual);
-    }
-
-    fn mlp(&self, exec: &Exec, layer: &Layer, s: &mut Scratch) {
-        let c = &self.config;
-        let outputs = [(&layer.gate_proj, &mut s.gate), (&layer.up_proj, &mut s.up)];
-        let norm = Some(&layer.ffn_norm);
-        project(exec, &s.x, c.hidden_size, norm, outputs, &mut s.linear);
-        s.lap(Op::GateUp);
-        let ffn = c.intermediate_size;
-        exec.rows(&mut s.gate, ffn, |t, gate| {
-            let up = &s.up[t * ffn..][..ffn];
-            match c.hidden_act {
-                HiddenAct::Silu => ops::silu_mul(gate, up),
-                HiddenAct::Relu2 => ops::relu2_mul(gate, up),
-                HiddenAct::GeluTanh => gelu_tanh_mul(gate, up),
-            }
-        });
-        s.lap(Op::Activation);
-        let out = [(&layer.down_proj, &mut s.h)];
-        project(exec, &s.gate, ffn, None, out, &mut s.linear);
-        s.lap(Op::Down);
-        if let Some(norm) = &layer.ffn_post_norm {
             norm.in_place(exec, &mut s.h, &mut s.normed);
         }
         ops::add(&mut s.x, &s.h);

@@ -1,10 +1,14 @@
 //! Quantisers of projections' inputs other than INT8 per token.
 
+use std::cell::RefCell;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use tritburn_kernels::{Activations, Exec};
 use tritburn_quant::act::TokenQuantiser;
 use tritburn_quant::hadamard::Factors;
 use tritburn_quant::scheme::ActQuant;
 
+use super::buffers::with_buffer;
 use super::norm::RmsNorm;
 
 /// Turns a token where asked, and quantises it to codes and a step: the same arithmetic as in
@@ -13,6 +17,8 @@ use super::norm::RmsNorm;
 pub(crate) struct InputQuant {
     hadamard: Option<Factors>,
     quantiser: TokenQuantiser,
+    /// Copies with their buffers, as many as threads ever worked at the same time.
+    spare: Mutex<Vec<TokenQuantiser>>,
 }
 
 impl InputQuant {
@@ -27,6 +33,7 @@ impl InputQuant {
         Ok(Self {
             hadamard: hadamard.transpose()?,
             quantiser,
+            spare: Mutex::default(),
         })
     }
 
@@ -40,23 +47,39 @@ impl InputQuant {
         activations: &mut Activations,
     ) {
         let row = |t: usize, codes: &mut [i8]| {
-            let mut row = x[t * width..][..width].to_vec();
-            if let Some(norm) = norm {
-                norm.row(&x[t * width..][..width], &mut row);
-            }
-            if let Some(hadamard) = &self.hadamard {
-                hadamard.apply(&mut row);
-            }
-            self.quantiser.clone().quantise(&row, codes)
+            let x = &x[t * width..][..width];
+            with_buffer(width, |row| {
+                match norm {
+                    Some(norm) => norm.row(x, row),
+                    None => row.copy_from_slice(x),
+                }
+                if let Some(hadamard) = &self.hadamard {
+                    hadamard.apply(row);
+                }
+                let spare = self.spare().pop();
+                let mut quantiser = spare.unwrap_or_else(|| self.quantiser.clone());
+                let step = quantiser.quantise(row, codes);
+                self.spare().push(quantiser);
+                step
+            })
         };
         activations.fill(exec, x.len() / width, width, row);
+    }
+
+    fn spare(&self) -> MutexGuard<'_, Vec<TokenQuantiser>> {
+        // Whole at every moment.
+        self.spare.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Replaces every head of `x`, `[tokens, heads · head_dim]`, by what a cache of `bits` gives back;
 /// the first token has position `first`.
 pub(crate) fn through_cache(x: &mut [f32], width: usize, head_dim: usize, bits: u8, first: usize) {
-    let mut codes = vec![0; head_dim];
+    thread_local! {
+        static CODES: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    }
+    let mut codes = CODES.take();
+    codes.resize(head_dim, 0);
     for (t, row) in x.chunks_exact_mut(width).enumerate() {
         let bits = tritburn_quant::kv::bits_at(bits, first + t);
         let middle = f32::from(1u8 << (bits - 1));
@@ -67,4 +90,5 @@ pub(crate) fn through_cache(x: &mut [f32], width: usize, head_dim: usize, bits: 
             }
         }
     }
+    CODES.set(codes);
 }

@@ -1,18 +1,53 @@
 //! Projections, ternary or dense, with or without a norm in front.
 
+use tritburn_kernels::sparse::{ColumnMatrix, NonZero, RowMatrix};
 use tritburn_kernels::ternary::gemm_all;
-use tritburn_kernels::{Activations, DenseMatrix, Exec, TernaryMatrix, ops};
+use tritburn_kernels::{Activations, DenseMatrix, Exec, Format, TernaryMatrix, ops};
 
 use super::input::InputQuant;
 use super::norm::RmsNorm;
 
-/// Weights of a projection.
+/// Weights of a projection. All but the dense ones are ternary, and their input is quantised.
 #[derive(Debug)]
 pub(crate) enum Weight {
     /// Full precision.
     Dense(DenseMatrix),
-    /// Ternary; its input is quantised.
+    /// For inputs that are hardly ever zero.
     Ternary(TernaryMatrix),
+    /// For inputs with many zeros.
+    Columns(ColumnMatrix),
+    /// For outputs of which only some are wanted.
+    Rows(RowMatrix),
+}
+
+impl Weight {
+    /// Output and input width.
+    fn shape(&self) -> [usize; 2] {
+        match self {
+            Self::Dense(w) => [w.rows(), w.cols()],
+            Self::Ternary(w) => [w.rows(), w.cols()],
+            Self::Columns(w) => [w.rows(), w.cols()],
+            Self::Rows(w) => [w.rows(), w.cols()],
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Dense(w) => w.bytes(),
+            Self::Ternary(w) => w.bytes(),
+            Self::Columns(w) => w.bytes(),
+            Self::Rows(w) => w.bytes(),
+        }
+    }
+
+    /// How a ternary weight is packed.
+    pub(crate) fn format(&self) -> Option<Format> {
+        match self {
+            Self::Dense(_) => None,
+            Self::Ternary(w) => Some(w.format()),
+            Self::Columns(_) | Self::Rows(_) => Some(Format::TwoBit),
+        }
+    }
 }
 
 /// `y = W · norm(x) + bias`.
@@ -33,32 +68,44 @@ pub(crate) struct LinearScratch {
     shared: Vec<f32>,
     /// `x` after the norm of one output.
     own: Vec<f32>,
-    activations: Activations,
+    /// What was quantised last.
+    pub(crate) activations: Activations,
+    non_zero: NonZero,
+    /// Bytes of weights that were not read since inputs were zero or gates closed.
+    pub(crate) left_out: u64,
+}
+
+impl LinearScratch {
+    /// The product of a ternary weight with what was quantised last.
+    fn multiply(&mut self, exec: &Exec, weight: &Weight, out: &mut [f32]) {
+        let x = &self.activations;
+        match weight {
+            Weight::Dense(_) => unreachable!("has no quantised input"),
+            Weight::Ternary(w) => w.gemm(exec, x, out),
+            Weight::Rows(w) => w.gemm(exec, x, out),
+            Weight::Columns(w) => {
+                let read = w.gemm_non_zero(exec, x, &mut self.non_zero, out);
+                let zero = x.tokens() * w.cols() - read;
+                self.left_out += (zero * w.bytes() / w.cols().max(1)) as u64;
+            }
+        }
+    }
 }
 
 impl Linear {
     /// Output width.
     pub(crate) fn rows(&self) -> usize {
-        match &self.weight {
-            Weight::Dense(w) => w.rows(),
-            Weight::Ternary(w) => w.rows(),
-        }
+        self.weight.shape()[0]
     }
 
-    /// Bytes of weights that one forward pass reads.
+    /// Bytes of weights that one forward pass reads at most.
     pub(crate) fn bytes(&self) -> usize {
-        match &self.weight {
-            Weight::Dense(w) => w.bytes(),
-            Weight::Ternary(w) => w.bytes(),
-        }
+        self.weight.bytes()
     }
 
     /// Multiplications per token.
     pub(crate) fn weights(&self) -> usize {
-        match &self.weight {
-            Weight::Dense(w) => w.rows() * w.cols(),
-            Weight::Ternary(w) => w.rows() * w.cols(),
-        }
+        self.weight.shape().iter().product()
     }
 }
 
@@ -77,50 +124,45 @@ pub(crate) fn project<const N: usize>(
     for (linear, out) in &mut outputs {
         out.resize(tokens * linear.rows(), 0.0);
     }
-    if let Some(matrices) = ternary_without_norms(&outputs) {
-        let input = outputs[0].0.input.as_ref();
-        quantize(exec, x, width, norm, input, &mut scratch.activations);
-        let biases = outputs.each_ref().map(|(linear, _)| linear.bias.as_deref());
-        let mut outs = outputs.map(|(_, out)| out.as_mut_slice()).into_iter();
-        let mut products = matrices.map(|w| (w, outs.next().unwrap_or_default()));
-        gemm_all(exec, &scratch.activations, &mut products);
-        for (bias, (_, out)) in biases.into_iter().zip(products) {
-            add_bias(bias, out);
+    if shares_input(&outputs) {
+        quantize_for(exec, outputs[0].0, x, width, norm, scratch);
+        if let Some(mut products) = packed(&mut outputs) {
+            gemm_all(exec, &scratch.activations, &mut products);
+        } else {
+            for (linear, out) in &mut outputs {
+                scratch.multiply(exec, &linear.weight, out);
+            }
+        }
+        for (linear, out) in outputs {
+            add_bias(linear.bias.as_deref(), out);
         }
         return;
     }
+    let mut shared = std::mem::take(&mut scratch.shared);
     let x = match norm {
         Some(norm) => {
-            scratch.shared.resize(x.len(), 0.0);
-            norm.forward(exec, x, &mut scratch.shared);
-            &scratch.shared
+            shared.resize(x.len(), 0.0);
+            norm.forward(exec, x, &mut shared);
+            &shared
         }
         None => x,
     };
     for (linear, out) in outputs {
-        match &linear.weight {
-            Weight::Ternary(w) => {
-                quantize(
-                    exec,
-                    x,
-                    width,
-                    linear.norm.as_ref(),
-                    linear.input.as_ref(),
-                    &mut scratch.activations,
-                );
-                w.gemm(exec, &scratch.activations, out);
+        match (&linear.weight, &linear.norm) {
+            (Weight::Dense(w), Some(norm)) => {
+                scratch.own.resize(x.len(), 0.0);
+                norm.forward(exec, x, &mut scratch.own);
+                w.gemm(exec, &scratch.own, out);
             }
-            Weight::Dense(w) => match &linear.norm {
-                Some(norm) => {
-                    scratch.own.resize(x.len(), 0.0);
-                    norm.forward(exec, x, &mut scratch.own);
-                    w.gemm(exec, &scratch.own, out);
-                }
-                None => w.gemm(exec, x, out),
-            },
+            (Weight::Dense(w), None) => w.gemm(exec, x, out),
+            (weight, _) => {
+                quantize_for(exec, linear, x, width, None, scratch);
+                scratch.multiply(exec, weight, out);
+            }
         }
         add_bias(linear.bias.as_deref(), out);
     }
+    scratch.shared = shared;
 }
 
 fn add_bias(bias: Option<&[f32]>, out: &mut [f32]) {
@@ -130,30 +172,50 @@ fn add_bias(bias: Option<&[f32]>, out: &mut [f32]) {
     }
 }
 
-fn ternary_without_norms<'a, const N: usize>(
-    outputs: &[(&'a Linear, &mut Vec<f32>); N],
-) -> Option<[&'a TernaryMatrix; N]> {
-    let matrix = |linear: &'a Linear| match &linear.weight {
-        Weight::Ternary(w) if linear.norm.is_none() => Some(w),
-        _ => None,
-    };
-    let first = matrix(outputs.first()?.0)?;
-    let mut all = [first; N];
-    for (slot, (linear, _)) in all.iter_mut().zip(outputs) {
-        *slot = matrix(linear)?;
-    }
-    Some(all)
+/// Whether all weights are ternary and what they multiply differs by nothing.
+fn shares_input<const N: usize>(outputs: &[(&Linear, &mut Vec<f32>); N]) -> bool {
+    let ternary = |linear: &Linear| !matches!(linear.weight, Weight::Dense(_));
+    outputs.iter().all(|(l, _)| ternary(l) && l.norm.is_none())
 }
 
-fn quantize(
+/// The products, where all weights are in the layout that [`gemm_all`] takes.
+fn packed<'a, const N: usize>(
+    outputs: &'a mut [(&Linear, &mut Vec<f32>); N],
+) -> Option<[(&'a TernaryMatrix, &'a mut [f32]); N]> {
+    let is_packed = |linear: &Linear| matches!(linear.weight, Weight::Ternary(_));
+    if !outputs.iter().all(|(linear, _)| is_packed(linear)) {
+        return None;
+    }
+    Some(
+        outputs
+            .each_mut()
+            .map(|(linear, out)| match &linear.weight {
+                Weight::Ternary(w) => (w, out.as_mut_slice()),
+                _ => unreachable!("just looked"),
+            }),
+    )
+}
+
+/// Quantises `x` as the ternary weight of `linear` takes it, after `norm` and after its own norm.
+pub(crate) fn quantize_for(
     exec: &Exec,
+    linear: &Linear,
     x: &[f32],
     width: usize,
     norm: Option<&RmsNorm>,
-    input: Option<&InputQuant>,
-    activations: &mut Activations,
+    scratch: &mut LinearScratch,
 ) {
-    if let Some(input) = input {
+    if let (Some(norm), Some(_)) = (norm, &linear.norm) {
+        let mut shared = std::mem::take(&mut scratch.shared);
+        shared.resize(x.len(), 0.0);
+        norm.forward(exec, x, &mut shared);
+        quantize_for(exec, linear, &shared, width, None, scratch);
+        scratch.shared = shared;
+        return;
+    }
+    let activations = &mut scratch.activations;
+    let norm = norm.or(linear.norm.as_ref());
+    if let Some(input) = &linear.input {
         return input.quantize(exec, x, width, norm, activations);
     }
     match norm {

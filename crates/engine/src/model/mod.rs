@@ -1,6 +1,7 @@
 //! The transformer: its parts, how they are loaded and how tokens go through them.
 
 mod attention;
+mod buffers;
 mod build;
 mod cache;
 mod clock;
@@ -8,9 +9,11 @@ mod forward;
 mod gate;
 mod input;
 mod linear;
+mod mlp;
 mod norm;
 mod rope;
 mod source;
+mod sparsity;
 mod table;
 
 pub(crate) use build::{Model, WeightFormats, build};
@@ -19,5 +22,6 @@ pub(crate) use clock::{Clock, Op};
 pub(crate) use forward::Scratch;
 pub(crate) use linear::Weight;
 pub(crate) use source::{FileSource, NOT_FINITE, RandomSource, Source};
+pub use sparsity::Sparsity;
 pub use table::HeadFormat;
 pub(crate) use table::Table;

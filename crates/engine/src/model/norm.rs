@@ -2,6 +2,8 @@
 
 use tritburn_kernels::{Exec, ops};
 
+use super::buffers::with_buffer;
+
 /// Values below which other threads are not asked.
 const MIN_PARALLEL: usize = 1 << 13;
 
@@ -30,7 +32,7 @@ impl RmsNorm {
     /// Normalises one row.
     pub(crate) fn row(&self, x: &[f32], out: &mut [f32]) {
         if self.centred {
-            ops::rms_norm(&centre(x), &self.weight, self.eps, out);
+            centred(x, |x| ops::rms_norm(x, &self.weight, self.eps, out));
         } else {
             ops::rms_norm(x, &self.weight, self.eps, out);
         }
@@ -46,14 +48,20 @@ impl RmsNorm {
     /// Normalises one row and quantises the result; returns the step.
     pub(crate) fn quantize(&self, x: &[f32], codes: &mut [i8]) -> f32 {
         if self.centred {
-            ops::rms_norm_int8(&centre(x), &self.weight, self.eps, codes)
+            centred(x, |x| ops::rms_norm_int8(x, &self.weight, self.eps, codes))
         } else {
             ops::rms_norm_int8(x, &self.weight, self.eps, codes)
         }
     }
 }
 
-fn centre(x: &[f32]) -> Vec<f32> {
+/// Calls `f` with `x` less its mean.
+fn centred<R>(x: &[f32], f: impl FnOnce(&[f32]) -> R) -> R {
     let mean = x.iter().sum::<f32>() / x.len() as f32;
-    x.iter().map(|v| v - mean).collect()
+    with_buffer(x.len(), |buffer| {
+        for (b, v) in buffer.iter_mut().zip(x) {
+            *b = v - mean;
+        }
+        f(buffer)
+    })
 }

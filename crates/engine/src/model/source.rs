@@ -317,6 +317,10 @@ impl Source for RandomSource {
         let mut packed = vec![0u8; packed_rows(rows) * cols];
         self.rng.fill_bytes(&mut packed);
         for byte in &mut packed {
+            // The largest would come to the first codes once more.
+            while *byte >= 243 {
+                *byte = self.rng.next_u32() as u8;
+            }
             *byte = bytes[usize::from(*byte) % bytes.len()];
         }
         let scale = (1.5 / cols as f32).sqrt();

@@ -12,4 +12,5 @@ mod gguf_file;
 mod gguf_write;
 mod golden;
 mod judges;
+mod sparsity;
 mod tokenizers;

@@ -77,7 +77,7 @@ fn shape(exec: &Exec, rows: usize, cols: usize, cold: bool) {
             format!("{zeros}% of rows left out"),
             Box::new(move || {
                 turn = (turn + 1) % copies;
-                by_row[turn].gemv(exec, full, &some, &mut out);
+                by_row[turn].gemv(exec, full, 0, &some, &mut out);
                 black_box(&out);
             }),
         ));

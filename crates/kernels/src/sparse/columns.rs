@@ -2,78 +2,70 @@
 
 use std::cell::RefCell;
 
-use super::{LINE, NonZero, SparseLimits, check_scales, enough};
+use super::matrix::{Order, SparseMatrix, TILE_ROWS, put};
+use super::{FEW, LINE, NonZero, SparseLimits, enough};
+use crate::activations::Activations;
 use crate::columns::Columns;
-use crate::epilogue::{self, Factor};
-use crate::error::Result;
+use crate::epilogue;
 use crate::exec::Exec;
 use crate::kernel::ColumnTile;
-use crate::layout::WeightBlock;
-use crate::scales::Scales;
-use crate::shape::{assert_width, check_width};
-use crate::ternary::TernaryMatrix;
+use crate::layout::{LANES, QUAD, WeightBlock, tile_blocks};
+use crate::shape::assert_width;
+use crate::vectors::vectorized;
 
 thread_local! {
     /// Sums of one row tile, kept by each thread.
     static SUMS: RefCell<Vec<i32>> = const { RefCell::new(Vec::new()) };
 }
 
-/// A ternary matrix `[rows, cols]` as `[row tiles of 256, cols]` lines of 64 bytes: byte `j` of a
-/// line holds in bits `2k` and `2k + 1` the code `w + 1` of row `64 k + j` of the tile. A column
-/// that is left out is a line of the cache that is not read.
+/// `[row tiles of 256, cols]` lines: byte `j` of a line holds in bits `2k` and `2k + 1` the code of
+/// row `64 k + j` of the tile.
 #[derive(Debug, Clone, PartialEq)]
-pub struct ColumnMatrix {
-    rows: usize,
-    cols: usize,
-    scales: Scales,
-    data: Vec<WeightBlock>,
+pub struct ByColumn;
+
+/// A matrix of which a column that is left out is a line of the cache that is not read.
+pub type ColumnMatrix = SparseMatrix<ByColumn>;
+
+impl Order for ByColumn {
+    fn lines(rows: usize, cols: usize) -> usize {
+        rows.div_ceil(LINE) * cols
+    }
+
+    fn write(lines: &mut [WeightBlock], cols: usize, row: usize, codes: &[i8]) {
+        let lines = &mut lines[row / LINE * cols..][..cols];
+        for (line, &code) in lines.iter_mut().zip(codes) {
+            put(line, row % LINE, code);
+        }
+    }
+
+    fn spread(lines: &[WeightBlock], cols: usize, tile: usize, out: &mut Vec<WeightBlock>) {
+        let lines = &lines[tile * TILE_ROWS / LINE * cols..][..cols];
+        let shift = 2 * (tile % (LINE / TILE_ROWS));
+        out.resize(tile_blocks(cols), WeightBlock::ZERO);
+        vectorized(
+            #[inline(always)]
+            || {
+                let mut quads = lines.chunks(QUAD);
+                for block in out.iter_mut() {
+                    let mut words = [0u32; LANES];
+                    for (i, line) in quads.next().unwrap_or_default().iter().enumerate() {
+                        let planes = line.0.as_chunks::<LANES>().0;
+                        for (lane, word) in words.iter_mut().enumerate() {
+                            let code = |plane: usize| planes[plane][lane] >> shift & 3;
+                            let byte = code(0) | code(1) << 2 | code(2) << 4 | code(3) << 6;
+                            *word |= u32::from(byte) << (8 * i);
+                        }
+                    }
+                    for (bytes, word) in block.0.as_chunks_mut::<QUAD>().0.iter_mut().zip(words) {
+                        *bytes = word.to_le_bytes();
+                    }
+                }
+            },
+        );
+    }
 }
 
 impl ColumnMatrix {
-    /// The same matrix in this layout.
-    ///
-    /// # Errors
-    /// [`crate::KernelError::Shape`] where it has scales per group.
-    pub fn new(matrix: &TernaryMatrix) -> Result<Self> {
-        let (rows, cols) = (matrix.rows(), matrix.cols());
-        check_scales(matrix.scales(), rows, cols)?;
-        check_width("ternary weights", cols)?;
-        let mut data = vec![WeightBlock::ZERO; rows.div_ceil(LINE) * cols];
-        let mut codes = vec![0i8; cols];
-        for r in 0..rows {
-            matrix.row_codes(r, &mut codes);
-            let (plane, byte) = (r % LINE / 64, r % 64);
-            let lines = &mut data[r / LINE * cols..][..cols];
-            for (line, code) in lines.iter_mut().zip(&codes) {
-                line.0[byte] |= ((code + 1) as u8) << (2 * plane);
-            }
-        }
-        Ok(Self {
-            rows,
-            cols,
-            scales: matrix.scales().clone(),
-            data,
-        })
-    }
-
-    /// Number of rows: the output width.
-    #[must_use]
-    pub fn rows(&self) -> usize {
-        self.rows
-    }
-
-    /// Number of columns: the input width.
-    #[must_use]
-    pub fn cols(&self) -> usize {
-        self.cols
-    }
-
-    /// Bytes of the weights.
-    #[must_use]
-    pub fn bytes(&self) -> usize {
-        size_of_val(self.data.as_slice()) + self.scales.bytes()
-    }
-
     /// Whether [`Self::gemv`] takes less time than the dense product for so many non-zero inputs:
     /// [`SparseLimits::columns`] of the kernel.
     #[must_use]
@@ -82,8 +74,34 @@ impl ColumnMatrix {
         enough(non_zero, self.cols, columns)
     }
 
+    /// [`Self::gemm`], of up to [`FEW`] tokens with only the columns that each has an input for.
+    /// Returns how many columns that were, for all tokens together.
+    ///
+    /// # Panics
+    /// As [`Self::gemm`].
+    pub fn gemm_non_zero(
+        &self,
+        exec: &Exec,
+        x: &Activations,
+        non_zero: &mut NonZero,
+        out: &mut [f32],
+    ) -> usize {
+        if x.tokens() > FEW {
+            self.gemm(exec, x, out);
+            return x.tokens() * self.cols;
+        }
+        assert_eq!(out.len(), x.tokens() * self.rows, "a full matrix");
+        let mut read = 0;
+        for (token, out) in out.chunks_exact_mut(self.rows.max(1)).enumerate() {
+            non_zero.take(x, token);
+            read += non_zero.len();
+            self.gemv(exec, non_zero, out);
+        }
+        read
+    }
+
     /// `out[r] = Σ w[r, c] · x[c]` over the columns of `x`, `[rows]`; what
-    /// [`TernaryMatrix::gemm`] gives for the same token, whatever `exec` is.
+    /// [`crate::TernaryMatrix::gemm`] gives for the same token, whatever `exec` is.
     ///
     /// # Panics
     /// Where the widths of matrix and input or the length of `out` do not fit.
@@ -101,15 +119,10 @@ impl ColumnMatrix {
                 };
                 exec.kernel.column_tile(part, acc);
                 let first = tile * LINE;
-                let factor = match &self.scales {
-                    Scales::Row(scales) => Factor::Rows(x.step(), &scales[first..]),
-                    Scales::Tensor(scale) => Factor::Step(x.step() * scale),
-                    Scales::Group(_) => unreachable!("refused by `new`"),
-                };
                 // SAFETY: each task has a row tile of its own.
                 #[allow(unsafe_code)]
                 let out = unsafe { out.strip(0, first, LINE) };
-                epilogue::scale(acc, x.sum(), factor, out);
+                epilogue::scale(acc, x.sum(), self.factor(x.step(), first), out);
             });
         });
     }

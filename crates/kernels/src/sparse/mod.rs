@@ -3,17 +3,19 @@
 //! Of a gated feed-forward block the gate is computed first; `up` then only for the channels that
 //! the gate lets through ([`RowMatrix`]), and `down` reads only the columns whose input is not zero
 //! ([`ColumnMatrix`]). The layout of [`crate::TernaryMatrix`] interleaves 64 rows and four columns,
-//! where single rows and columns cannot be left out, so both are copies in layouts of their own, of
-//! 2 bits a weight. Both are for one token; results are those of [`crate::TernaryMatrix::gemm`] bit
-//! for bit.
+//! where single rows and columns cannot be left out, so both are layouts of their own, of 2 bits a
+//! weight. A product of many tokens brings them into that of [`crate::TernaryMatrix`] tile by tile, so
+//! that no matrix is held twice. Results are those of [`crate::TernaryMatrix::gemm`] bit for bit.
 
 mod columns;
 mod inputs;
+mod matrix;
 mod rows;
 
-pub use columns::ColumnMatrix;
+pub use columns::{ByColumn, ColumnMatrix};
 pub use inputs::NonZero;
-pub use rows::RowMatrix;
+pub use matrix::{Order, SparseMatrix};
+pub use rows::{ByRow, RowMatrix};
 
 use crate::error::{KernelError, Result};
 use crate::scales::Scales;
@@ -27,6 +29,10 @@ pub struct SparseLimits {
     /// Share of rows that are left out for [`RowMatrix`].
     pub rows: f32,
 }
+
+/// Tokens up to which leaving out for each by itself takes less time than leaving out nothing for all
+/// together.
+pub const FEW: usize = 4;
 
 /// A line of packed codes: 256 of them.
 pub(crate) const LINE: usize = 256;

@@ -2,17 +2,17 @@
 
 use std::cell::RefCell;
 
-use super::{LINE, SparseLimits, check_scales, enough};
+use super::matrix::{Order, SparseMatrix, TILE_ROWS, put};
+use super::{LINE, SparseLimits, enough};
 use crate::activations::Activations;
 use crate::columns::Columns;
 use crate::epilogue::{self, Factor};
-use crate::error::Result;
 use crate::exec::Exec;
 use crate::kernel::RowPart;
-use crate::layout::WeightBlock;
+use crate::layout::{LANES, QUAD, WeightBlock, tile_blocks};
 use crate::scales::Scales;
 use crate::shape::assert_width;
-use crate::ternary::TernaryMatrix;
+use crate::vectors::vectorized;
 
 /// Rows that one task computes.
 const TASK: usize = 64;
@@ -22,63 +22,64 @@ thread_local! {
     static SCRATCH: RefCell<(Vec<i32>, Vec<f32>)> = const { RefCell::new((Vec::new(), Vec::new())) };
 }
 
-/// A ternary matrix `[rows, cols]` as `[rows, lines of 256 columns]` of 64 bytes each: byte `j` of a
-/// line holds in bits `2k` and `2k + 1` the code `w + 1` of column `64 k + j` of the line.
+/// `[rows, lines of 256 columns]`: byte `j` of a line holds in bits `2k` and `2k + 1` the code of
+/// column `64 k + j` of the line.
 #[derive(Debug, Clone, PartialEq)]
-pub struct RowMatrix {
-    rows: usize,
-    cols: usize,
-    scales: Scales,
-    data: Vec<WeightBlock>,
+pub struct ByRow;
+
+/// A matrix of which rows can be left out.
+pub type RowMatrix = SparseMatrix<ByRow>;
+
+/// 32-bit words of the lines of 16 rows, `[word, row]`.
+type Words = [[u32; LANES]; LANES];
+
+impl Order for ByRow {
+    fn lines(rows: usize, cols: usize) -> usize {
+        rows * cols.div_ceil(LINE)
+    }
+
+    fn write(lines: &mut [WeightBlock], cols: usize, row: usize, codes: &[i8]) {
+        let lines = &mut lines[row * cols.div_ceil(LINE)..];
+        for (line, codes) in lines.iter_mut().zip(codes.chunks(LINE)) {
+            for (place, &code) in codes.iter().enumerate() {
+                put(line, place, code);
+            }
+        }
+    }
+
+    fn spread(lines: &[WeightBlock], cols: usize, tile: usize, out: &mut Vec<WeightBlock>) {
+        let width = cols.div_ceil(LINE);
+        let rows = &lines[tile * TILE_ROWS * width..];
+        out.resize(tile_blocks(cols), WeightBlock::ZERO);
+        vectorized(
+            #[inline(always)]
+            || {
+                for (i, out) in out.chunks_mut(LINE / QUAD).enumerate() {
+                    let mut planes: [Words; TILE_ROWS / LANES] = [[[0; LANES]; LANES]; 4];
+                    let lines = rows.iter().skip(i).step_by(width).take(TILE_ROWS);
+                    for (r, line) in lines.enumerate() {
+                        for (words, word) in planes[r / LANES].iter_mut().zip(line.0.as_chunks().0)
+                        {
+                            words[r % LANES] = u32::from_le_bytes(*word);
+                        }
+                    }
+                    for (q, block) in out.iter_mut().enumerate() {
+                        let (shift, q) = (2 * (q / LANES), q % LANES);
+                        let bytes = block.0.as_chunks_mut::<QUAD>().0;
+                        for (lane, bytes) in bytes.iter_mut().enumerate() {
+                            let codes =
+                                |plane: usize| planes[plane][q][lane] >> shift & 0x0303_0303;
+                            let word = codes(0) | codes(1) << 2 | codes(2) << 4 | codes(3) << 6;
+                            *bytes = word.to_le_bytes();
+                        }
+                    }
+                }
+            },
+        );
+    }
 }
 
 impl RowMatrix {
-    /// The same matrix in this layout.
-    ///
-    /// # Errors
-    /// [`crate::KernelError::Shape`] where it has scales per group.
-    pub fn new(matrix: &TernaryMatrix) -> Result<Self> {
-        let (rows, cols) = (matrix.rows(), matrix.cols());
-        check_scales(matrix.scales(), rows, cols)?;
-        let lines = cols.div_ceil(LINE);
-        let mut data = vec![WeightBlock::ZERO; rows * lines];
-        let mut codes = vec![0i8; cols];
-        for (r, lines) in data.chunks_exact_mut(lines.max(1)).enumerate() {
-            matrix.row_codes(r, &mut codes);
-            for (line, codes) in lines.iter_mut().zip(codes.chunks(LINE)) {
-                for (plane, codes) in codes.chunks(64).enumerate() {
-                    for (byte, code) in line.0.iter_mut().zip(codes) {
-                        *byte |= ((code + 1) as u8) << (2 * plane);
-                    }
-                }
-            }
-        }
-        Ok(Self {
-            rows,
-            cols,
-            scales: matrix.scales().clone(),
-            data,
-        })
-    }
-
-    /// Number of rows: the output width.
-    #[must_use]
-    pub fn rows(&self) -> usize {
-        self.rows
-    }
-
-    /// Number of columns: the input width.
-    #[must_use]
-    pub fn cols(&self) -> usize {
-        self.cols
-    }
-
-    /// Bytes of the weights.
-    #[must_use]
-    pub fn bytes(&self) -> usize {
-        size_of_val(self.data.as_slice()) + self.scales.bytes()
-    }
-
     /// Whether [`Self::gemv`] takes less time for so many rows than the dense product for all:
     /// [`SparseLimits::rows`] of the kernel.
     #[must_use]
@@ -87,15 +88,16 @@ impl RowMatrix {
         enough(rows, self.rows, limit)
     }
 
-    /// `out[i] = Σ w[rows[i], c] · x[c]` for the one token of `x`; what [`TernaryMatrix::gemm`]
-    /// gives for these rows, whatever `exec` is.
+    /// `out[i] = Σ w[rows[i], c] · x[c]` for token `token` of `x`; what
+    /// [`crate::TernaryMatrix::gemm`] gives for these rows, whatever `exec` is.
     ///
     /// # Panics
-    /// Where `x` is not one token as wide as the matrix, `out` is not as long as `rows`, or there is
-    /// no such row.
-    pub fn gemv(&self, exec: &Exec, x: &Activations, rows: &[u32], out: &mut [f32]) {
+    /// Where `x` is not as wide as the matrix or has no such token, `out` is not as long as `rows`,
+    /// or there is no such row.
+    pub fn gemv(&self, exec: &Exec, x: &Activations, token: usize, rows: &[u32], out: &mut [f32]) {
         assert_width(x.width(), self.cols);
-        assert_eq!(x.tokens(), 1, "one token");
+        let (step, sum) = (x.steps()[token], x.sums()[token]);
+        let x = &x.rows(token)[..self.cols.div_ceil(64)];
         let lines = self.cols.div_ceil(LINE);
         let out = Columns::new(out, 1, rows.len());
         exec.pool.run(rows.len().div_ceil(TASK), &|task| {
@@ -108,23 +110,21 @@ impl RowMatrix {
                     weights: &self.data,
                     lines,
                     rows,
-                    x: &x.rows(0)[..self.cols.div_ceil(64)],
+                    x,
                 };
                 exec.kernel.row_sums(part, acc);
-                let step = x.steps()[0];
                 let factor = match &self.scales {
                     Scales::Row(all) => {
                         scales.clear();
                         scales.extend(rows.iter().map(|&r| all[r as usize]));
                         Factor::Rows(step, scales)
                     }
-                    Scales::Tensor(scale) => Factor::Step(step * scale),
-                    Scales::Group(_) => unreachable!("refused by `new`"),
+                    _ => self.factor(step, 0),
                 };
                 // SAFETY: each task has outputs of its own.
                 #[allow(unsafe_code)]
                 let out = unsafe { out.strip(0, first, TASK) };
-                epilogue::scale(acc, x.sums()[0], factor, out);
+                epilogue::scale(acc, sum, factor, out);
             });
         });
     }

@@ -1,5 +1,6 @@
 //! Ternary matrices in the layout that the kernels read.
 
+mod gated;
 mod product;
 
 use tritburn_quant::hf_pack;
@@ -11,7 +12,9 @@ use crate::layout::{self, Format, WeightBlock, pack_tile, tile_blocks};
 use crate::scales::Scales;
 pub use crate::shape::MAX_COLS;
 use crate::shape::check_width;
+pub use gated::{Up, gemm_gated};
 pub use product::gemm_all;
+pub(crate) use product::multiply_spread;
 
 /// A matrix `[rows, cols]` of −1, 0, +1 with scales; rows are padded to whole row tiles, columns to
 /// multiples of 64.

@@ -88,14 +88,16 @@ impl<'a> Way<'a> {
 }
 
 impl TernaryMatrix {
-    /// One row tile for all tokens; `tables` are those of the one token, where there are any.
-    fn multiply_tile(
+    /// One row tile for all tokens, to `at` and the following columns of `out`; `tables` are those of
+    /// the one token, where there are any.
+    pub(super) fn multiply_tile(
         &self,
         exec: &Exec,
         x: &Activations,
         tables: &[Table],
         tile: usize,
         out: &Columns<'_, f32>,
+        at: usize,
     ) {
         SUMS.with_borrow_mut(|sums| {
             let mut spread = std::mem::take(&mut sums.spread);
@@ -108,44 +110,20 @@ impl TernaryMatrix {
                     Way::Products(Planes::TwoBit, &spread)
                 }
             };
-            for first in (0..x.tokens()).step_by(TOKENS) {
-                let tokens = first..x.tokens().min(first + TOKENS);
-                match &self.scales {
-                    Scales::Group(_) => {
-                        self.tile_of_groups(exec, x, (tile, way), tokens, sums, out)
-                    }
-                    _ => self.tile_of_rows(exec, x, (tile, way), tokens, sums, out),
+            let rows = self.format.tile_rows();
+            match &self.scales {
+                Scales::Group(_) => self.tile_of_groups(exec, x, (tile, way), sums, out, at),
+                Scales::Row(scales) => {
+                    let factor = |step| Factor::Rows(step, &scales[tile * rows..]);
+                    tile_of_rows(exec, x, (rows, way), factor, &mut sums.acc, out, at);
+                }
+                Scales::Tensor(scale) => {
+                    let factor = |step| Factor::Step(step * scale);
+                    tile_of_rows(exec, x, (rows, way), factor, &mut sums.acc, out, at);
                 }
             }
             sums.spread = spread;
         });
-    }
-
-    fn tile_of_rows(
-        &self,
-        exec: &Exec,
-        x: &Activations,
-        (tile, way): (usize, Way<'_>),
-        tokens: Range<usize>,
-        sums: &mut Sums,
-        out: &Columns<'_, f32>,
-    ) {
-        let rows = self.format.tile_rows();
-        sums.acc.resize(tokens.len() * rows, 0);
-        way.sums(exec, x, &tokens, 0, &mut sums.acc);
-        for (t, acc) in tokens.zip(sums.acc.chunks_exact(rows)) {
-            let step = x.steps()[t];
-            let factor = match &self.scales {
-                Scales::Tensor(scale) => Factor::Step(step * scale),
-                Scales::Row(scales) | Scales::Group(scales) => {
-                    Factor::Rows(step, &scales[tile * rows..])
-                }
-            };
-            // SAFETY: each task has a row tile of its own.
-            #[allow(unsafe_code)]
-            let out = unsafe { out.strip(t, tile * rows, rows) };
-            epilogue::scale(acc, x.sums()[t], factor, out);
-        }
     }
 
     fn tile_of_groups(
@@ -153,34 +131,98 @@ impl TernaryMatrix {
         exec: &Exec,
         x: &Activations,
         (tile, way): (usize, Way<'_>),
-        tokens: Range<usize>,
         sums: &mut Sums,
         out: &Columns<'_, f32>,
+        at: usize,
     ) {
         let rows = self.format.tile_rows();
         let groups = self.cols.div_ceil(GROUP);
-        sums.acc.resize(tokens.len() * rows, 0);
-        sums.total.clear();
-        sums.total.resize(tokens.len() * rows, 0.0);
-        for g in 0..groups {
-            let way = way.part(g * (GROUP / QUAD), GROUP / QUAD);
-            way.sums(exec, x, &tokens, g * GROUP, &mut sums.acc);
-            let scales = &self.group_scales[(tile * groups + g) * rows..][..rows];
-            let pairs = sums
-                .acc
-                .chunks_exact(rows)
-                .zip(sums.total.chunks_exact_mut(rows));
-            for (t, (acc, total)) in tokens.clone().zip(pairs) {
-                epilogue::add_group(acc, x.group_sums(t)[g], scales, total);
+        for tokens in some_tokens(x) {
+            sums.acc.resize(tokens.len() * rows, 0);
+            sums.total.clear();
+            sums.total.resize(tokens.len() * rows, 0.0);
+            for g in 0..groups {
+                let way = way.part(g * (GROUP / QUAD), GROUP / QUAD);
+                way.sums(exec, x, &tokens, g * GROUP, &mut sums.acc);
+                let scales = &self.group_scales[(tile * groups + g) * rows..][..rows];
+                let acc = sums.acc.chunks_exact(rows);
+                let pairs = acc.zip(sums.total.chunks_exact_mut(rows));
+                for (t, (acc, total)) in tokens.clone().zip(pairs) {
+                    epilogue::add_group(acc, x.group_sums(t)[g], scales, total);
+                }
+            }
+            for (t, total) in tokens.zip(sums.total.chunks_exact(rows)) {
+                // SAFETY: each task has a row tile of its own.
+                #[allow(unsafe_code)]
+                let out = unsafe { out.strip(t, at, rows) };
+                epilogue::scale_total(total, x.steps()[t], out);
             }
         }
-        for (t, total) in tokens.zip(sums.total.chunks_exact(rows)) {
+    }
+}
+
+/// The tokens whose sums are held at once, part by part.
+fn some_tokens(x: &Activations) -> impl Iterator<Item = Range<usize>> {
+    let all = x.tokens();
+    (0..all)
+        .step_by(TOKENS)
+        .map(move |first| first..all.min(first + TOKENS))
+}
+
+/// A tile of `rows` rows whose scales do not change along a row; `factor` gives them for the step of
+/// a token.
+fn tile_of_rows<'a>(
+    exec: &Exec,
+    x: &Activations,
+    (rows, way): (usize, Way<'_>),
+    factor: impl Fn(f32) -> Factor<'a>,
+    acc: &mut Vec<i32>,
+    out: &Columns<'_, f32>,
+    at: usize,
+) {
+    for tokens in some_tokens(x) {
+        acc.resize(tokens.len() * rows, 0);
+        way.sums(exec, x, &tokens, 0, acc);
+        for (t, acc) in tokens.zip(acc.chunks_exact(rows)) {
             // SAFETY: each task has a row tile of its own.
             #[allow(unsafe_code)]
-            let out = unsafe { out.strip(t, tile * rows, rows) };
-            epilogue::scale_total(total, x.steps()[t], out);
+            let out = unsafe { out.strip(t, at, rows) };
+            epilogue::scale(acc, x.sums()[t], factor(x.steps()[t]), out);
         }
     }
+}
+
+/// A row tile that `spread` writes as [`Format::TwoBit`] has it, for all tokens.
+pub(crate) fn multiply_spread<'a>(
+    exec: &Exec,
+    x: &Activations,
+    spread: impl FnOnce(&mut Vec<WeightBlock>),
+    factor: impl Fn(f32) -> Factor<'a>,
+    out: &Columns<'_, f32>,
+    at: usize,
+) {
+    SUMS.with_borrow_mut(|sums| {
+        spread(&mut sums.spread);
+        let tile = (
+            Format::TwoBit.tile_rows(),
+            Way::Products(Planes::TwoBit, &sums.spread),
+        );
+        tile_of_rows(exec, x, tile, factor, &mut sums.acc, out, at);
+    });
+}
+
+/// Calls `f` with the tables of the one token of `x`, where a matrix of `formats` looks sums up.
+pub(super) fn with_tables(
+    x: &Activations,
+    formats: impl IntoIterator<Item = Format>,
+    f: impl FnOnce(&[Table]),
+) {
+    let mut tables = TABLES.take();
+    if x.tokens() == 1 && formats.into_iter().any(|f| f == Format::Lookup) {
+        lookup::fill_tables(x.rows(0), &mut tables);
+    }
+    f(&tables);
+    TABLES.set(tables);
 }
 
 /// [`TernaryMatrix::gemm`] of several matrices with the same activations, in one parallel region.
@@ -204,19 +246,16 @@ pub fn gemm_all<const N: usize>(
             Columns::new(out, x.tokens(), matrices[i - 1].rows)
         })
     };
-    let mut tables = TABLES.take();
-    let looks_up = |m: &&TernaryMatrix| m.format == Format::Lookup;
-    if x.tokens() == 1 && matrices.iter().any(looks_up) {
-        lookup::fill_tables(x.rows(0), &mut tables);
-    }
     let tiles = matrices.map(TernaryMatrix::tiles).iter().sum();
-    exec.pool.run(tiles, &|mut tile| {
-        for (matrix, out) in matrices.iter().zip(&outs) {
-            if tile < matrix.tiles() {
-                return matrix.multiply_tile(exec, x, &tables, tile, out);
+    with_tables(x, matrices.map(|m| m.format), |tables| {
+        exec.pool.run(tiles, &|mut tile| {
+            for (matrix, out) in matrices.iter().zip(&outs) {
+                if tile < matrix.tiles() {
+                    let at = tile * matrix.format.tile_rows();
+                    return matrix.multiply_tile(exec, x, tables, tile, out, at);
+                }
+                tile -= matrix.tiles();
             }
-            tile -= matrix.tiles();
-        }
+        });
     });
-    TABLES.set(tables);
 }

@@ -33,7 +33,7 @@ fn check(noise: &mut Noise, rows: usize, cols: usize, zeros: u32, by_row: bool, 
         columns.gemv(exec, &non_zero, &mut out);
         assert!(bits(&out) == want, "{name} columns {rows}×{cols}, {zeros}%");
         let mut out = vec![f32::NAN; some.len()];
-        row_wise.gemv(exec, &x, &some, &mut out);
+        row_wise.gemv(exec, &x, 0, &some, &mut out);
         assert!(bits(&out) == wanted, "{name} rows {rows}×{cols}, {zeros}%");
     }
 }
@@ -69,7 +69,7 @@ fn extreme_values_are_bit_exact() {
             let columns = ColumnMatrix::new(&matrix).unwrap();
             columns.gemv(&exec, &non_zero, &mut outs[0]);
             let rows = RowMatrix::new(&matrix).unwrap();
-            rows.gemv(&exec, &x, &all, &mut outs[1]);
+            rows.gemv(&exec, &x, 0, &all, &mut outs[1]);
             assert!(
                 outs.iter().all(|out| bits(out) == want),
                 "{}",
@@ -118,5 +118,52 @@ proptest! {
         threads in 1usize..4,
     ) {
         check(&mut Noise(seed), rows, cols, zeros, by_row, &execs(threads));
+    }
+}
+
+#[test]
+fn many_tokens_are_bit_exact() {
+    let mut noise = Noise(24);
+    let execs: Vec<Exec> = [1, 3].into_iter().flat_map(execs).collect();
+    for (rows, cols) in [
+        (1, 1),
+        (63, 65),
+        (64, 256),
+        (65, 257),
+        (257, 300),
+        (300, 7),
+        (0, 5),
+    ] {
+        for tokens in [0, 1, 2, 5, 17, 300] {
+            let mut case = Case::new(&mut noise, rows, cols, tokens);
+            case.x.iter_mut().for_each(|x| *x *= i8::from(*x > 0));
+            if tokens % 2 == 0 {
+                case.scales = Scales::Row(noise.floats(rows));
+            }
+            let want = bits(&case.expected());
+            let x = Activations::from_codes(&case.x, &case.steps, cols);
+            let matrix = case.matrix(Format::TwoBit);
+            let columns = ColumnMatrix::new(&matrix).unwrap();
+            let row_wise = RowMatrix::new(&matrix).unwrap();
+            let mut non_zero = NonZero::new();
+            for exec in &execs {
+                let what = format!("{} {rows}×{cols}×{tokens}", exec.kernel.name());
+                let mut out = vec![f32::NAN; want.len()];
+                columns.gemm(exec, &x, &mut out);
+                assert!(bits(&out) == want, "columns {what}");
+                out.fill(f32::NAN);
+                row_wise.gemm(exec, &x, &mut out);
+                assert!(bits(&out) == want, "rows {what}");
+                let read = columns.gemm_non_zero(exec, &x, &mut non_zero, &mut out);
+                assert!(bits(&out) == want, "non-zero columns {what}");
+                assert!(read <= tokens * cols);
+                if let Some(last) = tokens.checked_sub(1) {
+                    let all: Vec<u32> = (0..rows as u32).collect();
+                    let out = &mut out[..rows];
+                    row_wise.gemv(exec, &x, last, &all, out);
+                    assert!(bits(out) == want[last * rows..], "last token {what}");
+                }
+            }
+        }
     }
 }

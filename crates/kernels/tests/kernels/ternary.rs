@@ -1,12 +1,13 @@
 //! Ternary products, bit for bit.
 
 use proptest::prelude::*;
-use tritburn_kernels::ternary::{MAX_COLS, gemm_all};
-use tritburn_kernels::{Activations, Format, Scales, TernaryMatrix};
+use tritburn_kernels::sparse::RowMatrix;
+use tritburn_kernels::ternary::{MAX_COLS, Up, gemm_all, gemm_gated};
+use tritburn_kernels::{Activations, Exec, Format, Scales, TernaryMatrix, ops};
 use tritburn_quant::act::absmax_int8;
 use tritburn_quant::hf_pack;
 
-use crate::common::{Case, Noise, execs};
+use crate::common::{Case, Noise, bits, execs};
 
 const WIDTHS: [usize; 14] = [0, 1, 2, 3, 4, 5, 63, 64, 65, 127, 128, 129, 300, 1100];
 
@@ -137,6 +138,47 @@ proptest! {
                 let there = grouped.to_format(other).unwrap();
                 prop_assert_eq!(there.format(), other);
                 prop_assert_eq!(there.to_format(format).unwrap(), grouped.clone());
+            }
+        }
+    }
+}
+
+/// The fused block is its two products and the activation after them.
+#[test]
+fn gated_products_are_bit_exact() {
+    let mut noise = Noise(31);
+    let execs: Vec<Exec> = [1, 3].into_iter().flat_map(execs).collect();
+    for (rows, cols) in [(1, 1), (64, 64), (65, 130), (200, 257), (0, 3)] {
+        for tokens in [0, 1, 2, 9, 40, 300] {
+            let gate = Case::new(&mut noise, rows, cols, tokens);
+            let mut up = Case::new(&mut noise, rows, cols, tokens);
+            up.x.clone_from(&gate.x);
+            up.scales = Scales::Row(noise.floats(rows));
+            let mut want = gate.expected();
+            ops::relu2_mul(&mut want, &up.expected());
+            let x = Activations::from_codes(&gate.x, &gate.steps, cols);
+            let by_row = RowMatrix::new(&up.matrix(Format::TwoBit)).unwrap();
+            for exec in &execs {
+                let check = |format, up: Up<'_>| {
+                    let mut out = vec![f32::NAN; want.len()];
+                    gemm_gated(
+                        exec,
+                        &x,
+                        &gate.matrix(format),
+                        up,
+                        &ops::relu2_mul,
+                        &mut out,
+                    );
+                    let name = exec.kernel.name();
+                    assert!(
+                        bits(&out) == bits(&want),
+                        "{name} {format:?} {rows}×{cols}×{tokens}"
+                    );
+                };
+                for format in Format::ALL {
+                    check(format, Up::Packed(&up.matrix(format)));
+                }
+                check(Format::TwoBit, Up::Rows(&by_row));
             }
         }
     }
