@@ -37,9 +37,10 @@ fn main() {
         let normal = |shape: [usize; 2], deviation: f64| -> Tensor<B, 2> {
             Tensor::random(shape, Distribution::Normal(0.0, deviation), &device)
         };
-        let x = normal([TOKENS, d_in], 1.0).cast(DType::BF16).require_grad();
-        let master = normal([d_out, d_in], 0.02).require_grad();
-        let half = master.clone().detach().cast(DType::BF16).require_grad();
+        let leaf = |x: Tensor<B, 2>| Tensor::from_inner(x.inner()).require_grad();
+        let x = leaf(normal([TOKENS, d_in], 1.0).cast(DType::BF16));
+        let master = leaf(normal([d_out, d_in], 0.02));
+        let half = leaf(master.clone().cast(DType::BF16));
         let plain = || {
             let y = x.clone().matmul(half.clone().transpose());
             drop(y.backward());

@@ -17,7 +17,8 @@ __device__ inline float clamped(float x, float low, float high) {
     return x == x ? fminf(fmaxf(x, low), high) : 0.0f;
 }
 
-// One warp a token: codes = round(x · (127 / absmax)), step = absmax / 127.
+// One warp a token: codes = round(x · (127 / absmax)), step = absmax / 127. A token with a NaN has the
+// step NaN, so that what goes wrong is seen in the result.
 extern "C" __global__ void __launch_bounds__(128)
 quantise_acts(const IN* x, i8* codes, float* step, const __grid_constant__ Rows shape) {
     u64 row = blockIdx.x * 4ull + threadIdx.x / 32;
@@ -36,15 +37,20 @@ quantise_acts(const IN* x, i8* codes, float* step, const __grid_constant__ Rows 
 #define RAW(r, c) load_raw(from + c)
 #endif
     float absmax = EPS;
+    bool wrong = false;
 #pragma unroll
     for (int r = 0; r < RUNS; ++r) {
         int c = (r * 32 + lane) * 8;
         if (c >= cols) break;
         Eight v = unpack(RAW(r, c));
 #pragma unroll
-        for (int i = 0; i < 8; ++i) absmax = fmaxf(absmax, fabsf(v.v[i]));
+        for (int i = 0; i < 8; ++i) {
+            absmax = fmaxf(absmax, fabsf(v.v[i]));
+            wrong |= v.v[i] != v.v[i];
+        }
     }
     absmax = warp_max(absmax);
+    wrong = __any_sync(0xffffffffu, wrong);
     float scale = (1.0f / absmax) * 127.0f;
 #pragma unroll
     for (int r = 0; r < RUNS; ++r) {
@@ -55,7 +61,7 @@ quantise_acts(const IN* x, i8* codes, float* step, const __grid_constant__ Rows 
         for (int i = 0; i < 8; ++i) v.v[i] = clamped(rintf(v.v[i] * scale), -128.0f, 127.0f);
         store8(codes + row * cols + c, v);
     }
-    if (lane == 0) step[row] = absmax / 127.0f;
+    if (lane == 0) step[row] = wrong ? __int_as_float(0x7fffffff) : absmax / 127.0f;
 #undef RAW
 }
 
