@@ -157,6 +157,16 @@ fn synth_writes_the_embedded_data_and_inspect_shows_it() {
         "{corpus}"
     );
     assert!(fails(&["data", "inspect", mnli.to_str().unwrap(), "--split", "dev"]).contains("dev"));
+
+    let model = dir.path().join("model");
+    write_model(&model);
+    let prepared = dir.path().join("prepared");
+    let corpus = embedded("refinedweb");
+    let args = ["data", "prepare", &corpus, "--tokenizer"];
+    let more = [model.to_str().unwrap(), "--out", prepared.to_str().unwrap()];
+    assert!(ok(&join(&args, &more)).contains("Mtok/s"));
+    assert!(ok(&join(&args, &more)).contains("kept"));
+    assert!(prepared.join("manifest.json").is_file());
 }
 
 #[test]

@@ -1,17 +1,19 @@
 //! Plain-text corpora for (continual) pre-training.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::error::{DataError, Result};
 use crate::rows::{RowReader, column_names};
 use crate::split::SplitFiles;
+use crate::stream::expand_shards;
 use crate::tokenizer::Tokenizer;
 
 /// Text columns tried when none is named: FALCON RefinedWeb's, then that of most other corpora.
-const TEXT_COLUMNS: [&str; 2] = ["content", "text"];
+pub(crate) const TEXT_COLUMNS: [&str; 2] = ["content", "text"];
 
 /// Reads documents of a corpus split, in file order, until `limit_bytes` of text are reached.
 ///
+/// `path` is what [`SplitFiles::find`] takes, or a pattern such as `web/*.parquet`.
 /// `text_column` defaults to `content` or `text`, whichever the file has. Empty documents are left
 /// out. The document that reaches the limit is the last one and is kept whole.
 ///
@@ -24,7 +26,7 @@ pub fn read_corpus(
     text_column: Option<&str>,
     limit_bytes: Option<usize>,
 ) -> Result<Vec<String>> {
-    let files = SplitFiles::find(path, split)?.files;
+    let files = corpus_files(path, split)?;
     let first = files.first().cloned().unwrap_or_default();
     let column = match text_column {
         Some(column) => column,
@@ -59,6 +61,13 @@ pub fn read_corpus(
     Ok(documents)
 }
 
+fn corpus_files(path: &Path, split: &str) -> Result<Vec<PathBuf>> {
+    match path.to_str() {
+        Some(text) if !path.exists() => expand_shards(&[text.to_owned()], split),
+        _ => Ok(SplitFiles::find(path, split)?.files),
+    }
+}
+
 /// Tokens of documents, each with the tokenizer's start token in front if it has one.
 ///
 /// # Errors
@@ -74,8 +83,6 @@ pub fn encode_corpus(tokenizer: &Tokenizer, documents: &[String]) -> Result<Vec<
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use std::path::PathBuf;
-
     use super::*;
 
     fn embedded(name: &str) -> PathBuf {
@@ -93,6 +100,8 @@ mod tests {
         let bytes: usize = some.iter().map(String::len).sum();
         assert!((10_000..12_000).contains(&bytes));
         assert_eq!(some, all[..some.len()]);
+        let by_pattern = read_corpus(&dir.join("train*.parquet"), "", None, None).unwrap();
+        assert_eq!(by_pattern, all);
     }
 
     #[test]

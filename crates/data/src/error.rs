@@ -200,6 +200,15 @@ pub enum DataError {
         message: String,
     },
 
+    /// Files made from data that is now another.
+    #[error("{}: cannot be used: {message}; make it again, or delete it", path.display())]
+    Stale {
+        /// The index or manifest.
+        path: PathBuf,
+        /// What does not fit.
+        message: String,
+    },
+
     /// Settings or data from which no batch can be made.
     #[error("loader: {message}")]
     Loader {

@@ -11,6 +11,7 @@ mod generation;
 pub mod loader;
 mod rows;
 mod split;
+pub mod stream;
 pub mod synth;
 mod task;
 mod template;
@@ -23,7 +24,7 @@ pub use examples::{
     Example, Examples, TaskEncoder, TaskRow, read_examples, read_prompts, read_task, render_texts,
 };
 pub use generation::{TextEncoder, TextRow, read_text_rows};
-pub use loader::{Batch, BatchSource, CorpusLoader, LoaderState, SftLoader};
+pub use loader::{Batch, BatchSource, CorpusLoader, LoaderState, Segments, SftLoader};
 pub use rows::{Label, Row, RowReader, column_names, count_rows};
 pub use split::SplitFiles;
 pub use task::{TaskConfig, TaskSpec};

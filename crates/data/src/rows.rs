@@ -206,7 +206,7 @@ fn build<'a>(
     })
 }
 
-fn next_batch(
+pub(crate) fn next_batch(
     reader: &mut ParquetRecordBatchReader,
 ) -> Option<std::result::Result<RecordBatch, String>> {
     guarded(|| reader.next().transpose().map_err(ParquetError::from)).transpose()
@@ -214,7 +214,7 @@ fn next_batch(
 
 /// Runs a call into the parquet reader. Corrupt pages can trip its internal assertions, and bad
 /// input must not end the process, so a panic becomes an error like any other.
-fn guarded<T>(
+pub(crate) fn guarded<T>(
     call: impl FnOnce() -> std::result::Result<T, ParquetError>,
 ) -> std::result::Result<T, String> {
     match std::panic::catch_unwind(std::panic::AssertUnwindSafe(call)) {
@@ -223,7 +223,7 @@ fn guarded<T>(
     }
 }
 
-fn present(schema: &SchemaRef) -> Vec<String> {
+pub(crate) fn present(schema: &SchemaRef) -> Vec<String> {
     schema
         .fields()
         .iter()
@@ -231,7 +231,12 @@ fn present(schema: &SchemaRef) -> Vec<String> {
         .collect()
 }
 
-fn check_column(path: &Path, schema: &SchemaRef, column: &str, is_label: bool) -> Result<()> {
+pub(crate) fn check_column(
+    path: &Path,
+    schema: &SchemaRef,
+    column: &str,
+    is_label: bool,
+) -> Result<()> {
     let Ok(field) = schema.field_with_name(column) else {
         return Err(DataError::MissingColumn {
             path: path.to_owned(),

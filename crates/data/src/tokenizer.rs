@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 use tokenizers::models::bpe::{BPE, BpeTrainerBuilder};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{AddedToken, models::TrainerWrapper};
@@ -275,6 +276,24 @@ impl Tokenizer {
     /// The tokenizer of the `tokenizers` library inside.
     pub fn inner(&self) -> &tokenizers::Tokenizer {
         &self.inner
+    }
+
+    /// Names the tokenizer: SHA-256, in hex, over its definition and the special tokens in use.
+    ///
+    /// # Errors
+    /// If the tokenizers library cannot write its definition.
+    pub fn sha256(&self) -> Result<String> {
+        let text = self
+            .inner
+            .to_string(false)
+            .map_err(|error| DataError::Tokenize {
+                action: "save",
+                message: error.to_string(),
+            })?;
+        let mut hash = Sha256::new();
+        hash.update(text.as_bytes());
+        hash.update(format!("{:?} {} {}", self.bos, self.eos, self.pad));
+        Ok(hash.finalize().iter().map(|b| format!("{b:02x}")).collect())
     }
 
     /// Writes `tokenizer.json` and `tokenizer_config.json` into `dir`.

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use burn::backend::Autodiff;
+use tritburn_data::stream::{Rank, StreamLoader, StreamSetup};
 use tritburn_data::{
     BatchSource, CorpusLoader, SftLoader, Tokenizer, encode_corpus, read_corpus, read_examples,
     read_prompts,
@@ -281,6 +282,21 @@ fn loader<B: Kernels>(
     section: &StageSection,
 ) -> Result<Box<dyn BatchSource>> {
     let (file, tokenizer) = (&ctx.recipe.file, ctx.tokenizer);
+    if let (StageKind::Lm, Some(config)) = (section.kind, &file.data.stream) {
+        let column = &file.data.corpus_column;
+        let loader = StreamLoader::open(&StreamSetup {
+            config,
+            corpus: &file.data.corpus,
+            column: (!column.is_empty()).then_some(column),
+            tokenizer,
+            seq_len: section.seq_len,
+            batch_size: section.batch_size,
+            seed: file.seed,
+            rank: Rank::default(),
+            index: Some(&ctx.run.path().join("corpus-index.json")),
+        })?;
+        return Ok(Box::new(loader));
+    }
     if section.kind == StageKind::Lm {
         let documents = encode_corpus(tokenizer, &corpus(ctx.recipe)?)?;
         let loader = CorpusLoader::new(

@@ -62,6 +62,9 @@ fn every_recipe_is_valid() {
 #[test]
 fn a_run_stopped_and_resumed_anywhere_ends_with_the_same_bytes() {
     ends_with_the_same_bytes(&recipe("mnli-smoke.toml", &[]), &[1, 5, 6, 13]);
+    // In the middle of a streamed corpus.
+    let streamed = ["data.stream.shuffle_window=16", "data.stream.workers=2"];
+    ends_with_the_same_bytes(&recipe("mnli-smoke.toml", &streamed), &[1, 5, 6]);
     // Stops in the quantisation warm-up, after it, and in a stage that keeps the optimiser.
     ends_with_the_same_bytes(&recipe("a48-smoke.toml", &[]), &[2, 5, 9]);
     // The best evaluation of a stage may lie before the stop, or after it.

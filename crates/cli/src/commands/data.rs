@@ -3,7 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use tritburn_data::{DataError, Label, RowReader, SplitFiles, column_names, count_rows, synth};
+use tritburn_data::stream::{PrepareReport, PrepareSetup, prepare_shards};
+use tritburn_data::{
+    DataError, Label, RowReader, SplitFiles, Tokenizer, column_names, count_rows, synth,
+};
 
 use crate::output;
 
@@ -27,6 +30,25 @@ enum What {
         /// Seed; the default gives the files of the repository
         #[arg(long, value_name = "N", default_value_t = synth::SEED)]
         seed: u64,
+    },
+    /// Tokenise a corpus once, for runs whose data.corpus or data.stream.shards names the folder;
+    /// what is there and still fits its sources is kept
+    Prepare {
+        /// Parquet files, folders of them, or patterns such as 'web/*.parquet'
+        #[arg(required = true)]
+        shards: Vec<String>,
+        /// tokenizer.json, or a folder that holds it: a run's, a model's
+        #[arg(long, value_name = "PATH")]
+        tokenizer: PathBuf,
+        /// Folder to write to
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+        /// Split of a folder
+        #[arg(long, default_value = "train")]
+        split: String,
+        /// Text column [default: content or text]
+        #[arg(long, value_name = "NAME")]
+        column: Option<String>,
     },
     /// Show columns and first rows of a data set
     Inspect {
@@ -52,9 +74,43 @@ pub(crate) fn run(args: Args) -> Result<()> {
                 .collect();
             output::print(lines)?;
         }
+        What::Prepare {
+            shards,
+            tokenizer,
+            out,
+            split,
+            column,
+        } => {
+            let setup = PrepareSetup {
+                inputs: &shards,
+                split: &split,
+                column: column.as_deref(),
+                tokenizer: &Tokenizer::load(&tokenizer)?,
+                out: &out,
+            };
+            output::print(prepare(&setup)?)?;
+        }
         What::Inspect { path, split, rows } => output::print(inspect(&path, &split, rows)?)?,
     }
     Ok(())
+}
+
+fn prepare(setup: &PrepareSetup<'_>) -> Result<String> {
+    let mut rows = Vec::new();
+    prepare_shards(setup, &mut |report: &PrepareReport| {
+        let speed = |amount: u64| format!("{:.2}", amount as f64 / report.seconds / 1e6);
+        let made = |text: String| if report.kept { "kept".to_owned() } else { text };
+        output::say(format_args!("{} done", report.source.display()));
+        rows.push(vec![
+            report.source.display().to_string(),
+            report.documents.to_string(),
+            report.tokens.to_string(),
+            made(speed(report.tokens)),
+            made(speed(report.text_bytes)),
+        ]);
+    })?;
+    let header = ["shard", "documents", "tokens", "Mtok/s", "MB/s"];
+    Ok(output::table(&header, &rows))
 }
 
 /// A column as far as tasks and corpora can use it.

@@ -81,6 +81,7 @@ impl BatchSource for CorpusLoader {
             loss_mask: vec![1.0; size],
             attention_mask: vec![1.0; size],
             tokens_in_batch: size,
+            segments: None,
         })
     }
 

@@ -10,6 +10,7 @@ pub use sft::SftLoader;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
+use crate::stream::StreamPosition;
 
 /// Token sequences of one step, row-major `[batch, seq]`, padded on the right.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,6 +29,18 @@ pub struct Batch {
     pub attention_mask: Vec<f32>,
     /// Real input tokens, without padding.
     pub tokens_in_batch: usize,
+    /// Where documents begin, if attention is to stay inside them.
+    pub segments: Option<Segments>,
+}
+
+/// The documents that a batch's rows are packed from, row-major `[batch, seq]`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Segments {
+    /// Number of the token's document in its row, from 0. A token may attend to tokens of the same
+    /// number only.
+    pub ids: Vec<u32>,
+    /// Place of the token among those of its document in this row, from 0.
+    pub positions: Vec<u32>,
 }
 
 /// Where a loader stands; saved in checkpoints.
@@ -42,6 +55,9 @@ pub struct LoaderState {
     pub seed: u64,
     /// Number of items, to refuse a state of other data.
     pub items: u64,
+    /// The place in a streamed corpus.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream: Option<StreamPosition>,
 }
 
 /// Something that hands out batches for ever.

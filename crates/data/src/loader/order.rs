@@ -98,6 +98,7 @@ impl Order {
             position: self.position as u64,
             seed: self.seed,
             items: self.permutation.len() as u64,
+            stream: None,
         }
     }
 
@@ -107,6 +108,11 @@ impl Order {
                 "the saved position has {what} {saved}, this run {here}; resume with the data and settings of the saved run"
             ),
         };
+        if state.stream.is_some() {
+            return Err(DataError::Loader {
+                message: "the saved position is one in a streamed corpus; resume with data.stream as in the saved run".to_owned(),
+            });
+        }
         let items = self.permutation.len() as u64;
         if state.items != items {
             return Err(fault("item count", state.items, items));

@@ -85,6 +85,7 @@ impl BatchSource for SftLoader {
             loss_mask: vec![0.0; size],
             attention_mask: vec![0.0; size],
             tokens_in_batch: 0,
+            segments: None,
         };
         for (row, example) in rows.iter().enumerate() {
             let length = example.tokens.len() - 1;

@@ -155,7 +155,7 @@ fn states_of_other_runs_are_refused() {
     assert!(message(&mut sft(10, 2, 2, 1), &state).contains("seed 1, this run 2"));
     let beyond = LoaderState {
         position: 10,
-        ..state
+        ..state.clone()
     };
     assert!(message(&mut sft(10, 2, 1, 1), &beyond).contains("position"));
 }

@@ -92,11 +92,22 @@ pub(super) fn problems(file: &RecipeFile) -> Vec<String> {
         "data.dir",
         "names no folder, but a stage trains on the task",
     );
+    let streamed = file.data.stream.as_ref();
     say(
-        !file.data.corpus.is_empty() || !uses(&[StageKind::Lm]),
+        !file.data.corpus.is_empty()
+            || streamed.is_some_and(|s| !s.shards.is_empty())
+            || !uses(&[StageKind::Lm]),
         "data.corpus",
         "names no folder, but a stage trains on a corpus",
     );
+    say(
+        !streamed.is_some_and(|s| s.separate_documents),
+        "data.stream.separate_documents",
+        "attention cannot be kept inside documents in training yet; leave it out",
+    );
+    if let Some(stream) = streamed {
+        out.extend(stream.faults().iter().map(ToString::to_string));
+    }
     for (i, stage) in file.stage.iter().enumerate() {
         let earlier: Vec<&str> = file.stage[..i].iter().map(|s| s.name.as_str()).collect();
         stage_problems(stage, &format!("stage[{i}]"), &earlier, file, &mut out);

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use tritburn_data::TaskConfig;
+use tritburn_data::stream::StreamConfig;
 use tritburn_quant::config::{HiddenAct, SubNorm};
 use tritburn_quant::scheme::{ActQuant, Preset, QuantScheme, WeightQuant};
 
@@ -125,7 +126,7 @@ pub struct DataSection {
     pub corpus: String,
     /// Text column of the corpus; `content` or `text` where empty.
     pub corpus_column: String,
-    /// Corpus bytes read at the most.
+    /// Corpus bytes read at the most; of a streamed corpus, for the tokenizer.
     pub corpus_bytes: usize,
     /// Longest task example in tokens.
     pub max_length: usize,
@@ -133,6 +134,9 @@ pub struct DataSection {
     pub train_rows: usize,
     /// Batches are padded to a multiple of this.
     pub pad_multiple: usize,
+    /// How to stream a corpus that does not fit into memory; held in memory where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stream: Option<StreamConfig>,
 }
 
 impl Default for DataSection {
@@ -145,6 +149,7 @@ impl Default for DataSection {
             max_length: 128,
             train_rows: 0,
             pad_multiple: 8,
+            stream: None,
         }
     }
 }
