@@ -1,28 +1,26 @@
-//! The step loop of one stage.
+//! One stage of a language model's recipe.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::sync::atomic::AtomicBool;
 
 use burn::backend::Autodiff;
 use burn::module::{AutodiffModule, Module};
-use burn::optim::{GradientsAccumulator, GradientsParams};
 use serde_json::{Map, Value, json};
-use tritburn_data::{Batch, BatchSource, Tokenizer};
+use tritburn_data::{Batch, BatchSource, LoaderState, Tokenizer};
 use tritburn_nn::CausalLm;
 use tritburn_nn::folder::FolderSource;
 use tritburn_nn::ops::{Kernels, Ops};
-use tritburn_nn::weights::{host_weights, to_host};
+use tritburn_nn::weights::host_weights;
 use tritburn_quant::config::ModelConfig;
 
-use crate::error::{Result, TrainError};
+use crate::error::Result;
 use crate::measure;
 use crate::objective::{Distillation, Loss, loss};
 use crate::observer::{Observer, TrainEvent};
-use crate::optim::{AdamW, AdamWConfig, clip_factor, grad_norm};
-use crate::recipe::{Recipe, StageSection};
-use crate::run::{Checkpoint, CheckpointState, MetricsLog, RunDir, save_model};
+use crate::optim::{AdamW, AdamWConfig};
+use crate::recipe::{Recipe, StageKind, StageSection};
+use crate::run::{Checkpoint, MetricsLog, RunDir, write_model};
+use crate::steps::{self, Learner, Plan, Progress, Rates, log_extra};
 use crate::task_eval::TaskEval;
 
 /// What stays the same for all stages of a run.
@@ -35,20 +33,15 @@ pub(crate) struct Context<'a, B: Kernels> {
     pub(crate) eval: Option<&'a TaskEval>,
 }
 
-/// Where the run stands.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Progress {
-    pub(crate) step: usize,
-    pub(crate) tokens: u64,
-    pub(crate) elapsed_s: f64,
-}
-
 /// One stage, ready to run.
 pub(crate) struct Stage<'a, B: Kernels + Ops> {
+    pub(crate) ctx: &'a Context<'a, B>,
     pub(crate) section: &'a StageSection,
     pub(crate) config: ModelConfig,
     pub(crate) model: CausalLm<Autodiff<B>>,
     pub(crate) loader: Box<dyn BatchSource>,
+    /// The last micro-batch, which measurements look at.
+    pub(crate) batch: Option<Batch>,
     pub(crate) distill: Option<Distillation<B>>,
     /// Folder of the weights that the stage starts from, if it starts from any.
     pub(crate) before: Option<PathBuf>,
@@ -60,12 +53,11 @@ impl<B: Kernels + Ops> Stage<'_, B> {
     /// Runs the stage from its start, or from `resume`, and writes its weights.
     pub(crate) fn run(
         mut self,
-        ctx: &Context<'_, B>,
         progress: &mut Progress,
         resume: Option<&Checkpoint>,
         observer: &mut dyn Observer,
     ) -> Result<()> {
-        let section = self.section;
+        let (ctx, section) = (self.ctx, self.section);
         let mut optim = AdamW::<B>::new(AdamWConfig {
             betas: section.betas,
             eps: section.eps,
@@ -88,169 +80,33 @@ impl<B: Kernels + Ops> Stage<'_, B> {
             }
         }
         let mut log = MetricsLog::open(ctx.run, progress.step)?;
-        self.report_surgery(ctx, progress, &mut log)?;
+        self.report_surgery(progress, &mut log)?;
         observer.event(&TrainEvent::StageStart {
             stage: section.name.clone(),
             done,
             steps: section.steps,
             parameters: self.model.num_params(),
         });
-        let started = Instant::now();
-        for at in done..section.steps {
-            let clock = Instant::now();
-            let lambda = section.quant.lambda.at(at, section.quant.warmup);
-            self.model.set_lambda(lambda);
-            let step = self.step(ctx, &mut optim, at)?;
-            let seconds = clock.elapsed().as_secs_f64();
-            progress.step += 1;
-            progress.tokens += step.tokens as u64;
-            progress.elapsed_s += seconds;
-            #[allow(clippy::cast_precision_loss)]
-            let tok_s = step.tokens as f64 / seconds;
-            observer.event(&TrainEvent::Step {
-                stage: section.name.clone(),
-                step: at + 1,
+        let plan = Plan {
+            stage: &section.name,
+            lr_field: format!("stage.{}.lr", section.name),
+            rates: Rates {
                 steps: section.steps,
-                loss: step.loss,
-                lr: step.lr,
-                tok_s,
-            });
-            let last = at + 1 == section.steps;
-            let train = &ctx.recipe.file.train;
-            if (at + 1).is_multiple_of(train.log_every) || last || at == 0 {
-                log.append(self.line(progress, at + 1, &step, tok_s))?;
-            }
-            if last || (train.eval_every > 0 && (at + 1).is_multiple_of(train.eval_every)) {
-                self.evaluate(ctx, progress, &step.batch, &mut log, observer)?;
-            }
-            let stop = ctx.stop.load(Ordering::Relaxed);
-            let due = train.save_every > 0 && progress.step.is_multiple_of(train.save_every);
-            if !last && (due || stop) {
-                self.save(ctx, progress, at + 1, &optim)?;
-                let path = ctx.run.checkpoint(progress.step);
-                observer.event(&TrainEvent::Saved { path });
-            }
-            if stop && !last {
-                let run = ctx.run.path().to_path_buf();
-                return Err(TrainError::Interrupted {
-                    step: progress.step,
-                    run,
-                });
-            }
-        }
-        let path = ctx.run.stage(&section.name);
-        if self.hands_on {
-            self.checkpoint(ctx, progress, section.steps, &optim, &path)?;
-        } else {
-            let weights = host_weights(&self.model);
-            save_model(&path, &self.config, &weights, ctx.tokenizer)?;
-        }
-        let seconds = started.elapsed().as_secs_f64();
-        observer.event(&TrainEvent::StageEnd {
-            stage: section.name.clone(),
-            path,
-            seconds,
-        });
-        Ok(())
-    }
-
-    fn step(
-        &mut self,
-        ctx: &Context<'_, B>,
-        optim: &mut AdamW<B>,
-        at: usize,
-    ) -> Result<StepReport> {
-        let section = self.section;
-        let mut accumulator = GradientsAccumulator::new();
-        let mut terms: BTreeMap<&'static str, f32> = BTreeMap::new();
-        let (mut tokens, mut total) = (0, 0.0f32);
-        let mut last = None;
-        #[allow(clippy::cast_precision_loss)]
-        let share = 1.0 / section.grad_accum as f32;
-        for _ in 0..section.grad_accum {
-            let batch = self.loader.next_batch()?;
-            tokens += batch.tokens_in_batch;
-            let Loss {
-                total: objective,
-                terms: parts,
-            } = loss(&self.model, &batch, self.distill.as_ref(), ctx.device);
-            total += to_host(objective.clone().inner())[0] * share;
-            for (name, value) in parts {
-                *terms.entry(name).or_default() += to_host(value)[0] * share;
-            }
-            let grads = (objective * share).backward();
-            let grads = GradientsParams::from_grads(grads, &self.model);
-            accumulator.accumulate(&self.model, grads);
-            last = Some(batch);
-        }
-        let grads = accumulator.grads();
-        let norm = grad_norm(&self.model, &grads);
-        for (what, value) in [("loss", total), ("grad_norm", norm)] {
-            if !value.is_finite() {
-                return Err(self.not_finite(ctx, at, what, value));
-            }
-        }
-        let factor = section.schedule.factor(at, section.steps, section.warmup);
-        let lr = section.lr * factor;
-        let decay = section.weight_decay * section.schedule.decay_factor(at, section.steps);
-        let clip = clip_factor(norm, section.clip);
-        self.model = optim.step(self.model.clone(), grads, lr, decay, clip);
-        Ok(StepReport {
-            batch: last.unwrap_or_else(|| unreachable!("grad_accum is at least 1")),
-            loss: total,
-            terms,
-            tokens,
-            norm,
-            lr,
-        })
-    }
-
-    fn not_finite(
-        &self,
-        ctx: &Context<'_, B>,
-        at: usize,
-        what: &'static str,
-        value: f32,
-    ) -> TrainError {
-        let remedy = match ctx.run.checkpoint_steps().last() {
-            Some(step) => format!(
-                "Lower stage.{}.lr and start again, or look into {}",
-                self.section.name,
-                ctx.run.checkpoint(*step).display()
-            ),
-            None => format!("Lower stage.{}.lr and start again", self.section.name),
+                grad_accum: section.grad_accum,
+                lr: section.lr,
+                warmup: section.warmup,
+                schedule: section.schedule,
+                weight_decay: section.weight_decay,
+                clip: section.clip,
+            },
+            train: &ctx.recipe.file.train,
+            run: ctx.run,
+            stop: ctx.stop,
+            hands_on: self.hands_on,
         };
-        TrainError::NotFinite {
-            stage: self.section.name.clone(),
-            step: at + 1,
-            what,
-            value,
-            remedy,
-        }
-    }
-
-    fn line(
-        &self,
-        progress: &Progress,
-        stage_step: usize,
-        step: &StepReport,
-        tok_s: f64,
-    ) -> Map<String, Value> {
-        let mut line = Map::new();
-        line.insert("step".into(), json!(progress.step));
-        line.insert("stage".into(), json!(self.section.name));
-        line.insert("stage_step".into(), json!(stage_step));
-        line.insert("epoch".into(), json!(self.loader.state().epoch));
-        line.insert("tokens".into(), json!(progress.tokens));
-        line.insert("loss".into(), json!(step.loss));
-        for (name, value) in &step.terms {
-            line.insert((*name).into(), json!(value));
-        }
-        line.insert("lr".into(), json!(step.lr));
-        line.insert("grad_norm".into(), json!(step.norm));
-        line.insert("tok_per_s".into(), json!(tok_s));
-        line.insert("elapsed_s".into(), json!(progress.elapsed_s));
-        line
+        steps::run(
+            &mut self, &mut optim, &plan, progress, done, &mut log, observer,
+        )
     }
 
     /// The model as it will be exported: fully quantised.
@@ -260,50 +116,13 @@ impl<B: Kernels + Ops> Stage<'_, B> {
         model
     }
 
-    /// Logs task accuracy where the stage has a task, and the sparsity of quantised activations on
-    /// `batch`.
-    fn evaluate(
-        &self,
-        ctx: &Context<'_, B>,
-        progress: &Progress,
-        batch: &Batch,
-        log: &mut MetricsLog,
-        observer: &mut dyn Observer,
-    ) -> Result<()> {
-        let model = self.quantised();
-        let mut line = Map::new();
-        if self.section.ternary {
-            let zeros = measure::sparsity(&model, &self.config, batch, ctx.device);
-            let columns = zeros.columns().into_iter();
-            line.extend(columns.map(|(name, value)| (format!("sparsity/{name}"), json!(value))));
-        }
-        let task = ctx
-            .eval
-            .filter(|_| self.section.kind != crate::recipe::StageKind::Lm);
-        if let Some(task) = task {
-            let value = task.accuracy(&model, ctx.device);
-            let metric = format!("eval/{}/acc", ctx.recipe.task.name);
-            line.insert(metric.clone(), json!(value));
-            observer.event(&TrainEvent::Eval {
-                stage: self.section.name.clone(),
-                metric,
-                value,
-            });
-        }
-        self.log_extra(progress, line, log)
-    }
-
     /// Logs how far the logits of the stage's model, before its first step, lie from those of the
     /// model that it was made from, where norms or quantisers were put in.
-    fn report_surgery(
-        &mut self,
-        ctx: &Context<'_, B>,
-        progress: &Progress,
-        log: &mut MetricsLog,
-    ) -> Result<()> {
+    fn report_surgery(&mut self, progress: &Progress, log: &mut MetricsLog) -> Result<()> {
         let Some(folder) = &self.before else {
             return Ok(());
         };
+        let device = self.ctx.device;
         let mut config = ModelConfig::read(&folder.join("config.json"))?;
         config.normalise();
         let same = config.sub_norm() == self.config.sub_norm()
@@ -311,7 +130,7 @@ impl<B: Kernels + Ops> Stage<'_, B> {
         if same {
             return Ok(());
         }
-        let source = CausalLm::new(&config, &mut FolderSource::open(folder)?, ctx.device)?;
+        let source = CausalLm::new(&config, &mut FolderSource::open(folder)?, device)?;
         let at = self.loader.state();
         let batch = self.loader.next_batch()?;
         self.loader.restore(&at)?;
@@ -322,7 +141,7 @@ impl<B: Kernels + Ops> Stage<'_, B> {
         let norms = norms.then_some(("norms", 0.0));
         for (what, lambda) in norms.into_iter().chain([("logits", 1.0)]) {
             model.set_lambda(lambda);
-            let drift = measure::drift(&source, &model, &batch, ctx.device);
+            let drift = measure::drift(&source, &model, &batch, device);
             line.insert(format!("surgery/{what}_rel"), json!(drift.relative));
             line.insert(format!("surgery/{what}_top1"), json!(drift.top1));
         }
@@ -331,67 +150,54 @@ impl<B: Kernels + Ops> Stage<'_, B> {
             step: progress.step + 1,
             ..*progress
         };
-        self.log_extra(&first, line, log)
-    }
-
-    fn log_extra(
-        &self,
-        progress: &Progress,
-        values: Map<String, Value>,
-        log: &mut MetricsLog,
-    ) -> Result<()> {
-        if values.is_empty() {
-            return Ok(());
-        }
-        let mut line = Map::new();
-        line.insert("step".into(), json!(progress.step));
-        line.insert("stage".into(), json!(self.section.name));
-        line.extend(values);
-        log.append(line)
-    }
-
-    fn save(
-        &self,
-        ctx: &Context<'_, B>,
-        progress: &Progress,
-        stage_step: usize,
-        optim: &AdamW<B>,
-    ) -> Result<()> {
-        let path = ctx.run.checkpoint(progress.step);
-        self.checkpoint(ctx, progress, stage_step, optim, &path)?;
-        ctx.run.prune(ctx.recipe.file.train.keep)
-    }
-
-    fn checkpoint(
-        &self,
-        ctx: &Context<'_, B>,
-        progress: &Progress,
-        stage_step: usize,
-        optim: &AdamW<B>,
-        path: &Path,
-    ) -> Result<()> {
-        let (optim_step, moments) = optim.state();
-        let state = CheckpointState {
-            stage: self.section.name.clone(),
-            stage_step,
-            step: progress.step,
-            tokens: progress.tokens,
-            elapsed_s: progress.elapsed_s,
-            optim_step,
-            loader: self.loader.state(),
-        };
-        let weights = host_weights(&self.model);
-        let (config, tokenizer) = (&self.config, ctx.tokenizer);
-        Checkpoint::write(path, config, &weights, &moments, tokenizer, &state)
+        log_extra(&self.section.name, &first, line, log)
     }
 }
 
-struct StepReport {
-    /// The last micro-batch.
-    batch: Batch,
-    loss: f32,
-    terms: BTreeMap<&'static str, f32>,
-    tokens: usize,
-    norm: f32,
-    lr: f64,
+impl<B: Kernels + Ops> Learner<B> for Stage<'_, B> {
+    type Model = CausalLm<Autodiff<B>>;
+
+    fn model(&mut self) -> &mut Self::Model {
+        &mut self.model
+    }
+
+    fn begin_step(&mut self, at: usize) {
+        let quant = &self.section.quant;
+        self.model.set_lambda(quant.lambda.at(at, quant.warmup));
+    }
+
+    fn next_loss(&mut self) -> Result<(Loss<Autodiff<B>>, usize)> {
+        let batch = self.loader.next_batch()?;
+        let tokens = batch.tokens_in_batch;
+        let loss = loss(&self.model, &batch, self.distill.as_ref(), self.ctx.device);
+        self.batch = Some(batch);
+        Ok((loss, tokens))
+    }
+
+    /// The sparsity of quantised activations on the last batch, and task accuracy where the stage
+    /// has a task.
+    fn measure(&mut self) -> Result<Map<String, Value>> {
+        let (ctx, model) = (self.ctx, self.quantised());
+        let mut out = Map::new();
+        if let Some(batch) = self.batch.as_ref().filter(|_| self.section.ternary) {
+            let zeros = measure::sparsity(&model, &self.config, batch, ctx.device);
+            let columns = zeros.columns().into_iter();
+            out.extend(columns.map(|(name, value)| (format!("sparsity/{name}"), json!(value))));
+        }
+        let task = ctx.eval.filter(|_| self.section.kind != StageKind::Lm);
+        if let Some(task) = task {
+            let metric = format!("eval/{}/acc", ctx.recipe.task.name);
+            out.insert(metric, json!(task.accuracy(&model, ctx.device)));
+        }
+        Ok(out)
+    }
+
+    fn position(&self) -> LoaderState {
+        self.loader.state()
+    }
+
+    fn write_model(&self, folder: &Path) -> Result<()> {
+        let weights = host_weights(&self.model);
+        write_model(folder, &self.config, &weights, self.ctx.tokenizer)
+    }
 }
