@@ -8,6 +8,7 @@ mod http;
 mod metrics;
 mod model_path;
 mod output;
+mod png_grid;
 mod progress;
 
 use std::process::ExitCode;

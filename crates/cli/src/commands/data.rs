@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use tritburn_data::{DataError, Label, RowReader, SplitFiles, column_names, count_rows, synth};
 
+use super::mnist;
 use crate::output;
 
 /// Longest text shown of a cell, in characters.
@@ -19,7 +20,7 @@ pub(crate) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum What {
-    /// Generate the embedded data sets: mnli, sst2 and refinedweb
+    /// Generate the embedded data sets: mnli, sst2, refinedweb and digits
     Synth {
         /// Folder to write to
         #[arg(long, value_name = "DIR", default_value = "data")]
@@ -28,6 +29,8 @@ enum What {
         #[arg(long, value_name = "N", default_value_t = synth::SEED)]
         seed: u64,
     },
+    /// Fetch MNIST's IDX files; what is there is not fetched again
+    Mnist(mnist::Args),
     /// Show columns and first rows of a data set
     Inspect {
         /// Parquet file, or folder of such files
@@ -45,13 +48,15 @@ enum What {
 pub(crate) fn run(args: Args) -> Result<()> {
     match args.what {
         What::Synth { out, seed } => {
-            let written = synth::write_all(&out, seed)?;
+            let mut written = synth::write_all(&out, seed)?;
+            written.extend(synth::write_digits(&out, seed)?);
             let lines: String = written
                 .iter()
                 .map(|path| format!("{}\n", path.display()))
                 .collect();
             output::print(lines)?;
         }
+        What::Mnist(args) => mnist::run(args)?,
         What::Inspect { path, split, rows } => output::print(inspect(&path, &split, rows)?)?,
     }
     Ok(())
