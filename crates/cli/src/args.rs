@@ -31,6 +31,8 @@ pub(crate) enum Command {
     Perplexity(commands::perplexity::Args),
     /// Write a run as a folder that the engine and others load
     Export(commands::export::Args),
+    /// Draw images with a trained diffusion transformer
+    Sample(commands::sample::Args),
     /// Continue a prompt
     Generate(commands::generate::Args),
     /// Serve a model over HTTP, as the OpenAI API does

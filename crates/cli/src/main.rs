@@ -10,6 +10,7 @@ mod hub;
 mod metrics;
 mod model_path;
 mod output;
+mod png_grid;
 mod progress;
 
 use std::process::ExitCode;

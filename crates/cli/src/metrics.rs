@@ -18,6 +18,8 @@ pub(crate) struct Stage {
     pub(crate) loss: Points,
     /// Its cross-entropy term, where it has others beside.
     pub(crate) ce: Points,
+    /// The same loss on held-out data, `eval/held_out/mse`.
+    pub(crate) held_out: Points,
     /// `eval/<task>/acc` by task.
     pub(crate) accuracy: BTreeMap<String, Points>,
 }
@@ -77,6 +79,7 @@ fn add_line(stages: &mut Vec<Stage>, line: &str) -> Result<()> {
     if fields.keys().filter(|key| key.starts_with("loss/")).count() > 1 {
         stage.ce.extend(point("loss/ce")?);
     }
+    stage.held_out.extend(point("eval/held_out/mse")?);
     for key in fields.keys() {
         let task = key
             .strip_prefix("eval/")
@@ -123,17 +126,20 @@ mod tests {
         let text = r#"{"step":1,"stage":"teacher","loss":2.5,"loss/ce":2.5}
 {"step":2,"stage":"teacher","loss":null,"eval/mnli/acc":0.5}
 {"step":3,"stage":"distill","loss":9,"loss/ce":2,"loss/logits":7}
+{"step":4,"stage":"distill","eval/held_out/mse":0.5}
 "#;
         let teacher = Stage {
             name: "teacher".to_owned(),
             loss: vec![(1.0, 2.5)],
             ce: vec![],
+            held_out: vec![],
             accuracy: [("mnli".to_owned(), vec![(2.0, 0.5)])].into(),
         };
         let distill = Stage {
             name: "distill".to_owned(),
             loss: vec![(3.0, 9.0)],
             ce: vec![(3.0, 2.0)],
+            held_out: vec![(4.0, 0.5)],
             accuracy: BTreeMap::new(),
         };
         assert_eq!(parse(text).unwrap(), [teacher, distill]);

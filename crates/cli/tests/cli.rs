@@ -11,9 +11,10 @@ use std::process::Stdio;
 use common::{fails, ok, run, tritburn, write_model};
 use serde_json::Value;
 
-const COMMANDS: [&str; 13] = [
+const COMMANDS: [&str; 15] = [
     "quickstart",
     "train",
+    "sample",
     "eval",
     "compare",
     "perplexity",

@@ -209,6 +209,39 @@ pub enum DataError {
         message: String,
     },
 
+    /// An IDX file that is none, or says of itself what is not so.
+    #[error("{}: {field}: {message}", path.display())]
+    Idx {
+        /// The file.
+        path: PathBuf,
+        /// The field of the header, or the data behind it.
+        field: &'static str,
+        /// What is wrong, and what to do.
+        message: String,
+    },
+
+    /// A folder lacks one of the files that images come in.
+    #[error(
+        "{}: no {name} or {name}.gz; fetch MNIST with `tritburn data mnist --out {}`, name another \
+         folder, or use the drawn digits in data/digits (split \"train\")",
+        dir.display(), dir.display()
+    )]
+    MissingImages {
+        /// The folder.
+        dir: PathBuf,
+        /// The file looked for.
+        name: String,
+    },
+
+    /// A file that was fetched as one of MNIST's is another one.
+    #[error("{name}: {message}; nothing was written, fetch it from another mirror")]
+    Mnist {
+        /// The file.
+        name: String,
+        /// What it is instead.
+        message: String,
+    },
+
     /// Settings or data from which no batch can be made.
     #[error("loader: {message}")]
     Loader {

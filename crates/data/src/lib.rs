@@ -8,7 +8,9 @@ mod dice;
 mod error;
 mod examples;
 mod generation;
+mod idx;
 pub mod loader;
+pub mod mnist;
 mod rows;
 mod split;
 pub mod stream;
@@ -24,7 +26,8 @@ pub use examples::{
     Example, Examples, TaskEncoder, TaskRow, read_examples, read_prompts, read_task, render_texts,
 };
 pub use generation::{TextEncoder, TextRow, read_text_rows};
-pub use loader::{Batch, BatchSource, CorpusLoader, LoaderState, Segments, SftLoader};
+pub use idx::{LabelledImages, read_labelled, write_labelled};
+pub use loader::{Batch, BatchSource, CorpusLoader, ImageLoader, LoaderState, Segments, SftLoader};
 pub use rows::{Label, Row, RowReader, column_names, count_rows};
 pub use split::SplitFiles;
 pub use task::{TaskConfig, TaskSpec};

@@ -133,6 +133,29 @@ fn timestep_and_class_change_the_answer_and_images_do_not_mix() {
 }
 
 #[test]
+fn every_patch_sees_every_other() {
+    let config = config(Ternary::None);
+    let model = awake::<Flex>(&config);
+    let answer = |x: Tensor<Flex, 2>| {
+        let condition = Condition::new(&config, &[10], &[1], &x.device());
+        to_host(model.forward(x, condition))
+    };
+    let [rows, width] = [config.patches(), config.patch_pixels()];
+    let x = patches::<Flex>(&config, 1);
+    let base = answer(x.clone());
+    for moved in [0, rows - 1] {
+        let other = x.clone().slice_assign(
+            [moved..moved + 1, 0..width],
+            Tensor::ones([1, width], &x.device()),
+        );
+        let changed = answer(other);
+        for (row, (a, b)) in base.chunks(width).zip(changed.chunks(width)).enumerate() {
+            assert_ne!(a, b, "patch {row} does not see patch {moved}");
+        }
+    }
+}
+
+#[test]
 fn backends_agree() {
     let config = config(Ternary::None);
     let flex = answer(&awake::<Flex>(&config), &config, &[5, 50], &[0, 1]);

@@ -1,5 +1,7 @@
-//! Training: recipes, the step loop, losses, schedules, checkpoints and export.
+//! Training: recipes, the step loop, losses, schedules, checkpoints and export; diffusion and its
+//! sampling.
 
+mod diffusion;
 pub mod error;
 mod export;
 pub mod loss;
@@ -15,10 +17,12 @@ pub mod run;
 pub mod schedule;
 mod scorer;
 mod stage;
+mod steps;
 mod task_eval;
 mod teacher;
 
+pub use diffusion::{SampleOptions, Samples};
 pub use error::{Result, TrainError};
 pub use export::export_latent;
-pub use on_device::{export_hf, logits, train, with_scorer};
+pub use on_device::{export_hf, logits, sample, train, train_any, with_scorer};
 pub use pipeline::Outcome;

@@ -13,10 +13,11 @@ use tritburn_nn::folder::FolderSource;
 use tritburn_nn::ops::{Kernels, Ops};
 use tritburn_quant::config::ModelConfig;
 
+use crate::diffusion::{self, SampleOptions, Samples};
 use crate::error::Result;
 use crate::observer::Observer;
 use crate::pipeline::{self, Outcome};
-use crate::recipe::Recipe;
+use crate::recipe::{AnyRecipe, DitRecipe, Recipe};
 use crate::run::RunDir;
 use crate::scorer::{ModelScorer, to_i32};
 
@@ -41,6 +42,51 @@ pub fn train(
         }
     }
     device.run(Work(recipe, run, observer, stop))?
+}
+
+/// [`train`] for a recipe of either kind.
+///
+/// # Errors
+/// As [`train`].
+pub fn train_any(
+    recipe: &AnyRecipe,
+    run: &RunDir,
+    device: DeviceKind,
+    observer: &mut dyn Observer,
+    stop: &AtomicBool,
+) -> Result<Outcome> {
+    struct Work<'a>(
+        &'a DitRecipe,
+        &'a RunDir,
+        &'a mut dyn Observer,
+        &'a AtomicBool,
+    );
+    impl OnDevice for Work<'_> {
+        type Out = Result<Outcome>;
+        fn run<B: Kernels + Ops>(self, device: &B::Device) -> Self::Out {
+            diffusion::train::<B>(self.0, self.1, device, self.2, self.3)
+        }
+    }
+    match recipe {
+        AnyRecipe::Language(recipe) => train(recipe, run, device, observer, stop),
+        AnyRecipe::Diffusion(recipe) => device.run(Work(recipe, run, observer, stop))?,
+    }
+}
+
+/// Draws images with the diffusion transformer in `folder`. The same options give the same bytes
+/// on one device; on another, sums may round differently.
+///
+/// # Errors
+/// Where the folder is malformed or holds another kind of model.
+pub fn sample(folder: &Path, options: &SampleOptions, device: DeviceKind) -> Result<Samples> {
+    struct Work<'a>(&'a Path, &'a SampleOptions);
+    impl OnDevice for Work<'_> {
+        type Out = Result<Samples>;
+        fn run<B: Kernels + Ops>(self, device: &B::Device) -> Self::Out {
+            diffusion::sample::<B>(self.0, self.1, device)
+        }
+    }
+    device.run(Work(folder, options))?
 }
 
 /// Reads the master weights of `folder` and writes `out`: ternary projections as uint8 codes with

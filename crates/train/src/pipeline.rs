@@ -18,7 +18,8 @@ use crate::error::{Result, TrainError};
 use crate::observer::Observer;
 use crate::recipe::{Recipe, StageKind, StageSection, scratch_config, stage_config};
 use crate::run::{Checkpoint, RunDir, TextLog, save_model};
-use crate::stage::{Context, Progress, Stage};
+use crate::stage::{Context, Stage};
+use crate::steps::Progress;
 use crate::task_eval::TaskEval;
 use crate::teacher;
 use tritburn_nn::folder::FolderSource;
@@ -63,14 +64,9 @@ pub(crate) fn train<B: Kernels + Ops>(
         eval: eval.as_ref(),
     };
     let checkpoint = run.newest_checkpoint()?;
-    let mut progress = Progress::default();
-    if let Some(c) = &checkpoint {
-        progress = Progress {
-            step: c.state.step,
-            tokens: c.state.tokens,
-            elapsed_s: c.state.elapsed_s,
-        };
-    }
+    let mut progress = checkpoint
+        .as_ref()
+        .map_or_else(Progress::default, |c| Progress::from(&c.state));
     let mut before = 0;
     for section in &recipe.file.stage {
         let done_here = run.stage(&section.name).join("config.json").is_file();
@@ -86,7 +82,7 @@ pub(crate) fn train<B: Kernels + Ops>(
             progress.step = before;
         }
         let stage = prepare::<B>(&ctx, section, &base, resume)?;
-        stage.run(&ctx, &mut progress, resume, observer)?;
+        stage.run(&mut progress, resume, observer)?;
         before += section.steps;
     }
     let last = run.last();
@@ -182,7 +178,7 @@ fn base_config(recipe: &Recipe, tokenizer: &Tokenizer) -> Result<ModelConfig> {
 }
 
 fn prepare<'a, B: Kernels + Ops>(
-    ctx: &Context<'_, B>,
+    ctx: &'a Context<'a, B>,
     section: &'a StageSection,
     base: &ModelConfig,
     resume: Option<&Checkpoint>,
@@ -221,15 +217,16 @@ fn prepare<'a, B: Kernels + Ops>(
         .then(|| teacher::load(ctx, section, &config))
         .transpose()?;
     Ok(Stage {
+        ctx,
         section,
         config,
         model,
         loader: loader(ctx, section)?,
+        batch: None,
         distill,
         before: folder.filter(|_| resume.is_none()),
         hands_on: (ctx.recipe.file.stage.iter())
             .any(|s| s.keep_optimizer && s.from == section.name),
-        best: None,
     })
 }
 

@@ -8,6 +8,7 @@ use tritburn_data::{
     DataError, Label, RowReader, SplitFiles, Tokenizer, column_names, count_rows, synth,
 };
 
+use super::mnist;
 use crate::output;
 
 /// Longest text shown of a cell, in characters.
@@ -22,7 +23,7 @@ pub(crate) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum What {
-    /// Generate the embedded data sets: mnli, sst2 and refinedweb
+    /// Generate the embedded data sets: mnli, sst2, refinedweb and digits
     Synth {
         /// Folder to write to
         #[arg(long, value_name = "DIR", default_value = "data")]
@@ -50,6 +51,8 @@ enum What {
         #[arg(long, value_name = "NAME")]
         column: Option<String>,
     },
+    /// Fetch MNIST's IDX files; what is there is not fetched again
+    Mnist(mnist::Args),
     /// Show columns and first rows of a data set
     Inspect {
         /// Parquet file, or folder of such files
@@ -67,7 +70,8 @@ enum What {
 pub(crate) fn run(args: Args) -> Result<()> {
     match args.what {
         What::Synth { out, seed } => {
-            let written = synth::write_all(&out, seed)?;
+            let mut written = synth::write_all(&out, seed)?;
+            written.extend(synth::write_digits(&out, seed)?);
             let lines: String = written
                 .iter()
                 .map(|path| format!("{}\n", path.display()))
@@ -90,6 +94,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
             };
             output::print(prepare(&setup)?)?;
         }
+        What::Mnist(args) => mnist::run(args)?,
         What::Inspect { path, split, rows } => output::print(inspect(&path, &split, rows)?)?,
     }
     Ok(())

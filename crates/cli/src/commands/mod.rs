@@ -8,11 +8,13 @@ pub(crate) mod doctor;
 pub(crate) mod eval;
 pub(crate) mod export;
 pub(crate) mod generate;
+pub(crate) mod mnist;
 pub(crate) mod perplexity;
 pub(crate) mod plot;
 #[cfg(feature = "hub")]
 pub(crate) mod pull;
 pub(crate) mod quickstart;
+pub(crate) mod sample;
 pub(crate) mod serve;
 pub(crate) mod train;
 
@@ -27,6 +29,7 @@ pub(crate) fn run(command: Command) -> anyhow::Result<()> {
         Command::Compare(args) => compare::run(args),
         Command::Perplexity(args) => perplexity::run(args),
         Command::Export(args) => export::run(args),
+        Command::Sample(args) => sample::run(args),
         Command::Generate(args) => generate::run(args),
         Command::Serve(args) => serve::run(args),
         Command::Bench(args) => bench::run(args),

@@ -75,6 +75,7 @@ fn draw(stages: &[Stage], title: &str) -> Result<String, Box<dyn Error>> {
         };
         losses.push(series(name.to_owned(), 1.0, &stage.loss));
         losses.push(series(format!("{name}, cross-entropy"), 0.45, &stage.ce));
+        losses.push(series(format!("{name}, held out"), 0.45, &stage.held_out));
         for (task, points) in &stage.accuracy {
             accuracies.push(series(format!("{name}, {task}"), 1.0, points));
         }
@@ -212,6 +213,7 @@ mod tests {
                 name: "kd".into(),
                 loss: vec![(11.0, 90.0), (12.0, 70.0)],
                 ce: vec![(11.0, 1.2)],
+                held_out: vec![(12.0, 71.0)],
                 ..Stage::default()
             },
         ];
@@ -220,6 +222,7 @@ mod tests {
         for word in [
             "teacher",
             "kd, cross-entropy",
+            "kd, held out",
             "teacher, mnli",
             "loss (log)",
             "accuracy",

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, bail};
 use tritburn_nn::device::DeviceKind;
-use tritburn_train::recipe::Recipe;
+use tritburn_train::recipe::{AnyRecipe, Written};
 use tritburn_train::run::{RunDir, latest_run};
 
 use crate::model_path;
@@ -46,16 +46,18 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
                 bail!("--set cannot change a run that is resumed; start a new one");
             }
             let path = if from == Path::new("auto") {
-                latest_run(&args.runs, &Recipe::read(&args.recipe, &[])?.file.name)?
+                latest_run(&args.runs, AnyRecipe::read(&args.recipe, &[])?.name())?
             } else {
                 from.clone()
             };
-            RunDir::open(&path)?
+            RunDir::open_any(&path)?
         }
         None => {
-            let mut recipe = Recipe::read(&args.recipe, &args.set)?;
-            model_path::of_recipe(&mut recipe.file.model.path)?;
-            model_path::of_recipe(&mut recipe.file.tokenizer.path)?;
+            let mut recipe = AnyRecipe::read(&args.recipe, &args.set)?;
+            if let AnyRecipe::Language(recipe) = &mut recipe {
+                model_path::of_recipe(&mut recipe.file.model.path)?;
+                model_path::of_recipe(&mut recipe.file.tokenizer.path)?;
+            }
             let run = match args.out {
                 Some(out) => RunDir::create_at(out, &recipe)?,
                 None => RunDir::create(&args.runs, &recipe)?,
@@ -66,7 +68,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     say(format!("run {}", run.path().display()));
     let stop = stop_on_signals()?;
     let mut progress = Progress::new(recipe.total_steps());
-    let outcome = tritburn_train::train(&recipe, &run, device, &mut progress, stop)?;
+    let outcome = tritburn_train::train_any(&recipe, &run, device, &mut progress, stop)?;
     say(format!(
         "{} steps, {} tokens in {:.1} s; weights in {}",
         outcome.steps,

@@ -1,10 +1,12 @@
 //! Batches in a seeded order whose position can be saved and restored.
 
 mod corpus;
+mod images;
 mod order;
 mod sft;
 
 pub use corpus::CorpusLoader;
+pub use images::ImageLoader;
 pub use sft::SftLoader;
 
 use serde::{Deserialize, Serialize};

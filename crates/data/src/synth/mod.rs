@@ -1,6 +1,8 @@
 //! The embedded data sets, made by rule from a seed: a small inference task in the layout of
-//! GLUE's `mnli`, a sentiment task in that of `sst2`, and a corpus in FALCON RefinedWeb's schema.
+//! GLUE's `mnli`, a sentiment task in that of `sst2`, a corpus in FALCON RefinedWeb's schema, and
+//! drawn digits in the format of MNIST.
 
+mod digits;
 mod files;
 mod lexicon;
 mod nli;
@@ -8,6 +10,7 @@ mod reviews;
 mod scene;
 mod stories;
 
+pub use digits::{generate as generate_digits, write as write_digits};
 pub use files::write_all;
 pub use nli::{NliRow, NliTask, generate as generate_nli};
 pub use reviews::{ReviewRow, generate as generate_reviews};
@@ -26,3 +29,5 @@ pub const REVIEW_VALIDATION_ROWS: usize = 600;
 pub const CORPUS_TRAIN_DOCUMENTS: usize = 480;
 /// Documents of `refinedweb/validation`.
 pub const CORPUS_VALIDATION_DOCUMENTS: usize = 24;
+/// Images of `digits/train`.
+pub const DIGITS: usize = 400;

@@ -10,11 +10,7 @@ pub(super) fn problems(file: &RecipeFile) -> Vec<String> {
             out.push(format!("{path}: {message}"));
         }
     };
-    say(
-        is_name(&file.name),
-        "name",
-        "must be letters, digits, `-` or `_`, and not empty",
-    );
+    say(is_name(&file.name), "name", NAME);
     let model = &file.model;
     if model.path.is_empty() {
         for (key, value) in [
@@ -127,11 +123,7 @@ fn stage_problems(
             out.push(format!("{at}.{key}: {message}"));
         }
     };
-    say(
-        is_name(&stage.name),
-        "name",
-        "must be letters, digits, `-` or `_`, and not empty",
-    );
+    say(is_name(&stage.name), "name", NAME);
     say(
         !earlier.contains(&stage.name.as_str()),
         "name",
@@ -246,7 +238,11 @@ fn stage_problems(
     }
 }
 
-fn is_name(name: &str) -> bool {
+/// What [`is_name`] asks for.
+pub(super) const NAME: &str = "must be letters, digits, `-` or `_`, and not empty";
+
+/// Whether a run and its folders can be called so.
+pub(super) fn is_name(name: &str) -> bool {
     !name.is_empty()
         && name
             .chars()

@@ -1,11 +1,17 @@
 //! Recipes: TOML → strict file types → checked recipe.
 
+mod any;
 mod check;
+mod dit;
 mod file;
 mod parse;
 
 use std::path::Path;
 
+pub use any::{AnyRecipe, Written};
+pub use dit::{
+    DIT_STAGE, DitFile, DitRecipe, DitSection, ImageSection, NoiseSection, OptimSection,
+};
 pub use file::{
     DataSection, DistillSection, ModelSection, QuantSection, RecipeFile, RelationForm, StageKind,
     StageSection, TokenizerSection, TrainSection,
@@ -42,7 +48,12 @@ impl Recipe {
     /// # Errors
     /// See [`Recipe::read`].
     pub fn parse(text: &str, origin: &str, overrides: &[String]) -> Result<Self> {
-        let (file, mut problems) = parse::parse(text, overrides);
+        if any::is_diffusion(text) {
+            let message = "dit: this recipe is of a diffusion transformer, not of a language model; \
+                           `tritburn train` runs it, `tritburn sample` shows what it learnt";
+            return Err(unreadable(origin, vec![message.into()]));
+        }
+        let (file, mut problems) = parse::parse::<RecipeFile>(text, overrides);
         let task = match &file {
             Some(file) => {
                 problems.extend(check::problems(file));
@@ -58,10 +69,7 @@ impl Recipe {
         };
         match (file, task) {
             (Some(file), Some(task)) if problems.is_empty() => Ok(Self { file, task }),
-            _ => Err(TrainError::Recipe {
-                origin: origin.into(),
-                problems,
-            }),
+            _ => Err(unreadable(origin, problems)),
         }
     }
 
@@ -80,6 +88,13 @@ impl Recipe {
     #[must_use]
     pub fn total_steps(&self) -> usize {
         self.file.stage.iter().map(|s| s.steps).sum()
+    }
+}
+
+fn unreadable(origin: &str, problems: Vec<String>) -> TrainError {
+    TrainError::Recipe {
+        origin: origin.into(),
+        problems,
     }
 }
 

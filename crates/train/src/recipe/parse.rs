@@ -1,14 +1,16 @@
-//! TOML and overrides to [`RecipeFile`], collecting every error on the way.
+//! TOML and overrides to the file's type, collecting every error on the way.
 
+use serde::de::DeserializeOwned;
 use toml::{Table, Value};
-
-use super::RecipeFile;
 
 /// The file, where it could be read at all, and everything wrong with it so far.
 ///
 /// A key that does not fit is noted, taken out, and reading starts again, so that one run of the
 /// program shows all of them.
-pub(super) fn parse(text: &str, overrides: &[String]) -> (Option<RecipeFile>, Vec<String>) {
+pub(super) fn parse<T: DeserializeOwned>(
+    text: &str,
+    overrides: &[String],
+) -> (Option<T>, Vec<String>) {
     let mut problems = Vec::new();
     let mut table = match text.parse::<Table>() {
         Ok(table) => table,
@@ -21,7 +23,7 @@ pub(super) fn parse(text: &str, overrides: &[String]) -> (Option<RecipeFile>, Ve
     }
     let mut root = Value::Table(table);
     loop {
-        match serde_path_to_error::deserialize::<_, RecipeFile>(root.clone()) {
+        match serde_path_to_error::deserialize::<_, T>(root.clone()) {
             Ok(file) => return (Some(file), problems),
             Err(e) => {
                 let path: Vec<String> = e.path().iter().map(ToString::to_string).collect();
@@ -106,11 +108,13 @@ fn set(table: &mut Table, entry: &str) -> Result<(), String> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::recipe::RecipeFile;
 
     #[test]
     fn all_errors_come_at_once_with_their_paths() {
         let text = "nam = 'x'\nseed = 'a'\n[model]\nhidden_size = -4\nwidth = 3\n[[stage]]\nlr = 'fast'\nkind = 'sleep'\n";
-        let (file, problems) = parse(text, &["train.keep=many".into(), "nonsense".into()]);
+        let (file, problems) =
+            parse::<RecipeFile>(text, &["train.keep=many".into(), "nonsense".into()]);
         assert!(file.is_some());
         for path in [
             "nam",
@@ -138,7 +142,7 @@ mod tests {
             "stage.b.lr=2e-4",
             "stage.b.distill.logits=3",
         ];
-        let (file, problems) = parse(text, &set.map(String::from));
+        let (file, problems) = parse::<RecipeFile>(text, &set.map(String::from));
         assert_eq!(problems, Vec::<String>::new());
         let file = file.unwrap();
         assert_eq!((file.seed, file.data.dir.as_str()), (7, "/tmp/x"));

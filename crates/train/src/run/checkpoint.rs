@@ -1,4 +1,4 @@
-//! Checkpoints: a Hugging Face folder with optimiser and loop state beside the weights.
+//! Checkpoints: a model folder with optimiser and loop state beside the weights.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -88,21 +88,19 @@ impl Checkpoint {
         read_host_tensors(&self.path.join(OPTIM))
     }
 
-    /// Writes a checkpoint aside and renames it into place. A failure leaves nothing behind and
-    /// every older checkpoint as it was.
+    /// Writes a checkpoint aside, `model` its part, and renames it into place. A failure leaves
+    /// nothing behind and every older checkpoint as it was.
     ///
     /// # Errors
     /// [`TrainError::Io`] where the system refuses, for example on a full disk.
     pub fn write(
         path: &Path,
-        config: &ModelConfig,
-        weights: &BTreeMap<String, HostTensor>,
         optim: &BTreeMap<String, HostTensor>,
-        tokenizer: &Tokenizer,
         state: &CheckpointState,
+        model: impl FnOnce(&Path) -> Result<()>,
     ) -> Result<()> {
         replace_dir(path, |aside| {
-            write_model(aside, config, weights, tokenizer)?;
+            model(aside)?;
             write_tensors(&aside.join(OPTIM), optim)?;
             let json = serde_json::to_vec_pretty(state).map_err(|e| TrainError::Resume {
                 path: aside.to_path_buf(),
@@ -145,7 +143,8 @@ pub fn read_host_tensors(path: &Path) -> Result<BTreeMap<String, HostTensor>> {
     Ok(out)
 }
 
-fn write_model(
+/// Fills a folder with what [`save_model`] writes.
+pub(crate) fn write_model(
     folder: &Path,
     config: &ModelConfig,
     weights: &BTreeMap<String, HostTensor>,
@@ -157,7 +156,8 @@ fn write_model(
     Ok(())
 }
 
-fn write_tensors(path: &Path, tensors: &BTreeMap<String, HostTensor>) -> Result<()> {
+/// Writes tensors in f32.
+pub(crate) fn write_tensors(path: &Path, tensors: &BTreeMap<String, HostTensor>) -> Result<()> {
     let bytes: Vec<(&str, &[usize], Vec<u8>)> = tensors
         .iter()
         .map(|(name, t)| {

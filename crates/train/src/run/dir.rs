@@ -6,7 +6,7 @@ use tritburn_quant::fs::write_atomic;
 
 use super::checkpoint::Checkpoint;
 use crate::error::{Result, TrainError};
-use crate::recipe::Recipe;
+use crate::recipe::{AnyRecipe, Recipe, Written};
 
 /// `runs/<recipe>-<time>/` with `config.toml`, `metrics.jsonl`, `train.log`, `tb/`, `tokenizer/`,
 /// `checkpoint-<step>/`, `best/<stage>/`, `stages/<name>/` and `final/`.
@@ -20,12 +20,12 @@ impl RunDir {
     ///
     /// # Errors
     /// [`TrainError::Io`] where the system refuses.
-    pub fn create(root: &Path, recipe: &Recipe) -> Result<Self> {
-        let mut path = root.join(format!("{}-{}", recipe.file.name, timestamp()));
+    pub fn create(root: &Path, recipe: &impl Written) -> Result<Self> {
+        let mut path = root.join(format!("{}-{}", recipe.name(), timestamp()));
         let mut n = 1;
         while path.exists() {
             n += 1;
-            path = root.join(format!("{}-{}-{n}", recipe.file.name, timestamp()));
+            path = root.join(format!("{}-{}-{n}", recipe.name(), timestamp()));
         }
         Self::create_at(path, recipe)
     }
@@ -35,7 +35,7 @@ impl RunDir {
     /// # Errors
     /// [`TrainError::Resume`] where it already holds a run, [`TrainError::Io`] where the system
     /// refuses.
-    pub fn create_at(path: PathBuf, recipe: &Recipe) -> Result<Self> {
+    pub fn create_at(path: PathBuf, recipe: &impl Written) -> Result<Self> {
         let run = Self { path };
         if run.config().exists() {
             return Err(TrainError::Resume {
@@ -44,15 +44,32 @@ impl RunDir {
             });
         }
         make_dir(&run.path)?;
-        write_atomic(&run.config(), recipe.to_toml()?.as_bytes())?;
+        write_atomic(&run.config(), recipe.toml()?.as_bytes())?;
         Ok(run)
     }
 
-    /// An existing run and the recipe it was started with.
+    /// An existing run of a language model and the recipe it was started with.
+    ///
+    /// # Errors
+    /// [`TrainError::Resume`] where the folder holds no run, [`TrainError::Recipe`] where it holds
+    /// one of another kind.
+    pub fn open(path: &Path) -> Result<(Self, Recipe)> {
+        let run = Self::existing(path)?;
+        let recipe = Recipe::read(&run.config(), &[])?;
+        Ok((run, recipe))
+    }
+
+    /// An existing run of either kind and the recipe it was started with.
     ///
     /// # Errors
     /// [`TrainError::Resume`] where the folder holds no run.
-    pub fn open(path: &Path) -> Result<(Self, Recipe)> {
+    pub fn open_any(path: &Path) -> Result<(Self, AnyRecipe)> {
+        let run = Self::existing(path)?;
+        let recipe = AnyRecipe::read(&run.config(), &[])?;
+        Ok((run, recipe))
+    }
+
+    fn existing(path: &Path) -> Result<Self> {
         let run = Self {
             path: path.to_path_buf(),
         };
@@ -62,8 +79,7 @@ impl RunDir {
                 message: "holds no run: config.toml is missing".into(),
             });
         }
-        let recipe = Recipe::read(&run.config(), &[])?;
-        Ok((run, recipe))
+        Ok(run)
     }
 
     /// The directory itself.

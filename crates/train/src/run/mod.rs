@@ -6,8 +6,8 @@ mod metrics;
 mod tensorboard;
 mod text_log;
 
-pub(crate) use checkpoint::replace_dir;
 pub use checkpoint::{Checkpoint, CheckpointState, Score, read_host_tensors, save_model};
+pub(crate) use checkpoint::{replace_dir, write_model, write_tensors};
 pub use dir::{RunDir, latest_run};
 pub use metrics::MetricsLog;
 pub(crate) use text_log::TextLog;

@@ -1,0 +1,220 @@
+//! One stage of a language model's recipe.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+
+use burn::backend::Autodiff;
+use burn::module::{AutodiffModule, Module};
+use serde_json::{Map, Value, json};
+use tritburn_data::{Batch, BatchSource, LoaderState, Tokenizer};
+use tritburn_nn::CausalLm;
+use tritburn_nn::folder::FolderSource;
+use tritburn_nn::ops::{Kernels, Ops};
+use tritburn_nn::weights::host_weights;
+use tritburn_quant::config::ModelConfig;
+
+use crate::error::Result;
+use crate::measure;
+use crate::objective::{Distillation, Loss, loss};
+use crate::observer::{Observer, TrainEvent};
+use crate::optim::{AdamW, AdamWConfig};
+use crate::recipe::{Recipe, StageKind, StageSection};
+use crate::run::{Checkpoint, MetricsLog, RunDir, write_model};
+use crate::steps::{self, Learner, Plan, Progress, Rates, Start, log_extra};
+use crate::task_eval::TaskEval;
+
+/// What stays the same for all stages of a run.
+pub(crate) struct Context<'a, B: Kernels> {
+    pub(crate) recipe: &'a Recipe,
+    pub(crate) run: &'a RunDir,
+    pub(crate) tokenizer: &'a Tokenizer,
+    pub(crate) device: &'a B::Device,
+    pub(crate) stop: &'a AtomicBool,
+    pub(crate) eval: Option<&'a TaskEval>,
+}
+
+/// One stage, ready to run.
+pub(crate) struct Stage<'a, B: Kernels + Ops> {
+    pub(crate) ctx: &'a Context<'a, B>,
+    pub(crate) section: &'a StageSection,
+    pub(crate) config: ModelConfig,
+    pub(crate) model: CausalLm<Autodiff<B>>,
+    pub(crate) loader: Box<dyn BatchSource>,
+    /// The last micro-batch, which measurements look at.
+    pub(crate) batch: Option<Batch>,
+    pub(crate) distill: Option<Distillation<B>>,
+    /// Folder of the weights that the stage starts from, if it starts from any.
+    pub(crate) before: Option<PathBuf>,
+    /// Whether a later stage goes on with this one's optimiser.
+    pub(crate) hands_on: bool,
+}
+
+impl<B: Kernels + Ops> Stage<'_, B> {
+    /// Runs the stage from its start, or from `resume`, and writes its weights.
+    pub(crate) fn run(
+        mut self,
+        progress: &mut Progress,
+        resume: Option<&Checkpoint>,
+        observer: &mut dyn Observer,
+    ) -> Result<()> {
+        let (ctx, section) = (self.ctx, self.section);
+        let mut optim = AdamW::<B>::new(AdamWConfig {
+            betas: section.betas,
+            eps: section.eps,
+        });
+        let mut start = Start::default();
+        if let Some(checkpoint) = resume {
+            self.loader.restore(&checkpoint.state.loader)?;
+            optim.restore(
+                checkpoint.state.optim_step,
+                &checkpoint.optim()?,
+                ctx.device,
+            );
+            start = Start::from(&checkpoint.state);
+        } else if section.keep_optimizer {
+            let kept = Checkpoint::read(&ctx.run.stage(&section.from))?;
+            optim.restore(kept.state.optim_step, &kept.optim()?, ctx.device);
+            // The same data go on where they stood; other data start from their own beginning.
+            if self.loader.state().items == kept.state.loader.items {
+                self.loader.restore(&kept.state.loader)?;
+            }
+        }
+        let mut log = MetricsLog::open(ctx.run, progress.step)?;
+        self.report_surgery(progress, &mut log)?;
+        observer.event(&TrainEvent::StageStart {
+            stage: section.name.clone(),
+            done: start.done,
+            steps: section.steps,
+            parameters: self.model.num_params(),
+        });
+        let plan = Plan {
+            stage: &section.name,
+            lr_field: format!("stage.{}.lr", section.name),
+            rates: Rates {
+                steps: section.steps,
+                grad_accum: section.grad_accum,
+                lr: section.lr,
+                warmup: section.warmup,
+                schedule: section.schedule,
+                weight_decay: section.weight_decay,
+                clip: section.clip,
+            },
+            train: &ctx.recipe.file.train,
+            run: ctx.run,
+            stop: ctx.stop,
+            hands_on: self.hands_on,
+        };
+        steps::run(
+            &mut self, &mut optim, &plan, progress, start, &mut log, observer,
+        )
+    }
+
+    /// The model as it will be exported: fully quantised.
+    fn quantised(&self) -> CausalLm<B> {
+        let mut model = self.model.valid();
+        model.set_lambda(1.0);
+        model
+    }
+
+    /// Logs how far the logits of the stage's model, before its first step, lie from those of the
+    /// model that it was made from, where norms or quantisers were put in.
+    fn report_surgery(&mut self, progress: &Progress, log: &mut MetricsLog) -> Result<()> {
+        let Some(folder) = &self.before else {
+            return Ok(());
+        };
+        let device = self.ctx.device;
+        let mut config = ModelConfig::read(&folder.join("config.json"))?;
+        config.normalise();
+        let same = config.sub_norm() == self.config.sub_norm()
+            && config.quant_scheme() == self.config.quant_scheme();
+        if same {
+            return Ok(());
+        }
+        let source = CausalLm::new(&config, &mut FolderSource::open(folder)?, device)?;
+        let at = self.loader.state();
+        let batch = self.loader.next_batch()?;
+        self.loader.restore(&at)?;
+        let mut model = self.model.valid();
+        let mut line = Map::new();
+        // λ = 0 leaves the norms alone, which says something only of a source in full precision.
+        let norms = config.sub_norm() != self.config.sub_norm() && !config.is_ternary();
+        let norms = norms.then_some(("norms", 0.0));
+        for (what, lambda) in norms.into_iter().chain([("logits", 1.0)]) {
+            model.set_lambda(lambda);
+            let drift = measure::drift(&source, &model, &batch, device);
+            line.insert(format!("surgery/{what}_rel"), json!(drift.relative));
+            line.insert(format!("surgery/{what}_top1"), json!(drift.top1));
+        }
+        // It belongs to the first step: a run that starts the stage again writes it again.
+        let first = Progress {
+            step: progress.step + 1,
+            ..*progress
+        };
+        log_extra(&self.section.name, &first, line, log)
+    }
+}
+
+impl<B: Kernels + Ops> Learner<B> for Stage<'_, B> {
+    type Model = CausalLm<Autodiff<B>>;
+
+    fn model(&mut self) -> &mut Self::Model {
+        &mut self.model
+    }
+
+    fn device(&self) -> &B::Device {
+        self.ctx.device
+    }
+
+    fn begin_step(&mut self, at: usize) {
+        let quant = &self.section.quant;
+        self.model.set_lambda(quant.lambda.at(at, quant.warmup));
+        if self.section.grad_accum > 1 {
+            self.model.hold_weights();
+        }
+    }
+
+    fn end_step(&mut self) {
+        self.model.release_weights();
+    }
+
+    fn next_loss(&mut self) -> Result<(Loss<Autodiff<B>>, usize)> {
+        let batch = self.loader.next_batch()?;
+        let tokens = batch.tokens_in_batch;
+        let loss = loss(&self.model, &batch, self.distill.as_ref(), self.ctx.device);
+        self.batch = Some(batch);
+        Ok((loss, tokens))
+    }
+
+    /// The sparsity of quantised activations on the last batch, and task accuracy where the stage
+    /// has a task.
+    fn measure(&mut self) -> Result<Map<String, Value>> {
+        let (ctx, model) = (self.ctx, self.quantised());
+        let mut out = Map::new();
+        if let Some(batch) = self.batch.as_ref().filter(|_| self.section.ternary) {
+            let zeros = measure::sparsity(&model, &self.config, batch, ctx.device);
+            let columns = zeros.columns().into_iter();
+            out.extend(columns.map(|(name, value)| (format!("sparsity/{name}"), json!(value))));
+        }
+        let task = ctx.eval.filter(|_| self.section.kind != StageKind::Lm);
+        if let Some(task) = task {
+            let metric = format!("eval/{}/acc", ctx.recipe.task.name);
+            out.insert(metric, json!(task.accuracy(&model, ctx.device)));
+        }
+        Ok(out)
+    }
+
+    fn position(&self) -> LoaderState {
+        self.loader.state()
+    }
+
+    fn write_model(&self, folder: &Path) -> Result<()> {
+        let weights = host_weights(&self.model);
+        write_model(folder, &self.config, &weights, self.ctx.tokenizer)
+    }
+
+    fn read_model(&mut self, folder: &Path) -> Result<()> {
+        let mut source = FolderSource::open(folder)?;
+        self.model = CausalLm::new(&self.config, &mut source, self.ctx.device)?;
+        Ok(())
+    }
+}

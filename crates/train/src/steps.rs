@@ -1,0 +1,384 @@
+//! The step loop, whatever it is that learns.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use burn::backend::Autodiff;
+use burn::module::AutodiffModule;
+use burn::optim::{GradientsAccumulator, GradientsParams};
+use serde_json::{Map, Value, json};
+use tritburn_data::LoaderState;
+use tritburn_nn::ops::{Kernels, Ops};
+use tritburn_nn::weights::to_host;
+
+use crate::error::{Result, TrainError};
+use crate::objective::Loss;
+use crate::observer::{Observer, TrainEvent};
+use crate::optim::{AdamW, clip_factor, grad_norm};
+use crate::recipe::TrainSection;
+use crate::run::{Checkpoint, CheckpointState, MetricsLog, RunDir, Score, replace_dir};
+use crate::schedule::Schedule;
+
+/// Where the run stands.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Progress {
+    pub(crate) step: usize,
+    pub(crate) tokens: u64,
+    pub(crate) elapsed_s: f64,
+}
+
+impl From<&CheckpointState> for Progress {
+    fn from(state: &CheckpointState) -> Self {
+        Self {
+            step: state.step,
+            tokens: state.tokens,
+            elapsed_s: state.elapsed_s,
+        }
+    }
+}
+
+/// Where a stage begins: at its start, or at a checkpoint in the middle of it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Start {
+    /// Steps of the stage that are done.
+    pub(crate) done: usize,
+    /// Best measurement so far, whose checkpoint is in the run's `best` folder.
+    pub(crate) best: Option<Score>,
+}
+
+impl From<&CheckpointState> for Start {
+    fn from(state: &CheckpointState) -> Self {
+        Self {
+            done: state.stage_step,
+            best: state.best.clone(),
+        }
+    }
+}
+
+/// How far and how fast a stage goes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rates {
+    pub(crate) steps: usize,
+    pub(crate) grad_accum: usize,
+    pub(crate) lr: f64,
+    pub(crate) warmup: usize,
+    pub(crate) schedule: Schedule,
+    pub(crate) weight_decay: f64,
+    pub(crate) clip: f64,
+}
+
+/// What the loop needs to know of a stage and its run.
+pub(crate) struct Plan<'a> {
+    pub(crate) stage: &'a str,
+    /// The recipe's field that holds the learning rate.
+    pub(crate) lr_field: String,
+    pub(crate) rates: Rates,
+    pub(crate) train: &'a TrainSection,
+    pub(crate) run: &'a RunDir,
+    pub(crate) stop: &'a AtomicBool,
+    /// Whether a later stage goes on with this one's optimiser.
+    pub(crate) hands_on: bool,
+}
+
+/// What learns: a model with its data and its loss.
+pub(crate) trait Learner<B: Kernels + Ops> {
+    /// The model.
+    type Model: AutodiffModule<Autodiff<B>>;
+
+    /// The model, to be replaced after a step.
+    fn model(&mut self) -> &mut Self::Model;
+
+    /// Where the model is.
+    fn device(&self) -> &B::Device;
+
+    /// Called before step `at` of the stage.
+    fn begin_step(&mut self, at: usize);
+
+    /// Called once the gradients of a step are there, before weights change.
+    fn end_step(&mut self) {}
+
+    /// Loss of the next micro-batch, and the tokens in it.
+    fn next_loss(&mut self) -> Result<(Loss<Autodiff<B>>, usize)>;
+
+    /// What is measured between steps, by its key in `metrics.jsonl`. The first key that starts with
+    /// `eval/` decides which checkpoint is the best.
+    fn measure(&mut self) -> Result<Map<String, Value>>;
+
+    /// Whether a measurement of `new` is better than one of `old`.
+    fn improves(&self, new: f64, old: f64) -> bool {
+        new > old
+    }
+
+    /// Position in the data.
+    fn position(&self) -> LoaderState;
+
+    /// Writes everything that the model is loaded from into a folder.
+    fn write_model(&self, folder: &Path) -> Result<()>;
+
+    /// Takes the model from a folder that [`Learner::write_model`] filled.
+    fn read_model(&mut self, folder: &Path) -> Result<()>;
+}
+
+struct StepReport {
+    loss: f32,
+    terms: BTreeMap<&'static str, f32>,
+    tokens: usize,
+    norm: f32,
+    lr: f64,
+}
+
+/// Runs the steps of a stage from `start` on, and writes its weights.
+pub(crate) fn run<B: Kernels + Ops, L: Learner<B>>(
+    learner: &mut L,
+    optim: &mut AdamW<B>,
+    plan: &Plan<'_>,
+    progress: &mut Progress,
+    start: Start,
+    log: &mut MetricsLog,
+    observer: &mut dyn Observer,
+) -> Result<()> {
+    let (steps, train) = (plan.rates.steps, plan.train);
+    let mut best = start.best;
+    let started = Instant::now();
+    for at in start.done..steps {
+        let clock = Instant::now();
+        learner.begin_step(at);
+        let step = step(learner, optim, plan, at)?;
+        let seconds = clock.elapsed().as_secs_f64();
+        progress.step += 1;
+        progress.tokens += step.tokens as u64;
+        progress.elapsed_s += seconds;
+        #[allow(clippy::cast_precision_loss)]
+        let tok_s = step.tokens as f64 / seconds;
+        observer.event(&TrainEvent::Step {
+            stage: plan.stage.to_owned(),
+            step: at + 1,
+            steps,
+            loss: step.loss,
+            lr: step.lr,
+            tok_s,
+        });
+        let last = at + 1 == steps;
+        if (at + 1).is_multiple_of(train.log_every) || last || at == 0 {
+            let epoch = learner.position().epoch;
+            log.append(line(plan, progress, at + 1, epoch, &step, tok_s))?;
+        }
+        if last || (train.eval_every > 0 && (at + 1).is_multiple_of(train.eval_every)) {
+            let score = measure(learner, plan, progress, log, observer)?;
+            let beats = |score: &Score| {
+                let old = best.as_ref().map(|b| b.value);
+                train.eval_every > 0 && old.is_none_or(|old| learner.improves(score.value, old))
+            };
+            if let Some(score) = score.filter(beats) {
+                best = Some(score);
+                let path = plan.run.best(plan.stage);
+                checkpoint(learner, optim, plan, progress, at + 1, &best, &path)?;
+                observer.event(&TrainEvent::Saved { path });
+            }
+        }
+        let stop = plan.stop.load(Ordering::Relaxed);
+        let due = train.save_every > 0 && progress.step.is_multiple_of(train.save_every);
+        if !last && (due || stop) {
+            let path = plan.run.checkpoint(progress.step);
+            checkpoint(learner, optim, plan, progress, at + 1, &best, &path)?;
+            plan.run.prune(train.keep)?;
+            observer.event(&TrainEvent::Saved { path });
+        }
+        if stop && !last {
+            return Err(TrainError::Interrupted {
+                step: progress.step,
+                run: plan.run.path().to_path_buf(),
+            });
+        }
+    }
+    let mut end = steps;
+    if let Some(score) = best.clone().filter(|_| train.load_best) {
+        let kept = Checkpoint::read(&plan.run.best(plan.stage))?;
+        learner.read_model(&kept.path)?;
+        let moments = kept.optim()?;
+        optim.restore(kept.state.optim_step, &moments, learner.device());
+        end = kept.state.stage_step;
+        observer.event(&TrainEvent::Best {
+            stage: plan.stage.to_owned(),
+            score,
+        });
+    }
+    let path = plan.run.stage(plan.stage);
+    if plan.hands_on {
+        checkpoint(learner, optim, plan, progress, end, &best, &path)?;
+    } else {
+        replace_dir(&path, |aside| learner.write_model(aside))?;
+    }
+    observer.event(&TrainEvent::StageEnd {
+        stage: plan.stage.to_owned(),
+        path,
+        seconds: started.elapsed().as_secs_f64(),
+    });
+    Ok(())
+}
+
+fn step<B: Kernels + Ops, L: Learner<B>>(
+    learner: &mut L,
+    optim: &mut AdamW<B>,
+    plan: &Plan<'_>,
+    at: usize,
+) -> Result<StepReport> {
+    let rates = &plan.rates;
+    let mut accumulator = GradientsAccumulator::new();
+    let mut terms: BTreeMap<&'static str, f32> = BTreeMap::new();
+    let (mut tokens, mut total) = (0, 0.0f32);
+    #[allow(clippy::cast_precision_loss)]
+    let share = 1.0 / rates.grad_accum as f32;
+    for _ in 0..rates.grad_accum {
+        let (loss, counted) = learner.next_loss()?;
+        tokens += counted;
+        let Loss {
+            total: objective,
+            terms: parts,
+        } = loss;
+        total += to_host(objective.clone().inner())[0] * share;
+        for (name, value) in parts {
+            *terms.entry(name).or_default() += to_host(value)[0] * share;
+        }
+        let grads = (objective * share).backward();
+        let grads = GradientsParams::from_grads(grads, learner.model());
+        accumulator.accumulate(learner.model(), grads);
+    }
+    learner.end_step();
+    let grads = accumulator.grads();
+    let norm = grad_norm(learner.model(), &grads);
+    for (what, value) in [("loss", total), ("grad_norm", norm)] {
+        if !value.is_finite() {
+            return Err(not_finite(plan, at, what, value));
+        }
+    }
+    let factor = rates.schedule.factor(at, rates.steps, rates.warmup);
+    let lr = rates.lr * factor;
+    let decay = rates.weight_decay * rates.schedule.decay_factor(at, rates.steps);
+    let clip = clip_factor(norm, rates.clip);
+    let model = learner.model();
+    *model = optim.step(model.clone(), grads, lr, decay, clip);
+    Ok(StepReport {
+        loss: total,
+        terms,
+        tokens,
+        norm,
+        lr,
+    })
+}
+
+fn not_finite(plan: &Plan<'_>, at: usize, what: &'static str, value: f32) -> TrainError {
+    let lower = format!("Lower {} and start again", plan.lr_field);
+    let remedy = match plan.run.checkpoint_steps().last() {
+        Some(step) => format!(
+            "{lower}, or look into {}",
+            plan.run.checkpoint(*step).display()
+        ),
+        None => lower,
+    };
+    TrainError::NotFinite {
+        stage: plan.stage.to_owned(),
+        step: at + 1,
+        what,
+        value,
+        remedy,
+    }
+}
+
+fn line(
+    plan: &Plan<'_>,
+    progress: &Progress,
+    stage_step: usize,
+    epoch: u64,
+    step: &StepReport,
+    tok_s: f64,
+) -> Map<String, Value> {
+    let mut line = head(plan.stage, progress);
+    line.insert("stage_step".into(), json!(stage_step));
+    line.insert("epoch".into(), json!(epoch));
+    line.insert("tokens".into(), json!(progress.tokens));
+    line.insert("loss".into(), json!(step.loss));
+    for (name, value) in &step.terms {
+        line.insert((*name).into(), json!(value));
+    }
+    line.insert("lr".into(), json!(step.lr));
+    line.insert("grad_norm".into(), json!(step.norm));
+    line.insert("tok_per_s".into(), json!(tok_s));
+    line.insert("elapsed_s".into(), json!(progress.elapsed_s));
+    line
+}
+
+/// What every line of `metrics.jsonl` starts with.
+fn head(stage: &str, progress: &Progress) -> Map<String, Value> {
+    let mut line = Map::new();
+    line.insert("step".into(), json!(progress.step));
+    line.insert("stage".into(), json!(stage));
+    line
+}
+
+/// Logs values beside those of the steps.
+pub(crate) fn log_extra(
+    stage: &str,
+    progress: &Progress,
+    values: Map<String, Value>,
+    log: &mut MetricsLog,
+) -> Result<()> {
+    if values.is_empty() {
+        return Ok(());
+    }
+    let mut line = head(stage, progress);
+    line.extend(values);
+    log.append(line)
+}
+
+fn measure<B: Kernels + Ops, L: Learner<B>>(
+    learner: &mut L,
+    plan: &Plan<'_>,
+    progress: &Progress,
+    log: &mut MetricsLog,
+    observer: &mut dyn Observer,
+) -> Result<Option<Score>> {
+    let values = learner.measure()?;
+    let mut first = None;
+    for (metric, value) in values.iter().filter(|(name, _)| name.starts_with("eval/")) {
+        if let Some(value) = value.as_f64() {
+            observer.event(&TrainEvent::Eval {
+                stage: plan.stage.to_owned(),
+                metric: metric.clone(),
+                value,
+            });
+            first.get_or_insert_with(|| Score {
+                metric: metric.clone(),
+                value,
+                step: progress.step,
+            });
+        }
+    }
+    log_extra(plan.stage, progress, values, log)?;
+    Ok(first)
+}
+
+fn checkpoint<B: Kernels + Ops, L: Learner<B>>(
+    learner: &L,
+    optim: &AdamW<B>,
+    plan: &Plan<'_>,
+    progress: &Progress,
+    stage_step: usize,
+    best: &Option<Score>,
+    path: &Path,
+) -> Result<()> {
+    let (optim_step, moments) = optim.state();
+    let state = CheckpointState {
+        stage: plan.stage.to_owned(),
+        stage_step,
+        step: progress.step,
+        tokens: progress.tokens,
+        elapsed_s: progress.elapsed_s,
+        optim_step,
+        loader: learner.position(),
+        best: best.clone(),
+    };
+    Checkpoint::write(path, &moments, &state, |aside| learner.write_model(aside))
+}
