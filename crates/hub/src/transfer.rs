@@ -115,15 +115,14 @@ impl<'a> Hub<'a> {
     fn download(&self, what: &str, file: &str, progress: &mut Progress<'_>) -> Result<bool> {
         let (api, repo, name) = (self.api.clone(), self.repo.clone(), file.to_owned());
         let mut told = |_: &str, done: u64, total: u64| progress(file, done, total);
-        let done = self.guarded(what, &mut told, move |sender| {
+        self.guarded(what, &mut told, move |sender| {
             let meter = Meter::new(sender);
             match api.repo(repo).download_with_progress(&name, meter) {
                 Ok(_) => Ok(true),
                 Err(e) if status(&e) == Some(RANGE_NOT_SATISFIABLE) => Ok(false),
                 Err(e) => Err(e),
             }
-        });
-        done
+        })
     }
 
     /// What names of files in the cache are made of must be what it should be.
