@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+#[cfg(feature = "hub")]
+use anyhow::Context;
 use anyhow::{Result, bail};
 use tritburn_data::Tokenizer;
 
@@ -19,11 +21,16 @@ const HUB: &str = " or a GGUF file; this build does not download models (feature
 pub(crate) fn resolve(path: &Path) -> Result<PathBuf> {
     let shown = path.display();
     if !path.exists() {
+        let nothing = || {
+            format!(
+                "{shown}: no such model. Give the folder of an export, a run or a checkpoint{HUB}"
+            )
+        };
         #[cfg(feature = "hub")]
-        if let Some(found) = crate::hub::locate(path)? {
+        if let Some(found) = crate::hub::locate(path).with_context(nothing)? {
             return Ok(found);
         }
-        bail!("{shown}: no such model. Give the folder of an export, a run or a checkpoint{HUB}");
+        bail!(nothing());
     }
     if !path.is_dir() {
         if path

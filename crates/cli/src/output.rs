@@ -5,9 +5,11 @@ use std::io::{self, IsTerminal, Write as _};
 use std::path::Path;
 
 use anyhow::Context;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use serde::Serialize;
 use tracing_subscriber::EnvFilter;
+use tritburn_engine::Engine;
+use tritburn_engine::bench::rss_bytes;
 use tritburn_quant::fs::write_atomic;
 
 /// Sends log lines to stderr: those that `-v` asks for, else those of `RUST_LOG`, else warnings.
@@ -31,6 +33,19 @@ pub(crate) fn print(text: impl Display) -> io::Result<()> {
     let mut out = io::stdout().lock();
     write!(out, "{text}")?;
     out.flush()
+}
+
+/// What a loaded model takes: its weights, and all that the process has in memory where the system
+/// tells.
+pub(crate) fn memory(engine: &Engine) -> String {
+    let weights = HumanBytes(engine.info().weights_bytes as u64);
+    match rss_bytes() {
+        Some(resident) => format!(
+            "memory: {} resident, weights {weights}",
+            HumanBytes(resident)
+        ),
+        None => format!("memory: weights {weights}"),
+    }
 }
 
 /// Writes a line to stderr; that nobody reads it is no error.

@@ -181,7 +181,9 @@ fn listing(state: &State) -> Vec<u8> {
 }
 
 fn weights() -> Vec<u8> {
-    (0..3_000_000u32).map(|i| (i * i >> 5) as u8).collect()
+    (0..3_000_000u32)
+        .map(|i| (i.wrapping_mul(i) >> 5) as u8)
+        .collect()
 }
 
 fn folder() -> Server {

@@ -159,6 +159,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
         shown(report.decode_tok_s),
         report.finish_reason,
     ));
+    output::say(output::memory(&engine));
     Ok(())
 }
 

@@ -59,6 +59,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
             );
             return Err(message.into());
         }
+        output::say(output::memory(&engine));
         Ok(Arc::new(EngineModel::new(id, engine)) as _)
     };
     tritburn_server::run(config, load, |address| {
