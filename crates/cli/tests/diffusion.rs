@@ -149,7 +149,7 @@ fn golden_mnist_is_fetched_once() {
         .map_or_else(|_| root().join("../shared/data"), PathBuf::from);
     let source = data.join("mnist");
     if !source.is_dir() {
-        println!("skipped: no {}", source.display());
+        eprintln!("skipped: no {}", source.display());
         return;
     }
     let dir = tempfile::tempdir().unwrap();
