@@ -136,7 +136,7 @@ fn golden_mnist_is_read() {
     );
     let dir = data.join("mnist");
     if !dir.is_dir() {
-        println!("skipped: no {}", dir.display());
+        eprintln!("skipped: no {}", dir.display());
         return;
     }
     let mnist = read_labelled(&dir, "t10k").unwrap();

@@ -132,7 +132,7 @@ mod tests {
         for file in &FILES[..2] {
             let path = data.join("mnist").join(file.packed_name());
             let Ok(packed) = std::fs::read(&path) else {
-                println!("skipped: no {}", path.display());
+                eprintln!("skipped: no {}", path.display());
                 return;
             };
             file.save(dir.path(), &packed).unwrap();
