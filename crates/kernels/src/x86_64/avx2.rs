@@ -228,9 +228,17 @@ fn dense_block<const R: usize, const T: usize>(
             }
         }
     }
-    for (i, sums) in sums.iter().enumerate() {
-        for (k, &sum) in sums.iter().enumerate() {
-            let mut total = sum_f32(sum);
+    // Out of the registers by loops that are unrolled: indexed by a variable, the sums would be in
+    // memory all the time.
+    let mut lanes = [[[0f32; 8]; T]; R];
+    for r in 0..R {
+        for t in 0..T {
+            store_f32(&mut lanes[r][t], sums[r][t]);
+        }
+    }
+    for (i, lanes) in lanes.iter().enumerate() {
+        for (k, lanes) in lanes.iter().enumerate() {
+            let mut total = sum_f32(load_f32(lanes));
             for c in whole * 8..tile.cols {
                 total = rows[i][c].mul_add(tokens[k][c], total);
             }
@@ -245,6 +253,13 @@ fn dense_block<const R: usize, const T: usize>(
 fn load_f32(v: &[f32; 8]) -> __m256 {
     // SAFETY: the array is 32 bytes.
     unsafe { _mm256_loadu_ps(v.as_ptr()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn store_f32(out: &mut [f32; 8], v: __m256) {
+    // SAFETY: the array is 32 bytes.
+    unsafe { _mm256_storeu_ps(out.as_mut_ptr(), v) }
 }
 
 /// Sum of the eight f32.

@@ -7,7 +7,7 @@
 use std::arch::x86_64::*;
 
 use super::planes_of;
-use super::{avx2, lookup512, sparse512};
+use super::{avx2, dense512, lookup512, sparse512};
 use crate::activations::ActBlock;
 use crate::kernel::{ColumnTile, DenseTile, Kernel, LookupTile, PackedTile, RowPart};
 use crate::layout::{DEPTH_BLOCKS, LANES, QUAD, WeightBlock};
@@ -73,8 +73,8 @@ impl Kernel for Avx512Vnni {
     }
 
     fn dense_tile(&self, tile: DenseTile<'_>, acc: &mut [f32]) {
-        // SAFETY: `detect` has found AVX2 and FMA.
-        unsafe { avx2::dense_tile(tile, acc) }
+        // SAFETY: `detect` has found AVX-512 F.
+        unsafe { dense512::dense_tile(tile, acc) }
     }
 }
 

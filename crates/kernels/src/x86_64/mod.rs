@@ -6,6 +6,7 @@ mod amx;
 mod avx2;
 mod avx512vnni;
 mod avxvnni;
+mod dense512;
 mod half_block;
 mod lookup256;
 mod lookup512;

@@ -57,8 +57,8 @@ fn damaged_activations_do_not_spread() {
 fn dense_products_are_close_to_f64() {
     let mut noise = Noise(3);
     for exec in execs(1) {
-        for cols in [0, 1, 7, 8, 9, 64, 259] {
-            for (rows, tokens) in [(1, 1), (8, 1), (13, 1), (4, 3), (11, 7), (3, 2)] {
+        for cols in [0, 1, 7, 8, 9, 15, 16, 17, 64, 259] {
+            for (rows, tokens) in [(1, 1), (8, 1), (13, 1), (4, 3), (11, 7), (3, 2), (37, 25)] {
                 let (w, x) = (noise.floats(rows * cols), noise.floats(tokens * cols));
                 let mut out = vec![f32::NAN; rows * tokens];
                 let matrix = DenseMatrix::new(w.clone(), rows, cols).unwrap();
