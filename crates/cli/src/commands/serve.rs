@@ -1,7 +1,7 @@
 //! `tritburn serve`.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use tritburn_server::{EngineModel, ServerConfig};
 
@@ -50,6 +50,9 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         queue: args.queue,
         ..ServerConfig::default()
     };
+    // Said after the address, which scripts expect in the first line.
+    let memory = Arc::new(OnceLock::new());
+    let loaded = Arc::clone(&memory);
     let load = move || {
         let engine = args.engine.load(&folder)?;
         if engine.tokenizer().is_none() {
@@ -59,11 +62,14 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
             );
             return Err(message.into());
         }
-        output::say(output::memory(&engine));
+        let _ = loaded.set(output::memory(&engine));
         Ok(Arc::new(EngineModel::new(id, engine)) as _)
     };
     tritburn_server::run(config, load, |address| {
         output::say(format_args!("listening on http://{address}"));
+        if let Some(memory) = memory.get() {
+            output::say(memory);
+        }
     })?;
     Ok(())
 }

@@ -49,11 +49,17 @@ pub struct BenchRow {
     /// Weights read, in 10⁹ bytes a second. The KV cache does not count, nor what was left out.
     pub gb_s: f64,
     /// Share of the bytes of weights that were not read, since inputs were zero or gates closed.
+    #[serde(skip_serializing_if = "is_zero")]
     pub left_out: f64,
     /// Share of the speed that the machine's memory and the kernel's arithmetic allow.
     pub roofline_share: f64,
     /// Memory of the process after the runs; `None` where the system does not tell.
     pub rss_bytes: Option<u64>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_zero(x: &f64) -> bool {
+    *x == 0.0
 }
 
 /// What to measure.
