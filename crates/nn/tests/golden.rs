@@ -115,7 +115,13 @@ fn quantisers_and_bit_linear<B: Kernels + Ops>(tolerance: [f32; 2]) {
     }
     let hadamard = Hadamard::<B>::new(64, &B::Device::default()).unwrap();
     let turned = host(hadamard.forward(more.rows::<B>("fp4.x")));
-    close("hadamard", &turned, &more.get("hadamard.y").1, 1e-6);
+    // A product: on a GPU its operands may have fewer bits than f32.
+    let bound = if tolerance[0] > 1e-5 {
+        tolerance[0]
+    } else {
+        1e-6
+    };
+    close("hadamard", &turned, &more.get("hadamard.y").1, bound);
 
     for prefix in ["lin", "rmslin"] {
         for (case, weight, act) in [
