@@ -33,7 +33,7 @@ pub struct EngineOptions {
     /// of [`Self::exact`] on the golden models, and f32 for a model in full precision.
     pub head: Option<HeadFormat>,
     /// Whether decoding leaves out what zeros make needless; decided when weights are loaded. No
-    /// result depends on it, nor does the memory.
+    /// result depends on it.
     pub sparsity: Sparsity,
     /// How keys and values are stored. `None` takes the bits that the model was trained with, else
     /// f16 for a model with ternary projections and f32 for a model in full precision.
