@@ -1,7 +1,7 @@
 //! The tensors of a model folder: `model.safetensors`, or the shards that
 //! `model.safetensors.index.json` lists.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
@@ -52,6 +52,10 @@ pub struct TensorFile {
     shards: Vec<Shard>,
     by_name: HashMap<String, usize>,
 }
+
+/// What is wrong with a folder that has a tensor [`TensorFile::left_over`], and what to do.
+pub const LEFT_OVER: &str = "config.json describes a model without this tensor; check `model_type` and \
+                             `tritburn.sub_norm` there";
 
 impl TensorFile {
     /// Opens the weights of a model folder, sharded or not.
@@ -114,6 +118,18 @@ impl TensorFile {
         let mut names: Vec<&str> = self.by_name.keys().map(String::as_str).collect();
         names.sort_unstable();
         names
+    }
+
+    /// A tensor that a model which took `used` has no place for, if there is one: without it the model
+    /// would run and answer nonsense. The head of a model with `tied` embeddings and stored rotary
+    /// frequencies may be left out.
+    #[must_use]
+    pub fn left_over(&self, used: &HashSet<String>, tied: bool) -> Option<&str> {
+        let ignorable = |name: &str| {
+            name.ends_with(".rotary_emb.inv_freq") || (tied && name == "lm_head.weight")
+        };
+        let mut names = self.names().into_iter();
+        names.find(|&name| !used.contains(name) && !ignorable(name))
     }
 
     /// Whether there is a tensor of that name.

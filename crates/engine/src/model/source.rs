@@ -10,7 +10,7 @@ use tritburn_quant::Dtype;
 use tritburn_quant::config::{LinearClass, QuantizationConfig, QuantizationMode};
 use tritburn_quant::hf_pack::{packed_rows, unpack};
 use tritburn_quant::scheme::{Granularity, WeightQuant};
-use tritburn_quant::tensor_file::TensorFile;
+use tritburn_quant::tensor_file::{LEFT_OVER, TensorFile};
 
 use super::linear::Weight;
 use super::table::{HeadFormat, Table};
@@ -60,17 +60,9 @@ impl<'a> FileSource<'a> {
     /// Refuses a folder with tensors that this architecture has no place for: without them the
     /// model would run and answer nonsense.
     pub(crate) fn check_all_used(&self, tied: bool) -> Result<()> {
-        let ignorable = |name: &str| {
-            name.ends_with(".rotary_emb.inv_freq") || (tied && name == "lm_head.weight")
-        };
-        let mut names = self.file.names().into_iter();
-        match names.find(|&name| !self.used.contains(name) && !ignorable(name)) {
+        match self.file.left_over(&self.used, tied) {
             None => Ok(()),
-            Some(name) => Err(self.error(
-                name,
-                "config.json describes a model without this tensor; check `model_type` and \
-                 `tritburn.sub_norm` there",
-            )),
+            Some(name) => Err(self.error(name, LEFT_OVER)),
         }
     }
 

@@ -1,6 +1,6 @@
 //! What a GGUF file of a folder consists of, before anything is written.
 
-use std::collections::BTreeSet;
+use std::collections::HashSet;
 
 use safetensors::Dtype;
 
@@ -10,7 +10,7 @@ use super::metadata::rope_factors;
 use super::names::gguf_name;
 use crate::config::{ModelConfig, QuantizationMode, SubNorm};
 use crate::error::{QuantError, Result};
-use crate::tensor_file::TensorFile;
+use crate::tensor_file::{LEFT_OVER, TensorFile};
 
 /// Where the values of a tensor come from.
 #[derive(Debug)]
@@ -63,7 +63,7 @@ struct Plan<'a> {
     file: &'a TensorFile,
     ternary: TensorKind,
     table: TensorKind,
-    used: BTreeSet<String>,
+    used: HashSet<String>,
     out: Vec<Planned>,
 }
 
@@ -84,7 +84,7 @@ pub(super) fn plan(
         file,
         ternary,
         table,
-        used: BTreeSet::new(),
+        used: HashSet::new(),
         out: Vec::new(),
     };
     let (hidden, vocab) = (config.hidden_size, config.vocab_size);
@@ -258,17 +258,9 @@ impl Plan<'_> {
     /// A tensor that is left out would make another model of it.
     fn all_used(&self) -> Result<()> {
         let tied = self.config.tie_word_embeddings;
-        let ignorable = |name: &str| {
-            name.ends_with(".rotary_emb.inv_freq") || (tied && name == "lm_head.weight")
-        };
-        let mut names = self.file.names().into_iter();
-        match names.find(|&name| !self.used.contains(name) && !ignorable(name)) {
+        match self.file.left_over(&self.used, tied) {
             None => Ok(()),
-            Some(name) => Err(self.error(
-                name,
-                "config.json describes a model without this tensor; check `model_type` and \
-                 `tritburn.sub_norm` there",
-            )),
+            Some(name) => Err(self.error(name, LEFT_OVER)),
         }
     }
 

@@ -1,5 +1,6 @@
 //! What types cannot say: ranges, and references between sections.
 
+use super::common::{Pace, check_train};
 use super::{QuantSection, RecipeFile, StageKind, StageSection, scratch_config, stage_config};
 
 /// Every problem, each starting with the path of its field.
@@ -66,17 +67,7 @@ pub(super) fn problems(file: &RecipeFile) -> Vec<String> {
         "data.max_length",
         "must be at least 1",
     );
-    say(
-        file.train.log_every > 0,
-        "train.log_every",
-        "must be at least 1",
-    );
-    say(file.train.keep > 0, "train.keep", "must be at least 1");
-    say(
-        !file.train.load_best || file.train.eval_every > 0,
-        "train.load_best",
-        "needs evaluations inside the loop: set train.eval_every",
-    );
+    check_train(&file.train, &mut say);
     say(
         !file.stage.is_empty(),
         "stage",
@@ -111,6 +102,22 @@ pub(super) fn problems(file: &RecipeFile) -> Vec<String> {
     out
 }
 
+impl StageSection {
+    fn pace(&self) -> Pace {
+        Pace {
+            steps: self.steps,
+            batch_size: self.batch_size,
+            grad_accum: self.grad_accum,
+            lr: self.lr,
+            warmup: self.warmup,
+            weight_decay: self.weight_decay,
+            betas: self.betas,
+            eps: self.eps,
+            clip: self.clip,
+        }
+    }
+}
+
 fn stage_problems(
     stage: &StageSection,
     at: &str,
@@ -134,31 +141,7 @@ fn stage_problems(
         "from",
         "must be \"init\" or the name of an earlier stage",
     );
-    say(stage.steps > 0, "steps", "must be at least 1");
-    say(stage.batch_size > 0, "batch_size", "must be at least 1");
-    say(stage.grad_accum > 0, "grad_accum", "must be at least 1");
-    say(
-        stage.lr > 0.0 && stage.lr.is_finite(),
-        "lr",
-        "must be positive",
-    );
-    say(
-        stage.warmup < stage.steps.max(1),
-        "warmup",
-        "must be shorter than steps",
-    );
-    say(
-        stage.weight_decay >= 0.0,
-        "weight_decay",
-        "must not be negative",
-    );
-    say(
-        stage.betas.iter().all(|b| (0.0..1.0).contains(b)),
-        "betas",
-        "must lie in [0, 1)",
-    );
-    say(stage.eps > 0.0, "eps", "must be positive");
-    say(stage.clip >= 0.0, "clip", "must not be negative");
+    stage.pace().check(&mut say);
     say(
         stage.ternary || stage.quant == QuantSection::default(),
         "quant",

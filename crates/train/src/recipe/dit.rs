@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use tritburn_quant::config::{DIT, DitConfig, HiddenAct, NoiseKind, SubNorm, Ternary};
 
+use super::common::{Pace, check_train};
 use super::{QuantSection, TrainSection, check, parse, unreadable};
 use crate::error::{Result, TrainError};
 use crate::schedule::Schedule;
@@ -290,51 +291,29 @@ impl DitFile {
             "data.held_out",
             "must be at least 1: the run measures with them",
         );
-        say(
-            self.train.log_every > 0,
-            "train.log_every",
-            "must be at least 1",
-        );
+        check_train(&self.train, &mut say);
         say(
             self.train.eval_rows > 0,
             "train.eval_rows",
             "must be at least 1",
         );
-        say(self.train.keep > 0, "train.keep", "must be at least 1");
-        for (key, value) in [
-            ("steps", optim.steps),
-            ("batch_size", optim.batch_size),
-            ("grad_accum", optim.grad_accum),
-        ] {
-            say(value > 0, &format!("optim.{key}"), "must be at least 1");
-        }
         say(
             (0.0..1.0).contains(&optim.label_dropout),
             "optim.label_dropout",
             "must lie in [0, 1)",
         );
-        say(
-            optim.lr > 0.0 && optim.lr.is_finite(),
-            "optim.lr",
-            "must be positive",
-        );
-        say(
-            optim.warmup < optim.steps.max(1),
-            "optim.warmup",
-            "must be shorter than steps",
-        );
-        say(
-            optim.weight_decay >= 0.0,
-            "optim.weight_decay",
-            "must not be negative",
-        );
-        say(
-            optim.betas.iter().all(|b| (0.0..1.0).contains(b)),
-            "optim.betas",
-            "must lie in [0, 1)",
-        );
-        say(optim.eps > 0.0, "optim.eps", "must be positive");
-        say(optim.clip >= 0.0, "optim.clip", "must not be negative");
+        let pace = Pace {
+            steps: optim.steps,
+            batch_size: optim.batch_size,
+            grad_accum: optim.grad_accum,
+            lr: optim.lr,
+            warmup: optim.warmup,
+            weight_decay: optim.weight_decay,
+            betas: optim.betas,
+            eps: optim.eps,
+            clip: optim.clip,
+        };
+        pace.check(&mut |ok, key, message| say(ok, &format!("optim.{key}"), message));
         out
     }
 }
@@ -349,9 +328,13 @@ mod tests {
         let text = "name = 'a b'\nsede = 1\n[dit]\nternary = 'some'\npatch_size = 5\n\
                     hidden_size = 'wide'\n[noise]\nsteps = 0\n[optim]\nlr = -1.0\nwarmup = 9\n\
                     [data]\nsplit = '../x'\n";
-        let error = DitRecipe::parse(text, "bad.toml", &["train.keep=0".into()])
-            .unwrap_err()
-            .to_string();
+        let error = DitRecipe::parse(
+            text,
+            "bad.toml",
+            &["train.keep=0".into(), "train.load_best=true".into()],
+        )
+        .unwrap_err()
+        .to_string();
         for path in [
             "bad.toml",
             "name: ",
@@ -367,6 +350,7 @@ mod tests {
             "data.split",
             "data.held_out",
             "train.keep",
+            "train.load_best",
         ] {
             assert!(error.contains(path), "{path} is missing in {error}");
         }

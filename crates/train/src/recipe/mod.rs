@@ -2,6 +2,7 @@
 
 mod any;
 mod check;
+mod common;
 mod dit;
 mod file;
 mod parse;

@@ -10,7 +10,6 @@
 // Columns of scores that a warp holds at once.
 #define CHUNK (D > 64 ? 32 : 64)
 #define LOG2E 1.4426950408889634f
-#define LEAST __int_as_float(0xff800000)
 
 struct Shape {
     // `window` is 0 where a row sees everything before it.
@@ -152,10 +151,6 @@ __device__ inline int last_key_block(int q, const Shape& shape) {
     return (CAUSAL ? min(q + BLOCK - 1, last) : last) / BLOCK;
 }
 
-__device__ inline float scale_of(const Shape& shape) {
-    return __uint_as_float(static_cast<u32>(shape.scale));
-}
-
 // out, and log₂ Σ 2^score of each row, `[batch, heads, seq]`.
 extern "C" __global__ void __launch_bounds__(128)
 attention(const IN* q, const IN* k, const IN* v, IN* out, float* sums_of_rows,
@@ -176,7 +171,7 @@ attention(const IN* q, const IN* k, const IN* v, IN* out, float* sums_of_rows,
     load_rows(rows, keys, warp * 16, lane);
     float sums[D / 8][4] = {};
     float highest[2] = {LEAST, LEAST}, total[2] = {0.0f, 0.0f};
-    float scale = scale_of(shape) * LOG2E;
+    float scale = as_float(shape.scale) * LOG2E;
     int end = last_key_block(q0, shape);
     for (int block = first_key_block(q0, shape); block <= end; ++block) {
         int k0 = block * BLOCK;
@@ -279,7 +274,7 @@ attention_grad_q(const IN* q, const IN* k, const IN* v, const IN* grad, const fl
     u32 rows[D / 16][4], grads[D / 16][4];
     load_rows(rows, keys, warp * 16, lane);
     load_rows(grads, values, warp * 16, lane);
-    float scale = scale_of(shape), level[2], mean[2];
+    float scale = as_float(shape.scale), level[2], mean[2];
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
         int row = min(q0 + warp * 16 + lane / 4 + i * 8, seq - 1);
@@ -335,7 +330,7 @@ attention_grad_kv(const IN* q, const IN* k, const IN* v, const IN* grad, const f
     u32 key_rows[D / 16][4], value_rows[D / 16][4];
     load_rows(key_rows, queries, warp * 16, lane);
     load_rows(value_rows, grads, warp * 16, lane);
-    float scale = scale_of(shape), k_sums[D / 8][4] = {}, v_sums[D / 8][4] = {};
+    float scale = as_float(shape.scale), k_sums[D / 8][4] = {}, v_sums[D / 8][4] = {};
     int window = static_cast<int>(shape.window);
     int begin = CAUSAL ? k0 / BLOCK : 0, end = blocks - 1;
     if (window > 0) end = min(end, (k0 + BLOCK - 1 + window - 1) / BLOCK);

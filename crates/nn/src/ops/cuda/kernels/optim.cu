@@ -4,8 +4,6 @@ struct Step {
     u64 count, lr, beta1, beta2, eps, weight_decay, grad_scale, bias1, bias2;
 };
 
-__device__ inline float as_float(u64 word) { return __uint_as_float(static_cast<u32>(word)); }
-
 extern "C" __global__ void __launch_bounds__(256)
 adamw(const float* param, const float* grad, const float* m, const float* v, float* new_param,
       float* new_m, float* new_v, const __grid_constant__ Step s) {
@@ -20,16 +18,6 @@ adamw(const float* param, const float* grad, const float* m, const float* v, flo
         new_v[i] = second;
         new_param[i] = param[i] * keep - first / (sqrtf(second / bias2) + eps) * rate;
     }
-}
-
-__device__ inline float block_sum(float x) {
-    __shared__ float parts[8];
-    x = warp_sum(x);
-    if (threadIdx.x % 32 == 0) parts[threadIdx.x / 32] = x;
-    __syncthreads();
-    float sum = 0.0f;
-    for (int i = 0; i < 8; ++i) sum += parts[i];
-    return sum;
 }
 
 struct Count {

@@ -5,6 +5,11 @@ typedef unsigned short u16;
 typedef unsigned int u32;
 typedef unsigned long long u64;
 
+#define LEAST __int_as_float(0xff800000)
+
+// A scalar that came as a word of the last parameter.
+__device__ inline float as_float(u64 word) { return __uint_as_float(static_cast<u32>(word)); }
+
 // Two floats as bf16, rounded to nearest even; `lo` in the low half.
 __device__ inline u32 to_bf16x2(float lo, float hi) {
     u32 out;
@@ -85,4 +90,16 @@ __device__ inline float warp_max(float x) {
 #pragma unroll
     for (int step = 16; step > 0; step /= 2) x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, step));
     return x;
+}
+
+// The sum over a block of 256 threads, in all of them; the same order at every call.
+__device__ inline float block_sum(float x) {
+    __shared__ float parts[8];
+    x = warp_sum(x);
+    __syncthreads();
+    if (threadIdx.x % 32 == 0) parts[threadIdx.x / 32] = x;
+    __syncthreads();
+    float sum = 0.0f;
+    for (int i = 0; i < 8; ++i) sum += parts[i];
+    return sum;
 }

@@ -83,20 +83,6 @@ dequantise_acts(const i8* codes, const float* step, u16* out, const __grid_const
     }
 }
 
-__device__ inline float block_sum(float x) {
-    __shared__ float parts[8];
-    __shared__ float total;
-    x = warp_sum(x);
-    if (threadIdx.x % 32 == 0) parts[threadIdx.x / 32] = x;
-    __syncthreads();
-    if (threadIdx.x < 32) {
-        float sum = warp_sum(threadIdx.x < 8 ? parts[threadIdx.x] : 0.0f);
-        if (threadIdx.x == 0) total = sum;
-    }
-    __syncthreads();
-    return total;
-}
-
 // Σ|w| of each block's share; the same order at every call.
 extern "C" __global__ void __launch_bounds__(256)
 abs_sums(const IN* w, float* sums, const __grid_constant__ Rows shape) {

@@ -7,8 +7,6 @@ struct Norm {
     u64 rows, cols, eps;
 };
 
-__device__ inline float as_float(u64 word) { return __uint_as_float(static_cast<u32>(word)); }
-
 // One warp a row: x · rsqrt(mean(x²) + eps) · weight.
 extern "C" __global__ void __launch_bounds__(128)
 rms_norm(const IN* x, const float* weight, IN* out, const __grid_constant__ Norm shape) {

@@ -1,7 +1,5 @@
 // Losses over rows of logits in f32, one block a row: cross-entropy and KL, with their gradients.
 
-#define LEAST __int_as_float(0xff800000)
-
 struct Rows {
     u64 rows, cols, temperature;
 };
@@ -38,17 +36,6 @@ __device__ inline Soft block_join(Soft x) {
     return x;
 }
 
-__device__ inline float block_sum(float x) {
-    __shared__ float parts[8];
-    x = warp_sum(x);
-    __syncthreads();
-    if (threadIdx.x % 32 == 0) parts[threadIdx.x / 32] = x;
-    __syncthreads();
-    float sum = 0.0f;
-    for (int i = 0; i < 8; ++i) sum += parts[i];
-    return sum;
-}
-
 // log Σ exp(x · scale).
 __device__ inline float log_sum_exp(const float* x, u64 cols, float scale) {
     Soft soft = {LEAST, 0.0f};
@@ -83,7 +70,7 @@ nll_grad(const float* logits, const int* targets, const float* grad, float* out,
 
 extern "C" __global__ void __launch_bounds__(256)
 kl(const float* student, const float* teacher, float* out, const __grid_constant__ Rows shape) {
-    float scale = 1.0f / __uint_as_float(static_cast<u32>(shape.temperature));
+    float scale = 1.0f / as_float(shape.temperature);
     const float* s = student + blockIdx.x * shape.cols;
     const float* t = teacher + blockIdx.x * shape.cols;
     float s_sum = log_sum_exp(s, shape.cols, scale), t_sum = log_sum_exp(t, shape.cols, scale);
@@ -99,7 +86,7 @@ kl(const float* student, const float* teacher, float* out, const __grid_constant
 extern "C" __global__ void __launch_bounds__(256)
 kl_grad(const float* student, const float* teacher, const float* grad, float* out,
         const __grid_constant__ Rows shape) {
-    float scale = 1.0f / __uint_as_float(static_cast<u32>(shape.temperature));
+    float scale = 1.0f / as_float(shape.temperature);
     u64 row = blockIdx.x;
     const float* s = student + row * shape.cols;
     const float* t = teacher + row * shape.cols;
