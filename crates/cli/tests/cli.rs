@@ -424,6 +424,7 @@ fn bench_rows_have_the_stable_keys() {
     }
     assert_eq!(rows[3]["threads"], 2);
     assert!(fails(&["bench", "--shape", "gpt-9"]).contains("smollm2-135m"));
+    assert!(fails(&["bench", "train", "--shape", "gpt-9"]).contains("qwen3-0.6b"));
 }
 
 #[test]

@@ -406,6 +406,24 @@ fn a_run_is_exported_as_gguf_and_answers() {
         "master weights become the same codes"
     );
 
+    // A file in full precision becomes a folder to train from, by the same answers.
+    let (base, fp) = (format!("{run}/stages/base"), dir.path().join("fp.gguf"));
+    let fp = fp.display().to_string();
+    ok(&["export", &base, "--format", "gguf-tq2_0", "--out", &fp]);
+    let folder = dir.path().join("imported").display().to_string();
+    let import = ["--format", "safetensors-latent", "--out", &folder];
+    ok(&[&["export", &fp][..], &import].concat());
+    assert_eq!(answer(&folder), answer(&fp));
+    let again = dir.path().join("again");
+    let from = format!("model.path={folder}");
+    ok(&strs(&train_args(
+        "cpt-falcon-smoke.toml",
+        &again,
+        &[&from],
+    )));
+    assert!(fails(&[&["export", &file][..], &import].concat()).contains("no master weights"));
+    assert!(fails(&["export", &fp, "--out", &folder]).contains("safetensors-latent"));
+
     let narrow = dir.path().join("narrow");
     ok(&strs(&train_args("cpt-falcon-smoke.toml", &narrow, &[])));
     let out = dir.path().join("narrow.gguf").display().to_string();

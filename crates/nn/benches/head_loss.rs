@@ -36,7 +36,7 @@ fn main() {
             "KL",
             HeadTarget::Teacher {
                 hidden: random(ROWS),
-                head: random(VOCAB),
+                head: random(VOCAB).into(),
                 temperature: 5.0,
             },
         ),
@@ -44,7 +44,7 @@ fn main() {
     for (name, target) in targets {
         let before = peak();
         let started = Instant::now();
-        let loss = B::head_loss(hidden.clone(), head.clone(), target).mean();
+        let loss = B::head_loss(hidden.clone(), head.clone().into(), target).mean();
         let grads = loss.clone().backward();
         let norm = head.grad(&grads).unwrap().powf_scalar(2.0).sum();
         assert!(norm.into_scalar() > 0.0);

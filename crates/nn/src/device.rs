@@ -105,12 +105,32 @@ impl DeviceKind {
     }
 }
 
+/// Buffers of tensors that are gone are kept by their size for the next of that size, as the same step
+/// is made again and again; the default looks through every piece of memory for each new tensor.
+/// `persistent_memory = "disabled"` in the `[memory]` section of a `cubecl.toml` has its way.
+#[cfg(feature = "cuda")]
+fn configure_memory() {
+    use cubecl::config::memory::PersistentMemory;
+    use cubecl::config::{CubeClRuntimeConfig, RuntimeConfig};
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        let mut config = CubeClRuntimeConfig::from_current_dir().override_from_env();
+        if matches!(config.memory.persistent_memory, PersistentMemory::Enabled) {
+            config.memory.persistent_memory = PersistentMemory::Enforced;
+        }
+        CubeClRuntimeConfig::set(config);
+    });
+}
+
 /// GPU runtimes panic where there is no driver: ask for a first tensor before the work starts.
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
 fn guarded<T>(kind: DeviceKind, work: impl FnOnce() -> T) -> Result<T> {
     let probe = std::panic::catch_unwind(|| match kind {
         #[cfg(feature = "cuda")]
-        DeviceKind::Cuda => probe::<burn::backend::Cuda>(),
+        DeviceKind::Cuda => {
+            configure_memory();
+            probe::<burn::backend::Cuda>()
+        }
         #[cfg(feature = "wgpu")]
         DeviceKind::Wgpu => probe::<burn::backend::Wgpu>(),
         _ => true,

@@ -1,7 +1,7 @@
 //! The orthogonal Hadamard transform in front of a quantiser (BitNet v2, arXiv 2504.18415, §2.2).
 
 use burn::module::Module;
-use burn::tensor::{Tensor, TensorData, backend::Backend};
+use burn::tensor::{DType, Tensor, TensorData, backend::Backend};
 use tritburn_quant::hadamard::Factors;
 
 /// `x · H / √d`, with `H` the Kronecker product of two small matrices, so that a token costs
@@ -34,11 +34,13 @@ impl<B: Backend> Hadamard<B> {
     pub fn forward(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
         let [tokens, width] = x.dims();
         let ([a, _], [b, _]) = (self.left.dims(), self.right.dims());
-        let x = x.reshape([tokens * a, b]).matmul(self.right.clone());
+        let dtype = x.dtype();
+        let x = x.cast(DType::F32).reshape([tokens * a, b]);
+        let x = x.matmul(self.right.clone());
         let left = self.left.clone().unsqueeze_dim::<3>(0);
         let x = left
             .expand([tokens, a, a])
             .matmul(x.reshape([tokens, a, b]));
-        x.reshape([tokens, width])
+        x.reshape([tokens, width]).cast(dtype)
     }
 }

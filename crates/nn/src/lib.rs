@@ -9,6 +9,7 @@ pub mod device;
 pub mod dit;
 pub mod error;
 pub mod folder;
+pub mod gguf;
 pub mod hadamard;
 pub mod linear;
 pub mod mlp;

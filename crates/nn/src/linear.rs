@@ -7,7 +7,7 @@ use tritburn_quant::scheme::{Granularity, Input, WeightQuant};
 
 use crate::hadamard::Hadamard;
 use crate::norm::RmsNorm;
-use crate::ops::{Kernels, LinearQuant, Ops, QuantActs, QuantWeight};
+use crate::ops::{Compute, Kernels, LinearQuant, Ops, QuantActs, QuantWeight};
 use crate::weights::WeightSource;
 use crate::{NnError, Result};
 
@@ -77,6 +77,8 @@ pub struct BitLinear<B: Backend> {
     layer_norm: Option<f64>,
     #[module(skip)]
     quant: Option<LinearQuant>,
+    #[module(skip)]
+    compute: Compute,
 }
 
 impl<B: Backend> BitLinear<B> {
@@ -116,6 +118,7 @@ impl<B: Backend> BitLinear<B> {
             hadamard: turned.then(|| Hadamard::new(spec.d_in, device)).flatten(),
             layer_norm: (spec.norm == SubNorm::LayerNorm).then_some(spec.norm_eps),
             quant: spec.quant,
+            compute: Compute::default(),
         })
     }
 
@@ -129,10 +132,13 @@ impl<B: Backend> BitLinear<B> {
         let x = self.prepare(x);
         let y = match self.quant {
             Some(quant) => B::bit_linear(x, self.weight.val(), self.held.clone(), quant),
-            None => x.matmul(self.weight.val().transpose()),
+            None => B::dense_matmul(x, self.weight.val(), self.compute),
         };
         match &self.bias {
-            Some(bias) => y + bias.val().unsqueeze(),
+            Some(bias) => {
+                let dtype = y.dtype();
+                y + bias.val().unsqueeze().cast(dtype)
+            }
             None => y,
         }
     }
@@ -197,6 +203,11 @@ impl<B: Backend> BitLinear<B> {
     /// Quantises the weight in every forward pass again.
     pub fn release_weight(&mut self) {
         self.held = None;
+    }
+
+    /// Sets how the product is computed where the weight is not quantised.
+    pub fn set_compute(&mut self, compute: Compute) {
+        self.compute = compute;
     }
 
     /// Sets λ of the warm-up (see [`LinearQuant::lambda`]).

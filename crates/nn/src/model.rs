@@ -1,14 +1,14 @@
 //! The decoder-only language model.
 
 use burn::module::{Module, Param};
-use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
+use burn::tensor::{DType, Int, Tensor, TensorData, backend::Backend};
 use tritburn_quant::config::ModelConfig;
 
 use crate::attention::{Attention, QkvStates};
 use crate::linear::BitLinear;
 use crate::mlp::Mlp;
 use crate::norm::RmsNorm;
-use crate::ops::Ops;
+use crate::ops::{Compute, Head, Ops};
 use crate::probe::{Blind, Probe};
 use crate::rope::Rope;
 use crate::weights::WeightSource;
@@ -148,6 +148,8 @@ pub struct CausalLm<B: Backend> {
     pub model: Decoder<B>,
     /// Output head `[vocab, hidden]`; absent where it is the embedding.
     pub lm_head: Option<Embedding<B>>,
+    #[module(skip)]
+    compute: Compute,
 }
 
 /// What a forward pass leaves behind.
@@ -203,6 +205,7 @@ impl<B: Backend> CausalLm<B> {
                 embed_scale: config.embed_scale(),
             },
             lm_head,
+            compute: Compute::default(),
         })
     }
 
@@ -218,6 +221,13 @@ impl<B: Backend> CausalLm<B> {
     pub fn set_lambda(&mut self, lambda: f32) {
         self.projections_mut()
             .for_each(|linear| linear.set_lambda(lambda));
+    }
+
+    /// Sets how products with weights in full precision are computed, the output head's among them.
+    pub fn set_compute(&mut self, compute: Compute) {
+        self.compute = compute;
+        self.projections_mut()
+            .for_each(|linear| linear.set_compute(compute));
     }
 
     /// Quantises every weight once for all forward passes until [`CausalLm::release_weights`]:
@@ -266,12 +276,9 @@ impl<B: Backend> CausalLm<B> {
         B: Ops,
     {
         let [batch, seq] = tokens.dims();
-        let mut x = self
-            .model
-            .embed_tokens
-            .weight
-            .val()
-            .select(0, tokens.reshape([batch * seq]));
+        let table = self.model.embed_tokens.weight.val();
+        let held = B::activation_type(self.compute, &table.device());
+        let mut x = B::take_rows(table, tokens.reshape([batch * seq])).cast(held);
         if self.model.embed_scale != 1.0 {
             x = x * self.model.embed_scale;
         }
@@ -295,19 +302,26 @@ impl<B: Backend> CausalLm<B> {
         }
     }
 
-    /// The output head `[vocab, hidden]`: the embedding where they are tied.
+    /// The output head: the embedding where they are tied.
     #[must_use]
-    pub fn head(&self) -> Tensor<B, 2> {
+    pub fn head(&self) -> Head<B> {
         let head = self.lm_head.as_ref().unwrap_or(&self.model.embed_tokens);
-        head.weight.val()
+        Head {
+            weight: head.weight.val(),
+            compute: self.compute,
+        }
     }
 
     /// Logits of some rows of [`Forward::hidden`].
     ///
     /// # Shapes
-    /// `[rows, hidden]` → `[rows, vocab]`.
+    /// `[rows, hidden]` → `[rows, vocab]`, in f32.
     #[must_use]
-    pub fn logits(&self, hidden: Tensor<B, 2>) -> Tensor<B, 2> {
-        hidden.matmul(self.head().transpose())
+    pub fn logits(&self, hidden: Tensor<B, 2>) -> Tensor<B, 2>
+    where
+        B: Ops,
+    {
+        let Head { weight, compute } = self.head();
+        B::dense_matmul(hidden.cast(DType::F32), weight, compute)
     }
 }

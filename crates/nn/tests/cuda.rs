@@ -7,7 +7,7 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{DType, Int, Tensor, TensorData};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use tritburn_nn::ops::{AdamWStep, AttentionShape, Kernels, LinearQuant, QuantActs};
+use tritburn_nn::ops::{AdamWStep, AttentionShape, Compute, Kernels, LinearQuant, QuantActs};
 use tritburn_quant::config::HiddenAct;
 
 /// Values of a standard normal look, without a library for it.
@@ -119,6 +119,38 @@ fn bit_linear_is_the_reference() {
         let (ex, ew) = NdArray::code_matmul_grad(same, wq.1, g.1);
         close(&format!("bf16 gx of {name}"), gx.cast(DType::F32), ex, 6e-3);
         close(&format!("bf16 gw of {name}"), gw, ew, 6e-3);
+    }
+}
+
+#[test]
+fn products_in_bf16_are_the_reference() {
+    let mut rng = ChaCha8Rng::seed_from_u64(5);
+    for [tokens, d_in, d_out] in [[256, 128, 256], [1, 64, 72], [300, 208, 584], [33, 30, 20]] {
+        let x = pair(&mut rng, [tokens, d_in]);
+        let w = pair(&mut rng, [d_out, d_in]);
+        let g = pair(&mut rng, [tokens, d_out]);
+        let name = format!("{tokens} × {d_in} × {d_out}");
+        for compute in [Compute::Bf16, Compute::F32] {
+            // Without tensor cores for f32, or with TF32 where burn takes it.
+            let tolerance = if compute == Compute::Bf16 { 1e-5 } else { 1e-3 };
+            let y = <Cuda as Kernels>::dense_matmul(x.0.clone(), w.0.clone(), compute);
+            let y1 = <NdArray as Kernels>::dense_matmul(x.1.clone(), w.1.clone(), compute);
+            close(&format!("{compute:?} of {name}"), y, y1, tolerance);
+            let of = Cuda::dense_matmul_grad(x.0.clone(), w.0.clone(), compute, g.0.clone());
+            let of1 = NdArray::dense_matmul_grad(x.1.clone(), w.1.clone(), compute, g.1.clone());
+            close(
+                &format!("{compute:?} for x of {name}"),
+                of.0,
+                of1.0,
+                tolerance,
+            );
+            close(
+                &format!("{compute:?} for w of {name}"),
+                of.1,
+                of1.1,
+                tolerance,
+            );
+        }
     }
 }
 
@@ -247,20 +279,40 @@ fn attention_is_the_reference() {
             pair(&mut rng, [rows, kv_heads * head_dim]),
             pair(&mut rng, [rows, kv_heads * head_dim]),
         );
-        close(
-            &name,
+        let attended = (
             Cuda::self_attention(q.0.clone(), k.0.clone(), v.0.clone(), shape),
             NdArray::self_attention(q.1.clone(), k.1.clone(), v.1.clone(), shape),
-            5e-3,
         );
-        let found = Cuda::self_attention_grad(q.0, k.0, v.0, shape, g.0);
-        let expected = NdArray::self_attention_grad(q.1, k.1, v.1, shape, g.1);
+        close(&name, attended.0.out.clone(), attended.1.out.clone(), 5e-3);
+        let found = Cuda::self_attention_grad(q.0, k.0, v.0, shape, attended.0, g.0);
+        let expected = NdArray::self_attention_grad(q.1, k.1, v.1, shape, attended.1, g.1);
         close(&format!("v of {name}"), found.2, expected.2, 6e-3);
         // One token has no gradient but rounding.
         if seq > 1 {
             close(&format!("q of {name}"), found.0, expected.0, 8e-3);
             close(&format!("k of {name}"), found.1, expected.1, 8e-3);
         }
+    }
+}
+
+/// Rows that nobody takes, that one takes, that many take; more places than a block has threads.
+#[test]
+fn rows_of_a_table_are_the_reference() {
+    let mut rng = ChaCha8Rng::seed_from_u64(8);
+    for [count, rows, cols] in [[1, 1, 1], [7, 40, 33], [1000, 12, 576], [600, 5000, 2056]] {
+        let g = pair(&mut rng, [count, cols]);
+        let ids: Vec<i32> = (0..count)
+            .map(|_| rng.random_range(0..rows as i32))
+            .collect();
+        let ids = TensorData::new(ids, [count]);
+        let cuda = Tensor::<Cuda, 1, Int>::from_data(ids.clone(), &Default::default());
+        let plain = Tensor::<NdArray, 1, Int>::from_data(ids, &Default::default());
+        let name = format!("{count} of {rows} × {cols}");
+        let expected = NdArray::take_rows_grad(plain, g.1, rows);
+        let found = Cuda::take_rows_grad(cuda.clone(), g.0.clone(), rows);
+        close(&name, found, expected.clone(), 1e-6);
+        let half = Cuda::take_rows_grad(cuda, g.0.cast(DType::BF16), rows);
+        close(&format!("bf16 of {name}"), half, expected, 8e-3);
     }
 }
 
@@ -324,8 +376,8 @@ fn the_optimiser_is_the_reference() {
         let v = Pair(m.0.clone().abs(), m.1.clone().abs());
         close(
             "norm",
-            Cuda::sum_squares(g.0.clone()),
-            NdArray::sum_squares(g.1.clone()),
+            Cuda::sum_squares(vec![g.0.clone(), m.0.clone()]).unwrap(),
+            NdArray::sum_squares(vec![g.1.clone(), m.1.clone()]).unwrap(),
             1e-5,
         );
         let found = Cuda::adamw(p.0, g.0, m.0, v.0, &step);

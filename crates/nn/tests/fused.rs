@@ -2,9 +2,9 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use burn::backend::{Autodiff, Flex, NdArray};
-use burn::tensor::{Distribution, Int, Tensor, TensorData};
+use burn::tensor::{Distribution, Int, Tensor, TensorData, bf16};
 use tritburn_nn::ops::{
-    AdamWStep, AttentionShape, HeadTarget, Kernels, LinearQuant, Ops, Relation,
+    AdamWStep, AttentionShape, Compute, HeadTarget, Kernels, LinearQuant, Ops, Relation,
 };
 use tritburn_quant::config::HiddenAct;
 
@@ -223,6 +223,57 @@ fn bit_linear_forward_is_exact_over_codes() {
     }
 }
 
+/// Mixed precision: the operands of all three products are bf16, sums and results f32.
+#[test]
+fn bf16_products_round_their_operands() {
+    let (tokens, d_in, d_out) = (9, 24, 16);
+    let inputs = [
+        (random([tokens, d_in]), [tokens, d_in]),
+        (random([d_out, d_in]), [d_out, d_in]),
+    ];
+    let g = random([tokens, d_out]);
+    let half = |x: &[f32]| x.iter().map(|&v| bf16::from_f32(v).to_f32()).collect();
+    let halves = inputs.clone().map(|(data, shape)| (half(&data), shape));
+    let halved: Vec<f32> = half(&g);
+    fn product<B: Kernels>(
+        x: Vec<Tensor<Autodiff<B>, 2>>,
+        compute: Compute,
+    ) -> Tensor<Autodiff<B>, 2> {
+        Autodiff::<B>::dense_matmul(x[0].clone(), x[1].clone(), compute)
+    }
+    let exact = run::<NdArray>(&halves, &halved, |x| product(x, Compute::F32));
+    let whole = run::<NdArray>(&inputs, &g, |x| product(x, Compute::F32));
+    for found in [
+        run::<NdArray>(&inputs, &g, |x| product(x, Compute::Bf16)),
+        run::<Flex>(&inputs, &g, |x| product(x, Compute::Bf16)),
+    ] {
+        same("bf16", &found, &exact);
+    }
+    assert_ne!(exact, whole, "there is something to round");
+    // Ties, subnormal numbers, and what is already bf16.
+    let edges: Vec<f32> = [
+        0x3f80_8000,
+        0x3f81_8000,
+        0x3f80_8001,
+        0x0001_0000,
+        0xc049_0000,
+        0,
+    ]
+    .map(f32::from_bits)
+    .into();
+    let one = Tensor::<Flex, 2>::ones([1, 1], &Default::default());
+    let column = Tensor::<Flex, 2>::from_data(
+        TensorData::new(edges.clone(), [edges.len(), 1]),
+        &Default::default(),
+    );
+    let rounded = <Flex as Kernels>::dense_matmul(column, one, Compute::Bf16);
+    let expected: Vec<f32> = half(&edges);
+    assert_eq!(
+        rounded.into_data().iter::<f32>().collect::<Vec<_>>(),
+        expected
+    );
+}
+
 #[test]
 fn adamw_agrees() {
     let n = 40_000;
@@ -273,7 +324,7 @@ fn vocabulary_losses_agree() {
         ];
         fn nll<B: Kernels>(x: Vec<Tensor<Autodiff<B>, 2>>) -> Tensor<Autodiff<B>, 2> {
             let target = HeadTarget::Tokens(targets::<B>(x[0].dims()[0], x[1].dims()[0]));
-            Ops::head_loss(x[0].clone(), x[1].clone(), target).unsqueeze_dim(1)
+            Ops::head_loss(x[0].clone(), x[1].clone().into(), target).unsqueeze_dim(1)
         }
         same(
             "nll",
@@ -291,10 +342,10 @@ fn vocabulary_losses_agree() {
             ) -> Tensor<Autodiff<B>, 2> {
                 let target = HeadTarget::Teacher {
                     hidden: Tensor::from_data(hidden.clone(), &Default::default()),
-                    head: Tensor::from_data(head.clone(), &Default::default()),
+                    head: Tensor::from_data(head.clone(), &Default::default()).into(),
                     temperature,
                 };
-                Ops::head_loss(x[0].clone(), x[1].clone(), target).unsqueeze_dim(1)
+                Ops::head_loss(x[0].clone(), x[1].clone().into(), target).unsqueeze_dim(1)
             }
             same(
                 "kl",
@@ -326,10 +377,10 @@ fn a_large_vocabulary_is_taken_in_chunks() {
         let head = Tensor::<Fused, 2>::from_data(head.clone(), &device).require_grad();
         let target = HeadTarget::Teacher {
             hidden: Tensor::from_inner(part(&teacher)),
-            head: head.clone().detach(),
+            head: head.clone().detach().into(),
             temperature: 2.0,
         };
-        let loss = Fused::head_loss(hidden.clone(), head.clone(), target);
+        let loss = Fused::head_loss(hidden.clone(), head.clone().into(), target);
         let grads = loss.clone().sum().backward();
         let host = |x: Tensor<Flex, 2>| x.into_data().iter::<f32>().collect::<Vec<_>>();
         let values: Vec<f32> = loss.inner().into_data().iter::<f32>().collect();

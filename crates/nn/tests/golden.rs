@@ -234,6 +234,10 @@ fn golden_logits_of_packed_weights() {
 #[cfg(feature = "cuda")]
 const CUDA_GRADIENTS: f32 = 8e-3;
 
+/// Attention multiplies in bf16, and what differs there turns some codes of the next activations.
+#[cfg(feature = "cuda")]
+const CUDA_TERNARY: f32 = 2e-2;
+
 #[cfg(feature = "cuda")]
 #[test]
 fn golden_on_cuda() {
@@ -241,7 +245,7 @@ fn golden_on_cuda() {
     quantisers_and_bit_linear::<Cuda>([GPU, CUDA_GRADIENTS]);
     gated_activation::<Cuda>();
     model_logits::<Cuda>("llama", GPU);
-    model_logits::<Cuda>("bitnet_online_autobitlinear", GPU);
+    model_logits::<Cuda>("bitnet_online_autobitlinear", CUDA_TERNARY);
 }
 
 #[cfg(feature = "wgpu")]

@@ -3,9 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use burn::backend::Flex;
 use serde_json::json;
 use tritburn_data::Tokenizer;
 use tritburn_nn::CausalLm;
+use tritburn_nn::folder::FolderSource;
+use tritburn_nn::gguf::GgufSource;
 use tritburn_nn::linear::BitLinear;
 use tritburn_nn::ops::Kernels;
 use tritburn_nn::weights::{host_weights, to_host};
@@ -18,12 +21,17 @@ use tritburn_quant::tensor_file::{NamedTensor, TensorFile, write_safetensors};
 
 use crate::error::{Result, TrainError};
 use crate::run::replace_dir;
-use tritburn_nn::folder::FolderSource;
 
 struct Packed {
     shape: Vec<usize>,
     dtype: Dtype,
     bytes: Vec<u8>,
+}
+
+impl Packed {
+    fn named<'a>(&'a self, name: &'a str) -> NamedTensor<'a> {
+        (name, self.dtype, &self.shape, &self.bytes)
+    }
 }
 
 fn f32_tensor(shape: &[usize], data: &[f32]) -> Packed {
@@ -65,18 +73,8 @@ pub(crate) fn export_hf<B: Kernels>(folder: &Path, out: &Path, device: &B::Devic
         q.linear_class = LinearClass::BitLinear;
         invert_scales(&mut tensors);
     }
-    let named: Vec<NamedTensor<'_>> = tensors
-        .iter()
-        .map(|(name, t)| {
-            (
-                name.as_str(),
-                t.dtype,
-                t.shape.as_slice(),
-                t.bytes.as_slice(),
-            )
-        })
-        .collect();
-    write_folder(out, &config, &tokenizer, &named)
+    let named: Vec<NamedTensor<'_>> = tensors.iter().map(|(name, t)| t.named(name)).collect();
+    write_folder(out, &config, &tokenizer, &named, None)
 }
 
 /// Writes the master weights of `folder` to `out`, to go on training elsewhere: the tensors as they
@@ -107,7 +105,41 @@ pub fn export_latent(folder: &Path, out: &Path) -> Result<()> {
         Ok((name, dtype, shape, file.bytes(name, dtype, shape)?))
     });
     let named: Vec<NamedTensor<'_>> = named.collect::<Result<_>>()?;
-    write_folder(out, &config, &tokenizer, &named)
+    write_folder(out, &config, &tokenizer, &named, None)
+}
+
+/// Writes the model of a GGUF file to `out` as a folder in full precision, to train it or to go on
+/// elsewhere: every tensor in f32, whatever its type in the file, with its tokenizer and chat
+/// template.
+///
+/// # Errors
+/// Where the file is malformed, has ternary weights or no tokenizer, or `out` cannot be written.
+pub fn import_gguf(file: &Path, out: &Path) -> Result<()> {
+    let mut source = GgufSource::open(file)?;
+    let config = source.config().clone();
+    let refused = |message: &str| TrainError::Resume {
+        path: file.to_path_buf(),
+        message: message.into(),
+    };
+    if config.is_ternary() {
+        return Err(refused(
+            "holds ternary weights, which have no master weights any more; export the run it came \
+             from",
+        ));
+    }
+    let Some([json, special]) = tritburn_engine::gguf_tokenizer(file)? else {
+        return Err(refused("holds no tokenizer, which a model folder needs"));
+    };
+    let tokenizer = Tokenizer::from_json(json, &special, file)?;
+    let model = CausalLm::<Flex>::new(&config, &mut source, &Default::default())?;
+    let weights = host_weights(&model);
+    drop(model);
+    let packed = weights
+        .iter()
+        .map(|(name, t)| (name, f32_tensor(&t.shape, &t.data)));
+    let packed: BTreeMap<&String, Packed> = packed.collect();
+    let named: Vec<NamedTensor<'_>> = packed.iter().map(|(name, t)| t.named(name)).collect();
+    write_folder(out, &config, &tokenizer, &named, source.chat_template()?)
 }
 
 /// Replaces `out`, a model folder or nothing yet, as a whole.
@@ -116,6 +148,7 @@ fn write_folder(
     config: &ModelConfig,
     tokenizer: &Tokenizer,
     tensors: &[NamedTensor<'_>],
+    chat_template: Option<&str>,
 ) -> Result<()> {
     if let Some(parent) = out.parent().filter(|p| !p.as_os_str().is_empty()) {
         std::fs::create_dir_all(parent).map_err(|source| TrainError::Io {
@@ -134,6 +167,9 @@ fn write_folder(
         write_safetensors(&aside.join("model.safetensors"), tensors, &metadata)?;
         write_configs(aside, config)?;
         tokenizer.save(aside, config.max_position_embeddings)?;
+        if let Some(template) = chat_template {
+            write_atomic(&aside.join("chat_template.jinja"), template.as_bytes())?;
+        }
         Ok(())
     })
 }

@@ -1,6 +1,7 @@
 //! Training: recipes, the step loop, losses, schedules, checkpoints and export; diffusion and its
 //! sampling.
 
+mod bench;
 mod diffusion;
 pub mod error;
 mod export;
@@ -21,8 +22,9 @@ mod steps;
 mod task_eval;
 mod teacher;
 
+pub use bench::{StepBench, StepMode, StepTimes};
 pub use diffusion::{SampleOptions, Samples};
 pub use error::{Result, TrainError};
-pub use export::export_latent;
-pub use on_device::{export_hf, logits, sample, train, train_any, with_scorer};
+pub use export::{export_latent, import_gguf};
+pub use on_device::{bench_step, export_hf, logits, sample, train, train_any, with_scorer};
 pub use pipeline::Outcome;

@@ -4,7 +4,7 @@ use burn::tensor::{Int, Tensor, TensorData, backend::AutodiffBackend};
 use tritburn_data::Batch;
 use tritburn_nn::CausalLm;
 use tritburn_nn::attention::QkvStates;
-use tritburn_nn::ops::{Kernels, Ops};
+use tritburn_nn::ops::{Head, Kernels, Ops};
 
 use crate::loss::{RelationShape, cross_entropy, logits_kd, relation_loss};
 use crate::recipe::{DistillSection, RelationForm};
@@ -63,10 +63,7 @@ where
         .iter()
         .map(|&r| to_i32(batch.targets[r as usize]))
         .collect();
-    let hidden = forward
-        .hidden
-        .clone()
-        .select(0, ints(answer_rows.clone(), device));
+    let hidden = A::take_rows(forward.hidden.clone(), ints(answer_rows.clone(), device));
     let ce = cross_entropy(hidden.clone(), model.head(), ints(targets, device));
     let mut terms = vec![("loss/ce", ce.clone().inner())];
     let mut total = ce;
@@ -82,16 +79,20 @@ where
             answer_rows
         };
         let student = if d.section.prompt {
-            forward.hidden.select(0, ints(kd_rows.clone(), device))
+            A::take_rows(forward.hidden, ints(kd_rows.clone(), device))
         } else {
             hidden
         };
         let teacher = taught.hidden.select(0, ints(kd_rows, device));
+        let taught_by = d.teacher.head();
         let kd = logits_kd(
             (student, model.head()),
             (
                 Tensor::from_inner(teacher),
-                Tensor::from_inner(d.teacher.head()),
+                Head {
+                    weight: Tensor::from_inner(taught_by.weight),
+                    compute: taught_by.compute,
+                },
             ),
             d.section.temperature,
             d.section.tau_squared,

@@ -13,6 +13,7 @@ use tritburn_nn::folder::FolderSource;
 use tritburn_nn::ops::{Kernels, Ops};
 use tritburn_quant::config::ModelConfig;
 
+use crate::bench::{StepBench, StepTimes};
 use crate::diffusion::{self, SampleOptions, Samples};
 use crate::error::Result;
 use crate::observer::Observer;
@@ -71,6 +72,21 @@ pub fn train_any(
         AnyRecipe::Language(recipe) => train(recipe, run, device, observer, stop),
         AnyRecipe::Diffusion(recipe) => device.run(Work(recipe, run, observer, stop))?,
     }
+}
+
+/// Times training steps.
+///
+/// # Errors
+/// [`TrainError::NotFinite`](crate::TrainError::NotFinite) where the loss is no number.
+pub fn bench_step(bench: &StepBench, device: DeviceKind) -> Result<StepTimes> {
+    struct Work<'a>(&'a StepBench);
+    impl OnDevice for Work<'_> {
+        type Out = Result<StepTimes>;
+        fn run<B: Kernels + Ops>(self, device: &B::Device) -> Self::Out {
+            self.0.run::<B>(device)
+        }
+    }
+    device.run(Work(bench))?
 }
 
 /// Draws images with the diffusion transformer in `folder`. The same options give the same bytes

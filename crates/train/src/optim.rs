@@ -180,32 +180,31 @@ impl<B: Kernels, A: AutodiffBackend<InnerBackend = B>> ModuleMapper<A> for Updat
     }
 }
 
-/// L2 norm of all gradients together.
+/// L2 norm of all gradients together, `[1]`; none where there is no gradient.
 #[must_use]
-pub fn grad_norm<A, M>(model: &M, grads: &GradientsParams) -> f32
+pub fn grad_norm<A, M>(model: &M, grads: &GradientsParams) -> Option<Tensor<A::InnerBackend, 1>>
 where
     A: AutodiffBackend<InnerBackend: Kernels>,
     M: AutodiffModule<A>,
 {
     struct Sum<'a, B: Kernels> {
         grads: &'a GradientsParams,
-        total: Option<Tensor<B, 1>>,
+        all: Vec<Tensor<B, 1>>,
     }
     impl<A: AutodiffBackend<InnerBackend: Kernels>> ModuleVisitor<A> for Sum<'_, A::InnerBackend> {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<A, D>>) {
             if let Some(grad) = self.grads.get::<A::InnerBackend, D>(param.id) {
                 let size = grad.shape().num_elements();
-                let square = A::InnerBackend::sum_squares(grad.reshape([size]));
-                self.total = Some(match self.total.take() {
-                    Some(total) => total + square,
-                    None => square,
-                });
+                self.all.push(grad.reshape([size]));
             }
         }
     }
-    let mut sum = Sum::<A::InnerBackend> { grads, total: None };
+    let mut sum = Sum::<A::InnerBackend> {
+        grads,
+        all: Vec::new(),
+    };
     model.visit(&mut sum);
-    sum.total.map_or(0.0, |t| to_host(t.sqrt())[0])
+    A::InnerBackend::sum_squares(sum.all).map(Tensor::sqrt)
 }
 
 /// Factor that brings a gradient of norm `norm` under `clip` (PyTorch's `clip_grad_norm_`).

@@ -20,7 +20,7 @@ use crate::observer::{Observer, TrainEvent};
 use crate::optim::{AdamW, AdamWConfig};
 use crate::recipe::{Recipe, StageKind, StageSection};
 use crate::run::{Checkpoint, MetricsLog, RunDir, write_model};
-use crate::steps::{self, Learner, Plan, Progress, Rates, Start, log_extra};
+use crate::steps::{self, Learner, Plan, Progress, Rates, Start, Steps, log_extra};
 use crate::task_eval::TaskEval;
 
 /// What stays the same for all stages of a run.
@@ -154,7 +154,7 @@ impl<B: Kernels + Ops> Stage<'_, B> {
     }
 }
 
-impl<B: Kernels + Ops> Learner<B> for Stage<'_, B> {
+impl<B: Kernels + Ops> Steps<B> for Stage<'_, B> {
     type Model = CausalLm<Autodiff<B>>;
 
     fn model(&mut self) -> &mut Self::Model {
@@ -163,14 +163,6 @@ impl<B: Kernels + Ops> Learner<B> for Stage<'_, B> {
 
     fn device(&self) -> &B::Device {
         self.ctx.device
-    }
-
-    fn begin_step(&mut self, at: usize) {
-        let quant = &self.section.quant;
-        self.model.set_lambda(quant.lambda.at(at, quant.warmup));
-        if self.section.grad_accum > 1 {
-            self.model.hold_weights();
-        }
     }
 
     fn end_step(&mut self) {
@@ -183,6 +175,18 @@ impl<B: Kernels + Ops> Learner<B> for Stage<'_, B> {
         let loss = loss(&self.model, &batch, self.distill.as_ref(), self.ctx.device);
         self.batch = Some(batch);
         Ok((loss, tokens))
+    }
+}
+
+impl<B: Kernels + Ops> Learner<B> for Stage<'_, B> {
+    fn begin_step(&mut self, at: usize) {
+        let quant = &self.section.quant;
+        self.model.set_lambda(quant.lambda.at(at, quant.warmup));
+        let compute = self.ctx.recipe.file.train.compute;
+        self.model.set_compute(compute.on::<B>(self.ctx.device));
+        if self.section.grad_accum > 1 {
+            self.model.hold_weights();
+        }
     }
 
     /// The sparsity of quantised activations on the last batch, and task accuracy where the stage

@@ -82,8 +82,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) hands_on: bool,
 }
 
-/// What learns: a model with its data and its loss.
-pub(crate) trait Learner<B: Kernels + Ops> {
+/// What a step needs: a model, and its loss on the next data.
+pub(crate) trait Steps<B: Kernels + Ops> {
     /// The model.
     type Model: AutodiffModule<Autodiff<B>>;
 
@@ -93,14 +93,17 @@ pub(crate) trait Learner<B: Kernels + Ops> {
     /// Where the model is.
     fn device(&self) -> &B::Device;
 
-    /// Called before step `at` of the stage.
-    fn begin_step(&mut self, at: usize);
-
     /// Called once the gradients of a step are there, before weights change.
     fn end_step(&mut self) {}
 
     /// Loss of the next micro-batch, and the tokens in it.
     fn next_loss(&mut self) -> Result<(Loss<Autodiff<B>>, usize)>;
+}
+
+/// What learns in a run: steps, measurements, checkpoints.
+pub(crate) trait Learner<B: Kernels + Ops>: Steps<B> {
+    /// Called before step `at` of the stage.
+    fn begin_step(&mut self, at: usize);
 
     /// What is measured between steps, by its key in `metrics.jsonl`. The first key that starts with
     /// `eval/` decides which checkpoint is the best.
@@ -121,12 +124,13 @@ pub(crate) trait Learner<B: Kernels + Ops> {
     fn read_model(&mut self, folder: &Path) -> Result<()>;
 }
 
-struct StepReport {
-    loss: f32,
-    terms: BTreeMap<&'static str, f32>,
-    tokens: usize,
-    norm: f32,
-    lr: f64,
+/// What a step did.
+pub(crate) struct StepReport {
+    pub(crate) loss: f32,
+    pub(crate) terms: BTreeMap<&'static str, f32>,
+    pub(crate) tokens: usize,
+    pub(crate) norm: f32,
+    pub(crate) lr: f64,
 }
 
 /// Runs the steps of a stage from `start` on, and writes its weights.
@@ -145,7 +149,8 @@ pub(crate) fn run<B: Kernels + Ops, L: Learner<B>>(
     for at in start.done..steps {
         let clock = Instant::now();
         learner.begin_step(at);
-        let step = step(learner, optim, plan, at)?;
+        let failed = |what, value| not_finite(plan, at, what, value);
+        let step = step(learner, optim, &plan.rates, at, &failed)?;
         let seconds = clock.elapsed().as_secs_f64();
         progress.step += 1;
         progress.tokens += step.tokens as u64;
@@ -219,39 +224,45 @@ pub(crate) fn run<B: Kernels + Ops, L: Learner<B>>(
     Ok(())
 }
 
-fn step<B: Kernels + Ops, L: Learner<B>>(
+/// One optimiser step. `failed` makes the error of a loss or norm that is no number, which weights
+/// never see.
+pub(crate) fn step<B: Kernels + Ops, L: Steps<B>>(
     learner: &mut L,
     optim: &mut AdamW<B>,
-    plan: &Plan<'_>,
+    rates: &Rates,
     at: usize,
+    failed: &dyn Fn(&'static str, f32) -> TrainError,
 ) -> Result<StepReport> {
-    let rates = &plan.rates;
     let mut accumulator = GradientsAccumulator::new();
-    let mut terms: BTreeMap<&'static str, f32> = BTreeMap::new();
-    let (mut tokens, mut total) = (0, 0.0f32);
+    let mut parts = Vec::with_capacity(rates.grad_accum);
+    let mut tokens = 0;
     #[allow(clippy::cast_precision_loss)]
     let share = 1.0 / rates.grad_accum as f32;
     for _ in 0..rates.grad_accum {
         let (loss, counted) = learner.next_loss()?;
         tokens += counted;
-        let Loss {
-            total: objective,
-            terms: parts,
-        } = loss;
-        total += to_host(objective.clone().inner())[0] * share;
-        for (name, value) in parts {
-            *terms.entry(name).or_default() += to_host(value)[0] * share;
-        }
-        let grads = (objective * share).backward();
+        let Loss { total, terms } = loss;
+        parts.push((total.clone().inner(), terms));
+        let grads = (total * share).backward();
         let grads = GradientsParams::from_grads(grads, learner.model());
         accumulator.accumulate(learner.model(), grads);
     }
     learner.end_step();
     let grads = accumulator.grads();
     let norm = grad_norm(learner.model(), &grads);
-    for (what, value) in [("loss", total), ("grad_norm", norm)] {
+    // Values are asked for once everything is queued, so that a device need not wait for the host.
+    let (mut loss, mut terms) = (0.0f32, BTreeMap::new());
+    for (total, of_part) in parts {
+        loss += to_host(total)[0] * share;
+        for (name, value) in of_part {
+            *terms.entry(name).or_default() += to_host(value)[0] * share;
+        }
+    }
+    let norm = norm.map_or(0.0, |norm| to_host(norm)[0]);
+    B::tidy_memory(learner.device());
+    for (what, value) in [("loss", loss), ("grad_norm", norm)] {
         if !value.is_finite() {
-            return Err(not_finite(plan, at, what, value));
+            return Err(failed(what, value));
         }
     }
     let factor = rates.schedule.factor(at, rates.steps, rates.warmup);
@@ -261,7 +272,7 @@ fn step<B: Kernels + Ops, L: Learner<B>>(
     let model = learner.model();
     *model = optim.step(model.clone(), grads, lr, decay, clip);
     Ok(StepReport {
-        loss: total,
+        loss,
         terms,
         tokens,
         norm,

@@ -40,7 +40,8 @@ pub(crate) fn load<B: Kernels + Ops>(
             problems,
         });
     };
-    let teacher = CausalLm::new(&config, &mut FolderSource::open(&folder)?, ctx.device)?;
+    let mut teacher = CausalLm::new(&config, &mut FolderSource::open(&folder)?, ctx.device)?;
+    teacher.set_compute(ctx.recipe.file.train.compute.on::<B>(ctx.device));
     Ok(Distillation {
         teacher,
         section: wanted.clone(),

@@ -7,6 +7,7 @@ use anyhow::Result;
 use tritburn_engine::bench::{self, BenchOptions, BenchRow, Limits, Phase};
 use tritburn_engine::{Engine, EngineOptions, Format, Sparsity};
 
+use crate::commands::bench_train;
 use crate::{engine_args, model_path, output};
 
 /// Seed of the weights of a `--shape`.
@@ -14,7 +15,10 @@ const SEED: u64 = 0;
 
 /// Arguments of `bench`.
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(crate) struct Args {
+    #[command(subcommand)]
+    what: Option<What>,
     /// Folder of an export, a run, a stage or a checkpoint
     #[arg(required_unless_present = "shape", conflicts_with = "shape")]
     model: Option<PathBuf>,
@@ -50,8 +54,18 @@ pub(crate) struct Args {
     json: Option<PathBuf>,
 }
 
+/// What is measured instead of inference.
+#[derive(Debug, clap::Subcommand)]
+enum What {
+    /// Measure training steps on random tokens
+    Train(bench_train::Args),
+}
+
 /// Measures and reports.
 pub(crate) fn run(args: Args) -> Result<()> {
+    if let Some(What::Train(args)) = &args.what {
+        return bench_train::run(args);
+    }
     let options = |threads: Option<NonZeroUsize>| EngineOptions {
         threads: threads.map(NonZeroUsize::get),
         kernel: args.kernel.clone(),

@@ -30,7 +30,7 @@ enum Format {
 /// Write a run as a folder that the engine and others load
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Run, stage or checkpoint folder
+    /// Run, stage or checkpoint folder; a GGUF file in full precision for safetensors-latent
     run: PathBuf,
     /// Folder to write; for GGUF a folder that gets a model.gguf, or a name that ends in .gguf
     #[arg(long, value_name = "DIR")]
@@ -59,6 +59,13 @@ fn embedding(name: &str) -> Result<GgufEmbedding, String> {
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     let device = DeviceKind::named(&args.device)?;
     let folder = model_path::resolve(&args.run)?;
+    if folder.is_file() && !matches!(args.format, Format::SafetensorsLatent) {
+        bail!(
+            "{}: is a GGUF file already; --format safetensors-latent makes a folder of it, to train \
+             from",
+            folder.display()
+        );
+    }
     let embedding = args.embedding_type;
     let gguf = |ternary| {
         let embedding = embedding.unwrap_or_default();
@@ -73,6 +80,10 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         ),
         Format::Hf => {
             tritburn_train::export_hf(&folder, &args.out, device)?;
+            args.out
+        }
+        Format::SafetensorsLatent if folder.is_file() => {
+            tritburn_train::import_gguf(&folder, &args.out)?;
             args.out
         }
         Format::SafetensorsLatent => {

@@ -1,6 +1,7 @@
 //! One file per command, each with its arguments and its `run`.
 
 pub(crate) mod bench;
+pub(crate) mod bench_train;
 pub(crate) mod compare;
 pub(crate) mod completions;
 pub(crate) mod data;

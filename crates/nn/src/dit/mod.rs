@@ -20,7 +20,7 @@ pub use source::{DitInit, TensorSource};
 
 use crate::Result;
 use crate::linear::{BitLinear, LinearSpec};
-use crate::ops::Ops;
+use crate::ops::{Compute, Ops};
 use crate::weights::WeightSource;
 
 /// The matrix `module` from `d_in` to `d_out` outside attention and feed-forward block: quantised
@@ -106,6 +106,17 @@ impl<B: Backend> Dit<B> {
     /// Sets λ of the quantisation warm-up in every matrix that is quantised (see
     /// [`LinearQuant::lambda`](crate::ops::LinearQuant::lambda)).
     pub fn set_lambda(&mut self, lambda: f32) {
+        self.linears_mut()
+            .for_each(|linear| linear.set_lambda(lambda));
+    }
+
+    /// Sets how products with weights in full precision are computed.
+    pub fn set_compute(&mut self, compute: Compute) {
+        self.linears_mut()
+            .for_each(|linear| linear.set_compute(compute));
+    }
+
+    fn linears_mut(&mut self) -> impl Iterator<Item = &mut BitLinear<B>> {
         let outer = [
             &mut self.patch_embed,
             &mut self.time_fc1,
@@ -115,10 +126,7 @@ impl<B: Backend> Dit<B> {
             &mut self.final_proj,
         ];
         let inner = self.blocks.iter_mut().flat_map(DitBlock::linears_mut);
-        outer
-            .into_iter()
-            .chain(inner)
-            .for_each(|linear| linear.set_lambda(lambda));
+        outer.into_iter().chain(inner)
     }
 
     /// The noise that the model sees in `patches`.

@@ -8,15 +8,16 @@ use burn::backend::autodiff::{
     ops::{Backward, Ops as Node, OpsKind},
 };
 use burn::module::AutodiffModule;
-use burn::tensor::{DType, Tensor, TensorPrimitive, backend::BackendTypes};
+use burn::tensor::{DType, Int, Tensor, TensorPrimitive, backend::BackendTypes};
 use tritburn_quant::config::HiddenAct;
 use tritburn_quant::scheme::WeightQuant;
 
 use super::head::HeadLoss;
+use super::product;
 use super::quant::blend;
 use super::{
-    AttentionShape, CacheQuant, Codes, HeadTarget, Kernels, LinearQuant, Ops, QuantActs,
-    QuantWeight, Relation,
+    Attended, AttentionShape, CacheQuant, Codes, Compute, Head, HeadTarget, Kernels, LinearQuant,
+    Ops, QuantActs, QuantWeight, Relation,
 };
 
 type Primitive<B> = <B as BackendTypes>::FloatTensorPrimitive;
@@ -85,6 +86,48 @@ impl<B: Kernels> Backward<B, 2> for BitLinear {
             node.parents.map(|p| p.map(|p| p.id)),
             [raw(grad_x), raw(grad_w)],
         );
+    }
+}
+
+#[derive(Debug)]
+struct Linear;
+
+impl<B: Kernels> Backward<B, 2> for Linear {
+    type State = (Tensor<B, 2>, Tensor<B, 2>, Compute);
+
+    fn backward(
+        self,
+        node: Node<Self::State, 2>,
+        grads: &mut Gradients,
+        _checkpointer: &mut Checkpointer,
+    ) {
+        let (x, weight, compute) = node.state;
+        let grad = wrap::<B, 2>(grads.consume::<B>(&node.node));
+        let (grad_x, grad_w) = B::dense_matmul_grad(x, weight, compute, grad);
+        register::<B, _>(
+            grads,
+            node.parents.map(|p| p.map(|p| p.id)),
+            [raw(grad_x), raw(grad_w)],
+        );
+    }
+}
+
+#[derive(Debug)]
+struct TakeRows;
+
+impl<B: Kernels> Backward<B, 1> for TakeRows {
+    type State = (Tensor<B, 1, Int>, usize);
+
+    fn backward(
+        self,
+        node: Node<Self::State, 1>,
+        grads: &mut Gradients,
+        _checkpointer: &mut Checkpointer,
+    ) {
+        let (ids, rows) = node.state;
+        let grad = wrap::<B, 2>(grads.consume::<B>(&node.node));
+        let grad = B::take_rows_grad(ids, grad, rows);
+        register::<B, _>(grads, node.parents.map(|p| p.map(|p| p.id)), [raw(grad)]);
     }
 }
 
@@ -175,7 +218,7 @@ impl<B: Kernels> Backward<B, 1> for Rope {
 struct Attention;
 
 impl<B: Kernels> Backward<B, 3> for Attention {
-    type State = (Tensor<B, 2>, Tensor<B, 2>, Tensor<B, 2>, AttentionShape);
+    type State = ([Tensor<B, 2>; 3], AttentionShape, Attended<B>);
 
     fn backward(
         self,
@@ -183,9 +226,9 @@ impl<B: Kernels> Backward<B, 3> for Attention {
         grads: &mut Gradients,
         _checkpointer: &mut Checkpointer,
     ) {
-        let (q, k, v, shape) = node.state;
+        let ([q, k, v], shape, attended) = node.state;
         let grad = wrap::<B, 2>(grads.consume::<B>(&node.node));
-        let (grad_q, grad_k, grad_v) = B::self_attention_grad(q, k, v, shape, grad);
+        let (grad_q, grad_k, grad_v) = B::self_attention_grad(q, k, v, shape, attended, grad);
         register::<B, _>(
             grads,
             node.parents.map(|p| p.map(|p| p.id)),
@@ -263,6 +306,43 @@ impl<B: Kernels, C: CheckpointStrategy> Ops for Autodiff<B, C> {
         })
     }
 
+    fn activation_type(compute: Compute, device: &Self::Device) -> DType {
+        product::activation_type::<B>(compute, device)
+    }
+
+    fn take_rows(table: Tensor<Self, 2>, ids: Tensor<Self, 1, Int>) -> Tensor<Self, 2> {
+        let rows = table.dims()[0];
+        let (table, ids) = (raw(table), ids.inner());
+        let y = raw(<B as Kernels>::take_rows(
+            wrap(table.primitive),
+            ids.clone(),
+        ));
+        let prep = Backward::<B, 1>::prepare::<C>(TakeRows, [table.node]);
+        wrap(match prep.compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish((ids, rows), y),
+            OpsKind::UnTracked(prep) => prep.finish(y),
+        })
+    }
+
+    fn dense_matmul(
+        x: Tensor<Self, 2>,
+        weight: Tensor<Self, 2>,
+        compute: Compute,
+    ) -> Tensor<Self, 2> {
+        let (x, weight) = (raw(x), raw(weight));
+        let (xi, wi) = (wrap(x.primitive.clone()), wrap(weight.primitive.clone()));
+        let y = raw(<B as Kernels>::dense_matmul(
+            xi.clone(),
+            wi.clone(),
+            compute,
+        ));
+        let prep = Backward::<B, 2>::prepare::<C>(Linear, [x.node, weight.node]);
+        wrap(match prep.compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish((xi, wi, compute), y),
+            OpsKind::UnTracked(prep) => prep.finish(y),
+        })
+    }
+
     fn hold_weight(weight: Tensor<Self, 2>, quant: WeightQuant) -> QuantWeight<Self> {
         QuantWeight::from_inner(B::quantise_weight(weight.inner(), quant))
     }
@@ -319,25 +399,22 @@ impl<B: Kernels, C: CheckpointStrategy> Ops for Autodiff<B, C> {
         let qi = wrap::<B, 2>(q.primitive.clone());
         let ki = wrap::<B, 2>(k.primitive.clone());
         let vi = wrap::<B, 2>(v.primitive.clone());
-        let y = raw(<B as Kernels>::self_attention(
-            qi.clone(),
-            ki.clone(),
-            vi.clone(),
-            shape,
-        ));
+        let attended = <B as Kernels>::self_attention(qi.clone(), ki.clone(), vi.clone(), shape);
+        let y = raw(attended.out.clone());
         let prep = Backward::<B, 3>::prepare::<C>(Attention, [q.node, k.node, v.node]);
         wrap(match prep.compute_bound().stateful() {
-            OpsKind::Tracked(prep) => prep.finish((qi, ki, vi, shape), y),
+            OpsKind::Tracked(prep) => prep.finish(([qi, ki, vi], shape, attended), y),
             OpsKind::UnTracked(prep) => prep.finish(y),
         })
     }
 
     fn head_loss(
         hidden: Tensor<Self, 2>,
-        head: Tensor<Self, 2>,
+        head: Head<Self>,
         target: HeadTarget<Self>,
     ) -> Tensor<Self, 1> {
-        let (hidden, head) = (raw(hidden), raw(head));
+        let compute = head.compute;
+        let (hidden, head) = (raw(hidden), raw(head.weight));
         let inner = |x: Tensor<Self, 2>| wrap::<B, 2>(raw(x).primitive);
         let target = match target {
             HeadTarget::Tokens(tokens) => HeadTarget::Tokens(tokens.inner()),
@@ -347,12 +424,15 @@ impl<B: Kernels, C: CheckpointStrategy> Ops for Autodiff<B, C> {
                 temperature,
             } => HeadTarget::Teacher {
                 hidden: inner(hidden),
-                head: inner(head),
+                head: Head {
+                    weight: inner(head.weight),
+                    compute: head.compute,
+                },
                 temperature,
             },
         };
-        let (hi, wi) = (wrap(hidden.primitive.clone()), wrap(head.primitive.clone()));
-        let (loss, kept) = HeadLoss::forward(hi, wi, target);
+        let (hi, weight) = (wrap(hidden.primitive.clone()), wrap(head.primitive.clone()));
+        let (loss, kept) = HeadLoss::forward(hi, Head { weight, compute }, target);
         let prep = Backward::<B, 2>::prepare::<C>(HeadLossNode, [hidden.node, head.node]);
         wrap(match prep.compute_bound().stateful() {
             OpsKind::Tracked(prep) => prep.finish(kept, raw(loss)),

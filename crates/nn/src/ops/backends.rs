@@ -1,13 +1,14 @@
 //! Which backends the operations run on.
 
 use burn::backend::{Flex, NdArray};
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Int, Tensor};
 use tritburn_quant::config::HiddenAct;
 use tritburn_quant::scheme::WeightQuant;
 
 use super::head::HeadLoss;
 use super::{
-    AttentionShape, CacheQuant, HeadTarget, Kernels, LinearQuant, Ops, QuantWeight, Relation,
+    AttentionShape, CacheQuant, Compute, Head, HeadTarget, Kernels, LinearQuant, Ops, QuantWeight,
+    Relation,
 };
 
 impl Kernels for NdArray {}
@@ -26,6 +27,22 @@ macro_rules! plain_ops {
                 quant: LinearQuant,
             ) -> Tensor<Self, 2> {
                 super::autodiff::bit_linear_forward(x, weight, held, quant).0
+            }
+
+            fn activation_type(compute: Compute, device: &Self::Device) -> DType {
+                super::product::activation_type::<Self>(compute, device)
+            }
+
+            fn take_rows(table: Tensor<Self, 2>, ids: Tensor<Self, 1, Int>) -> Tensor<Self, 2> {
+                <Self as Kernels>::take_rows(table, ids)
+            }
+
+            fn dense_matmul(
+                x: Tensor<Self, 2>,
+                weight: Tensor<Self, 2>,
+                compute: Compute,
+            ) -> Tensor<Self, 2> {
+                <Self as Kernels>::dense_matmul(x, weight, compute)
             }
 
             fn hold_weight(weight: Tensor<Self, 2>, quant: WeightQuant) -> QuantWeight<Self> {
@@ -63,12 +80,12 @@ macro_rules! plain_ops {
                 v: Tensor<Self, 2>,
                 shape: AttentionShape,
             ) -> Tensor<Self, 2> {
-                <Self as Kernels>::self_attention(q, k, v, shape)
+                <Self as Kernels>::self_attention(q, k, v, shape).out
             }
 
             fn head_loss(
                 hidden: Tensor<Self, 2>,
-                head: Tensor<Self, 2>,
+                head: Head<Self>,
                 target: HeadTarget<Self>,
             ) -> Tensor<Self, 1> {
                 HeadLoss::forward(hidden, head, target).0

@@ -16,7 +16,8 @@ use tritburn_quant::config::HiddenAct;
 use tritburn_quant::scheme::{ActQuant, Granularity, Grid, WeightQuant};
 
 use super::{
-    AdamWStep, AttentionGrads, AttentionShape, Kernels, QuantActs, QuantWeight, Relation, quant,
+    AdamWStep, Attended, AttentionGrads, AttentionShape, Kernels, QuantActs, QuantWeight, Relation,
+    quant,
 };
 
 /// Compiles a loop for the widest vectors that the machine has, and runs it.
@@ -195,13 +196,11 @@ impl Kernels for Flex {
         k: Tensor<Self, 2>,
         v: Tensor<Self, 2>,
         shape: AttentionShape,
-    ) -> Tensor<Self, 2> {
+    ) -> Attended<Self> {
         let dims = q.dims();
         let (q, k, v) = (contiguous(q), contiguous(k), contiguous(v));
-        tensor(
-            attention::forward(values(&q), values(&k), values(&v), shape),
-            dims,
-        )
+        let out = attention::forward(values(&q), values(&k), values(&v), shape);
+        tensor(out, dims).into()
     }
 
     fn self_attention_grad(
@@ -209,6 +208,7 @@ impl Kernels for Flex {
         k: Tensor<Self, 2>,
         v: Tensor<Self, 2>,
         shape: AttentionShape,
+        _attended: Attended<Self>,
         grad: Tensor<Self, 2>,
     ) -> AttentionGrads<Self> {
         let (q_dims, kv_dims) = (q.dims(), k.dims());
@@ -293,8 +293,11 @@ impl Kernels for Flex {
         tensor(out, dims)
     }
 
-    fn sum_squares(x: Tensor<Self, 1>) -> Tensor<Self, 1> {
-        tensor(vec![rows::sum_squares(values(&contiguous(x)))], [1])
+    fn sum_squares(all: Vec<Tensor<Self, 1>>) -> Option<Tensor<Self, 1>> {
+        let squares = all
+            .into_iter()
+            .map(|x| rows::sum_squares(values(&contiguous(x))));
+        Some(tensor(vec![squares.reduce(|a, b| a + b)?], [1]))
     }
 
     fn adamw(

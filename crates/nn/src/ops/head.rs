@@ -1,11 +1,34 @@
 //! The output head and its losses, chunk by chunk.
 
-use burn::tensor::{Int, Tensor, backend::Backend};
+use burn::tensor::{DType, Int, Tensor, backend::Backend};
 
-use super::Kernels;
+use super::{Compute, Kernels};
 
-/// Logits held at once: 64 MiB. More rows are taken in chunks.
-const MAX_LOGITS: usize = 1 << 24;
+/// An output head.
+#[derive(Debug, Clone)]
+pub struct Head<B: Backend> {
+    /// `[vocab, width]`.
+    pub weight: Tensor<B, 2>,
+    /// How logits are computed from it.
+    pub compute: Compute,
+}
+
+impl<B: Backend> From<Tensor<B, 2>> for Head<B> {
+    /// A head that computes in f32.
+    fn from(weight: Tensor<B, 2>) -> Self {
+        Self {
+            weight,
+            compute: Compute::F32,
+        }
+    }
+}
+
+impl<B: Kernels> Head<B> {
+    /// Logits of `hidden` `[rows, width]`: `[rows, vocab]`, in f32.
+    fn logits(&self, hidden: Tensor<B, 2>) -> Tensor<B, 2> {
+        B::dense_matmul(hidden.cast(DType::F32), self.weight.clone(), self.compute)
+    }
+}
 
 /// What the output distribution of each row is compared with.
 #[derive(Debug, Clone)]
@@ -17,8 +40,8 @@ pub enum HeadTarget<B: Backend> {
     Teacher {
         /// `[rows, teacher's width]`.
         hidden: Tensor<B, 2>,
-        /// `[vocab, teacher's width]`.
-        head: Tensor<B, 2>,
+        /// Of the teacher's width.
+        head: Head<B>,
         /// τ.
         temperature: f32,
     },
@@ -35,7 +58,7 @@ impl<B: Kernels> HeadTarget<B> {
                 temperature,
             } => {
                 let hidden = hidden.clone().narrow(0, from, count);
-                Chunk::Teacher(hidden.matmul(head.clone().transpose()), *temperature)
+                Chunk::Teacher(head.logits(hidden), *temperature)
             }
         }
     }
@@ -67,15 +90,15 @@ impl<B: Kernels> Chunk<B> {
 #[derive(Debug, Clone)]
 pub(super) struct HeadLoss<B: Backend> {
     hidden: Tensor<B, 2>,
-    head: Tensor<B, 2>,
+    head: Head<B>,
     target: HeadTarget<B>,
     /// Logits and target of the only chunk, where there is only one.
     whole: Option<(Tensor<B, 2>, Chunk<B>)>,
 }
 
 /// First row and number of rows of each chunk.
-fn chunks(rows: usize, vocab: usize) -> impl Iterator<Item = (usize, usize)> {
-    let size = (MAX_LOGITS / vocab.max(1)).max(1);
+fn chunks<B: Kernels>(rows: usize, vocab: usize) -> impl Iterator<Item = (usize, usize)> {
+    let size = (B::MAX_LOGITS / vocab.max(1)).max(1);
     (0..rows)
         .step_by(size)
         .map(move |from| (from, size.min(rows - from)))
@@ -85,10 +108,10 @@ impl<B: Kernels> HeadLoss<B> {
     /// Loss of each row, and what the backward pass needs.
     pub(super) fn forward(
         hidden: Tensor<B, 2>,
-        head: Tensor<B, 2>,
+        head: Head<B>,
         target: HeadTarget<B>,
     ) -> (Tensor<B, 1>, Self) {
-        let (rows, vocab) = (hidden.dims()[0], head.dims()[0]);
+        let (rows, vocab) = (hidden.dims()[0], head.weight.dims()[0]);
         let mut state = Self {
             hidden,
             head,
@@ -96,7 +119,7 @@ impl<B: Kernels> HeadLoss<B> {
             whole: None,
         };
         let mut losses = Vec::new();
-        for (from, count) in chunks(rows, vocab) {
+        for (from, count) in chunks::<B>(rows, vocab) {
             let logits = state.logits(from, count);
             let target = state.target.rows(from, count);
             losses.push(target.loss(logits.clone()));
@@ -112,23 +135,24 @@ impl<B: Kernels> HeadLoss<B> {
 
     fn logits(&self, from: usize, count: usize) -> Tensor<B, 2> {
         let hidden = self.hidden.clone().narrow(0, from, count);
-        hidden.matmul(self.head.clone().transpose())
+        self.head.logits(hidden)
     }
 
     /// Gradients for hidden states and head.
     pub(super) fn backward(mut self, grad: Tensor<B, 1>) -> (Tensor<B, 2>, Tensor<B, 2>) {
-        let (rows, vocab) = (self.hidden.dims()[0], self.head.dims()[0]);
+        let (rows, vocab) = (self.hidden.dims()[0], self.head.weight.dims()[0]);
         let mut grad_hidden = Vec::new();
         let mut grad_head = None;
-        for (from, count) in chunks(rows, vocab) {
+        for (from, count) in chunks::<B>(rows, vocab) {
             let (logits, target) = self
                 .whole
                 .take()
                 .unwrap_or_else(|| (self.logits(from, count), self.target.rows(from, count)));
             let grad = target.grad(logits, grad.clone().narrow(0, from, count));
-            grad_hidden.push(grad.clone().matmul(self.head.clone()));
             let hidden = self.hidden.clone().narrow(0, from, count);
-            let part = grad.transpose().matmul(hidden);
+            let (of_hidden, part) =
+                B::dense_matmul_grad(hidden, self.head.weight.clone(), self.head.compute, grad);
+            grad_hidden.push(of_hidden);
             grad_head = Some(match grad_head {
                 Some(sum) => sum + part,
                 None => part,
@@ -141,7 +165,7 @@ impl<B: Kernels> HeadLoss<B> {
         };
         (
             grad_hidden,
-            grad_head.unwrap_or_else(|| self.head.zeros_like()),
+            grad_head.unwrap_or_else(|| self.head.weight.zeros_like()),
         )
     }
 }

@@ -17,11 +17,13 @@ mod backends;
 mod cuda;
 mod flex;
 mod head;
+mod product;
 mod quant;
 mod reference;
 
-use burn::tensor::{Int, Tensor, backend::Backend};
-pub use head::HeadTarget;
+use burn::tensor::{DType, IndexingUpdateOp, Int, Tensor, backend::Backend};
+pub use head::{Head, HeadTarget};
+pub use product::Compute;
 pub use quant::{CacheQuant, Codes, LinearQuant, QuantActs, QuantWeight};
 use tritburn_quant::config::HiddenAct;
 use tritburn_quant::scheme::{ActQuant, WeightQuant};
@@ -82,6 +84,22 @@ impl Relation {
     }
 }
 
+/// What attention gives, and what its gradient is spared of computing again.
+#[derive(Debug, Clone)]
+pub struct Attended<B: Backend> {
+    /// `[batch · seq, heads · head_dim]`.
+    pub out: Tensor<B, 2>,
+    /// For each head and token, log₂ of the sum that its probabilities were divided by:
+    /// `[batch · heads, seq]`, where the backend keeps it.
+    pub sums: Option<Tensor<B, 2>>,
+}
+
+impl<B: Backend> From<Tensor<B, 2>> for Attended<B> {
+    fn from(out: Tensor<B, 2>) -> Self {
+        Self { out, sums: None }
+    }
+}
+
 /// Gradients of [`Kernels::self_attention`] for query, key and value.
 pub type AttentionGrads<B> = (Tensor<B, 2>, Tensor<B, 2>, Tensor<B, 2>);
 
@@ -90,6 +108,47 @@ pub type AttentionGrads<B> = (Tensor<B, 2>, Tensor<B, 2>, Tensor<B, 2>);
 /// Tensors are `[tokens, features]`; batch and sequence are one dimension wherever an operation
 /// does not mix tokens.
 pub trait Kernels: Backend {
+    /// Logits that [`Ops::head_loss`] holds at once; more rows are taken in chunks.
+    const MAX_LOGITS: usize = 1 << 24;
+
+    /// How products are computed fastest on `device`.
+    #[must_use]
+    fn fastest_compute(_device: &Self::Device) -> Compute {
+        Compute::F32
+    }
+
+    /// Bytes of memory that the backend holds for tensors, in use or not; none where it is the
+    /// process's own.
+    #[must_use]
+    fn memory_held(_device: &Self::Device) -> Option<u64> {
+        None
+    }
+
+    /// Gives memory back that tensors of other sizes held, where there is reason to.
+    fn tidy_memory(_device: &Self::Device) {}
+
+    /// `x · weightᵀ` with a weight `[out, in]` in full precision: `[tokens, in]` → `[tokens, out]`,
+    /// of the type of `x`.
+    #[must_use]
+    fn dense_matmul(
+        x: Tensor<Self, 2>,
+        weight: Tensor<Self, 2>,
+        compute: Compute,
+    ) -> Tensor<Self, 2> {
+        product::dense_matmul(x, weight, compute)
+    }
+
+    /// Gradients of [`Kernels::dense_matmul`] for `x` and `weight`.
+    #[must_use]
+    fn dense_matmul_grad(
+        x: Tensor<Self, 2>,
+        weight: Tensor<Self, 2>,
+        compute: Compute,
+        grad: Tensor<Self, 2>,
+    ) -> (Tensor<Self, 2>, Tensor<Self, 2>) {
+        product::dense_matmul_grad(x, weight, compute, grad)
+    }
+
     /// Codes and scales of a weight `[out, in]`.
     #[must_use]
     fn quantise_weight(weight: Tensor<Self, 2>, quant: WeightQuant) -> QuantWeight<Self> {
@@ -178,17 +237,19 @@ pub trait Kernels: Backend {
         k: Tensor<Self, 2>,
         v: Tensor<Self, 2>,
         shape: AttentionShape,
-    ) -> Tensor<Self, 2> {
-        reference::self_attention(q, k, v, shape)
+    ) -> Attended<Self> {
+        reference::self_attention(q, k, v, shape).into()
     }
 
-    /// Gradients of [`Kernels::self_attention`]; the probabilities are computed again, not stored.
+    /// Gradients of [`Kernels::self_attention`], which gave `attended`; the probabilities are
+    /// computed again, not stored.
     #[must_use]
     fn self_attention_grad(
         q: Tensor<Self, 2>,
         k: Tensor<Self, 2>,
         v: Tensor<Self, 2>,
         shape: AttentionShape,
+        _attended: Attended<Self>,
         grad: Tensor<Self, 2>,
     ) -> AttentionGrads<Self> {
         reference::self_attention_grad(q, k, v, shape, grad)
@@ -251,10 +312,30 @@ pub trait Kernels: Backend {
         reference::relation_kl_grad(student, teacher, shape, grad)
     }
 
-    /// Sum of squares, `[1]`; the same bits at every call, whatever the number of threads.
+    /// Rows `ids` of `table` `[rows, features]`: `[ids, features]`.
     #[must_use]
-    fn sum_squares(x: Tensor<Self, 1>) -> Tensor<Self, 1> {
-        (x.clone() * x).sum()
+    fn take_rows(table: Tensor<Self, 2>, ids: Tensor<Self, 1, Int>) -> Tensor<Self, 2> {
+        table.select(0, ids)
+    }
+
+    /// Gradient of [`Kernels::take_rows`] for a table of `rows` rows: those of all places that took
+    /// a row, added in their order.
+    #[must_use]
+    fn take_rows_grad(
+        ids: Tensor<Self, 1, Int>,
+        grad: Tensor<Self, 2>,
+        rows: usize,
+    ) -> Tensor<Self, 2> {
+        let zeros = Tensor::zeros([rows, grad.dims()[1]], (&grad.device(), grad.dtype()));
+        zeros.select_assign(0, ids, grad, IndexingUpdateOp::Add)
+    }
+
+    /// Sum of squares of all values, `[1]`; the same bits at every call, whatever the number of
+    /// threads. None where there are no tensors.
+    #[must_use]
+    fn sum_squares(all: Vec<Tensor<Self, 1>>) -> Option<Tensor<Self, 1>> {
+        let squares = all.into_iter().map(|x| (x.clone() * x).sum());
+        squares.reduce(|a, b| a + b)
     }
 
     /// One AdamW step on one parameter, all tensors of the same shape.
@@ -310,6 +391,19 @@ pub trait Ops: Backend {
         quant: LinearQuant,
     ) -> Tensor<Self, 2>;
 
+    /// How activations are held between operations on `device` where products are computed so.
+    fn activation_type(compute: Compute, device: &Self::Device) -> DType;
+
+    /// See [`Kernels::take_rows`].
+    fn take_rows(table: Tensor<Self, 2>, ids: Tensor<Self, 1, Int>) -> Tensor<Self, 2>;
+
+    /// See [`Kernels::dense_matmul`].
+    fn dense_matmul(
+        x: Tensor<Self, 2>,
+        weight: Tensor<Self, 2>,
+        compute: Compute,
+    ) -> Tensor<Self, 2>;
+
     /// The quantised weight for several calls of [`Ops::bit_linear`], off the tape.
     fn hold_weight(weight: Tensor<Self, 2>, quant: WeightQuant) -> QuantWeight<Self>;
 
@@ -338,14 +432,14 @@ pub trait Ops: Backend {
         shape: AttentionShape,
     ) -> Tensor<Self, 2>;
 
-    /// Loss of each row of `hidden` `[rows, width]` under the output head `[vocab, width]`, against
-    /// tokens or a teacher, to whom no gradient flows.
+    /// Loss of each row of `hidden` `[rows, width]` under the output head, against tokens or a
+    /// teacher, to whom no gradient flows.
     ///
     /// Logits are made in chunks of rows and, where there is more than one chunk, again in the
     /// backward pass, so that memory does not grow with `rows · vocab`.
     fn head_loss(
         hidden: Tensor<Self, 2>,
-        head: Tensor<Self, 2>,
+        head: Head<Self>,
         target: HeadTarget<Self>,
     ) -> Tensor<Self, 1>;
 

@@ -289,8 +289,9 @@ pub(super) fn code_matmul_grad<B: Backend>(
 
 /// See [`kv::quantise_head`].
 pub(super) fn cache<B: Backend>(x: Tensor<B, 2>, quant: CacheQuant) -> Tensor<B, 2> {
-    let [tokens, width] = x.dims();
+    let ([tokens, width], dtype) = (x.dims(), x.dtype());
     let heads = width / quant.head_dim;
+    let x = x.cast(DType::F32);
     let x = x.reshape([tokens * heads, quant.head_dim]);
     let round = |x: Tensor<B, 2>, bits: u8| {
         let levels = kv::levels(bits);
@@ -301,13 +302,14 @@ pub(super) fn cache<B: Backend>(x: Tensor<B, 2>, quant: CacheQuant) -> Tensor<B,
     let all = round(x.clone(), quant.bits);
     let first_bits = kv::bits_at(quant.bits, 0);
     if first_bits == quant.bits {
-        return all.reshape([tokens, width]);
+        return all.reshape([tokens, width]).cast(dtype);
     }
     let shape = [tokens / quant.seq, quant.seq, width];
     let first = round(x, first_bits).reshape(shape).narrow(1, 0, 1);
     if quant.seq == 1 {
-        return first.reshape([tokens, width]);
+        return first.reshape([tokens, width]).cast(dtype);
     }
     let rest = all.reshape(shape).narrow(1, 1, quant.seq - 1);
-    Tensor::cat(vec![first, rest], 1).reshape([tokens, width])
+    let all = Tensor::cat(vec![first, rest], 1);
+    all.reshape([tokens, width]).cast(dtype)
 }

@@ -18,7 +18,7 @@ use super::noise::{Draws, NoiseSchedule, noised};
 use crate::error::Result;
 use crate::objective::Loss;
 use crate::recipe::DitRecipe;
-use crate::steps::Learner;
+use crate::steps::{Learner, Steps};
 
 /// Key of the held-out loss in `metrics.jsonl`.
 const HELD_OUT: &str = "eval/held_out/mse";
@@ -98,7 +98,7 @@ fn tensor<B: Backend>(data: Vec<f32>, shape: [usize; 2], device: &B::Device) -> 
     Tensor::from_data(TensorData::new(data, shape), device)
 }
 
-impl<B: Kernels + Ops> Learner<B> for DitLearner<'_, B> {
+impl<B: Kernels + Ops> Steps<B> for DitLearner<'_, B> {
     type Model = Dit<Autodiff<B>>;
 
     fn model(&mut self) -> &mut Self::Model {
@@ -107,11 +107,6 @@ impl<B: Kernels + Ops> Learner<B> for DitLearner<'_, B> {
 
     fn device(&self) -> &B::Device {
         self.device
-    }
-
-    fn begin_step(&mut self, at: usize) {
-        let quant = &self.recipe.file.dit.quant;
-        self.model.set_lambda(quant.lambda.at(at, quant.warmup));
     }
 
     fn next_loss(&mut self) -> Result<(Loss<Autodiff<B>>, usize)> {
@@ -125,6 +120,15 @@ impl<B: Kernels + Ops> Learner<B> for DitLearner<'_, B> {
             terms: Vec::new(),
         };
         Ok((loss, images.len() * self.config.patches()))
+    }
+}
+
+impl<B: Kernels + Ops> Learner<B> for DitLearner<'_, B> {
+    fn begin_step(&mut self, at: usize) {
+        let quant = &self.recipe.file.dit.quant;
+        self.model.set_lambda(quant.lambda.at(at, quant.warmup));
+        let compute = self.recipe.file.train.compute;
+        self.model.set_compute(compute.on::<B>(self.device));
     }
 
     /// The same error on held-out images, with the same noise at every measurement and every

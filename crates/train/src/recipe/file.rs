@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use tritburn_data::TaskConfig;
 use tritburn_data::stream::StreamConfig;
+use tritburn_nn::ops::{Compute, Kernels};
 use tritburn_quant::config::{HiddenAct, SubNorm};
 use tritburn_quant::scheme::{ActQuant, Preset, QuantScheme, WeightQuant};
 
@@ -170,6 +171,34 @@ pub struct TrainSection {
     pub keep: usize,
     /// Whether a stage ends with the weights of its best evaluation instead of its last.
     pub load_best: bool,
+    /// How products with weights in full precision are computed: `f32`, `bf16`, or `auto` for what
+    /// the device does fastest. Master weights and moments are in f32 always.
+    pub compute: ComputeChoice,
+}
+
+/// `train.compute`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ComputeChoice {
+    /// bf16 where the device multiplies it on tensor cores, else f32.
+    #[default]
+    Auto,
+    /// f32 operands.
+    F32,
+    /// Operands rounded to bf16, sums in f32.
+    Bf16,
+}
+
+impl ComputeChoice {
+    /// What it means on a device.
+    #[must_use]
+    pub fn on<B: Kernels>(self, device: &B::Device) -> Compute {
+        match self {
+            Self::Auto => B::fastest_compute(device),
+            Self::F32 => Compute::F32,
+            Self::Bf16 => Compute::Bf16,
+        }
+    }
 }
 
 impl Default for TrainSection {
@@ -181,6 +210,7 @@ impl Default for TrainSection {
             save_every: 200,
             keep: 2,
             load_best: false,
+            compute: ComputeChoice::Auto,
         }
     }
 }

@@ -14,8 +14,8 @@ pub use dit::{
     DIT_STAGE, DitFile, DitRecipe, DitSection, ImageSection, NoiseSection, OptimSection,
 };
 pub use file::{
-    DataSection, DistillSection, ModelSection, QuantSection, RecipeFile, RelationForm, StageKind,
-    StageSection, TokenizerSection, TrainSection,
+    ComputeChoice, DataSection, DistillSection, ModelSection, QuantSection, RecipeFile,
+    RelationForm, StageKind, StageSection, TokenizerSection, TrainSection,
 };
 use tritburn_data::TaskSpec;
 use tritburn_quant::config::{ModelConfig, QuantizationMode};

@@ -53,23 +53,23 @@ pub(super) fn forward(q: &Buffer, k: &Buffer, v: &Buffer, shape: AttentionShape)
     [out, sums]
 }
 
-/// Gradients of query, key and value. Output and sums are computed again.
+/// Gradients of query, key and value, from what [`forward`] gave.
 pub(super) fn backward(
     [q, k, v]: [&Buffer; 3],
+    [out, sums]: [&Buffer; 2],
     grad: &Buffer,
     shape: AttentionShape,
 ) -> [Buffer; 3] {
-    let [out, sums] = forward(q, k, v, shape);
-    let along = empty(&sums, [shape.batch * shape.heads, shape.seq], DType::F32);
+    let along = empty(sums, [shape.batch * shape.heads, shape.seq], DType::F32);
     let (rows, words) = (shape.batch * shape.seq, words(shape));
     launch("attention_along", q.dtype, shape)
-        .buffer(&out)
+        .buffer(out)
         .buffer(grad)
         .buffer(&along)
         .run(&q.client, (rows * shape.heads).div_ceil(4), &words);
     let blocks = shape.seq.div_ceil(BLOCK) * shape.batch;
     let inputs = |entry| {
-        let all = [q, k, v, grad, &sums, &along];
+        let all = [q, k, v, grad, sums, &along];
         let launch = launch(entry, q.dtype, shape);
         all.into_iter().fold(launch, Launch::buffer)
     };

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
 
 use burn::tensor::{DType, Shape};
 use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
@@ -31,10 +31,21 @@ pub(super) enum Source {
     Quantise,
     Reduce,
     Rows,
+    Table,
     Vocab,
 }
 
 impl Source {
+    /// Tells the sources of different releases apart.
+    fn version(self) -> u64 {
+        static VERSIONS: [OnceLock<u64>; 8] = [const { OnceLock::new() }; 8];
+        *VERSIONS[self as usize].get_or_init(|| {
+            let mut hasher = DefaultHasher::new();
+            self.parts().hash(&mut hasher);
+            hasher.finish()
+        })
+    }
+
     fn parts(self) -> &'static [&'static str] {
         const PRELUDE: &str = include_str!("kernels/prelude.cuh");
         match self {
@@ -48,6 +59,7 @@ impl Source {
             Self::Quantise => &[PRELUDE, include_str!("kernels/quantise.cu")],
             Self::Reduce => &[PRELUDE, include_str!("kernels/reduce.cu")],
             Self::Rows => &[PRELUDE, include_str!("kernels/rows.cu")],
+            Self::Table => &[PRELUDE, include_str!("kernels/table.cu")],
             Self::Vocab => &[PRELUDE, include_str!("kernels/vocab.cu")],
         }
     }
@@ -149,8 +161,6 @@ pub(super) struct Launch {
 
 impl Launch {
     pub(super) fn new(source: Source, entry: &'static str, threads: u32) -> Self {
-        let mut hasher = DefaultHasher::new();
-        source.parts().hash(&mut hasher);
         Self {
             key: Key {
                 source,
@@ -158,7 +168,7 @@ impl Launch {
                 defines: Vec::new(),
                 threads,
                 shared_bytes: 0,
-                version: hasher.finish(),
+                version: source.version(),
             },
             maps: Vec::new(),
             buffers: Vec::new(),

@@ -16,19 +16,22 @@ mod launch;
 mod optim;
 mod quantise;
 mod rows;
+mod table;
 mod vocab;
 
 use burn::backend::Cuda;
-use burn::tensor::{DType, Int, Tensor, TensorPrimitive};
+use burn::tensor::{DType, IndexingUpdateOp, Int, Tensor, TensorPrimitive};
 use burn_cubecl::kernel::into_contiguous;
+use cubecl::Runtime;
+use cubecl::cuda::CudaRuntime;
 use gemm::{Operand, Scales, gemm};
 use launch::{Buffer, hopper};
 use tritburn_quant::config::HiddenAct;
 use tritburn_quant::scheme::{ActQuant, WeightQuant};
 
 use super::{
-    AdamWStep, AttentionGrads, AttentionShape, Codes, Kernels, QuantActs, QuantWeight, quant,
-    reference,
+    AdamWStep, Attended, AttentionGrads, AttentionShape, Codes, Compute, Kernels, QuantActs,
+    QuantWeight, product, quant, reference,
 };
 
 fn buffer<const D: usize>(x: Tensor<Cuda, D>) -> Buffer {
@@ -53,6 +56,49 @@ fn fits(x: &Tensor<Cuda, 2>) -> bool {
     }
 }
 
+/// Whether [`gemm`] takes bf16 copies of the two as `x · weightᵀ`, and of the gradients.
+fn multiplies(x: &Tensor<Cuda, 2>, weight: &Tensor<Cuda, 2>, compute: Compute) -> bool {
+    let [tokens, d_in] = x.dims();
+    let d_out = weight.dims()[0];
+    let eights = d_in.is_multiple_of(8) && d_out.is_multiple_of(8);
+    compute == Compute::Bf16
+        && tokens * d_in * d_out > 0
+        && eights
+        && matches!(x.dtype(), DType::F32 | DType::BF16)
+        && plain(&[weight])
+        && Cuda::fastest_compute(&x.device()) == compute
+}
+
+/// `x` in f32, which the reference computes in.
+fn full(x: Tensor<Cuda, 2>) -> Tensor<Cuda, 2> {
+    x.cast(DType::F32)
+}
+
+/// `x` in bf16.
+fn half(x: Tensor<Cuda, 2>) -> Buffer {
+    let dims = x.dims();
+    quantise::to_bf16(&buffer(x), dims)
+}
+
+/// Gradients of `x · weightᵀ` from bf16 operands; `scale` is on the weight.
+fn product_grads(
+    [x, weight, grad]: [&Buffer; 3],
+    scale: Scales<'_>,
+    dtype: DType,
+) -> (Tensor<Cuda, 2>, Tensor<Cuda, 2>) {
+    let over_rows = |tensor| Operand {
+        tensor,
+        over_rows: true,
+    };
+    let rows = Operand {
+        tensor: grad,
+        over_rows: false,
+    };
+    let grad_x = gemm(rows, over_rows(weight), scale, dtype);
+    let grad_w = gemm(over_rows(grad), over_rows(x), Scales::None, DType::F32);
+    (float(grad_x), float(grad_w))
+}
+
 /// Whether a pass over rows of `x` and its companions, all of one type, is possible.
 fn eights(x: &Tensor<Cuda, 2>, others: &[&Tensor<Cuda, 2>]) -> bool {
     let [rows, width] = x.dims();
@@ -71,6 +117,65 @@ fn plain<const D: usize>(all: &[&Tensor<Cuda, D>]) -> bool {
 }
 
 impl Kernels for Cuda {
+    /// 2 GiB: a step's logits need not be made twice.
+    const MAX_LOGITS: usize = 1 << 29;
+
+    fn fastest_compute(device: &Self::Device) -> Compute {
+        let client = CudaRuntime::client(device);
+        if hopper(device, &client).is_some() {
+            Compute::Bf16
+        } else {
+            Compute::F32
+        }
+    }
+
+    fn memory_held(device: &Self::Device) -> Option<u64> {
+        let usage = CudaRuntime::client(device).memory_usage().ok()?;
+        Some(usage.bytes_reserved)
+    }
+
+    fn tidy_memory(device: &Self::Device) {
+        let client = CudaRuntime::client(device);
+        // A page is at most a quarter of the device.
+        let half = 2 * client.properties().memory.max_page_size;
+        if Self::memory_held(device).is_some_and(|held| held > half) {
+            client.memory_cleanup();
+        }
+    }
+
+    fn dense_matmul(
+        x: Tensor<Self, 2>,
+        weight: Tensor<Self, 2>,
+        compute: Compute,
+    ) -> Tensor<Self, 2> {
+        if !multiplies(&x, &weight, compute) {
+            let dtype = x.dtype();
+            return product::dense_matmul(full(x), weight, compute).cast(dtype);
+        }
+        let dtype = x.dtype();
+        let [x, weight] = [x, weight].map(half);
+        let [a, b] = [&x, &weight].map(|tensor| Operand {
+            tensor,
+            over_rows: false,
+        });
+        float(gemm(a, b, Scales::None, dtype))
+    }
+
+    fn dense_matmul_grad(
+        x: Tensor<Self, 2>,
+        weight: Tensor<Self, 2>,
+        compute: Compute,
+        grad: Tensor<Self, 2>,
+    ) -> (Tensor<Self, 2>, Tensor<Self, 2>) {
+        let dtype = x.dtype();
+        if !multiplies(&x, &weight, compute) {
+            let (of_x, of_w) = product::dense_matmul_grad(full(x), weight, compute, full(grad));
+            return (of_x.cast(dtype), of_w);
+        }
+        let [x, weight, grad] = [x, weight, grad].map(half);
+        product_grads([&x, &weight, &grad], Scales::None, dtype)
+    }
+
     fn quantise_weight(weight: Tensor<Self, 2>, quant: WeightQuant) -> QuantWeight<Self> {
         let dims = weight.dims();
         if quant != WeightQuant::Absmean || !dims[0].is_multiple_of(8) || !fits(&weight) {
@@ -120,35 +225,22 @@ impl Kernels for Cuda {
         grad: Tensor<Self, 2>,
     ) -> (Tensor<Self, 2>, Tensor<Self, 2>) {
         let (Codes::Int8(codes), Some(wide)) = (&x.codes, &weight.wide) else {
-            return quant::code_matmul_grad(x, weight, grad);
+            let dtype = x.dtype;
+            let (of_x, of_w) = quant::code_matmul_grad(x, weight, full(grad));
+            return (of_x.cast(dtype), of_w);
         };
-        let dims = grad.dims();
-        let grad = quantise::to_bf16(&buffer(grad), dims);
+        let grad = half(grad);
         let wide = wide.clone().into_primitive().tensor();
         let scale = weight.scale.clone().into_primitive().tensor();
-        let over_rows = |tensor| Operand {
-            tensor,
-            over_rows: true,
-        };
-        let rows = Operand {
-            tensor: &grad,
-            over_rows: false,
-        };
-        let grad_x = gemm(rows, over_rows(&wide), Scales::One(&scale), x.dtype);
         let step = x.step.clone().into_primitive().tensor();
         let dense = quantise::dense_acts(&codes.clone().into_primitive(), &step, x.codes.dims());
-        let grad_w = gemm(
-            over_rows(&grad),
-            over_rows(&dense),
-            Scales::None,
-            DType::F32,
-        );
-        (float(grad_x), float(grad_w))
+        product_grads([&dense, &wide, &grad], Scales::One(&scale), x.dtype)
     }
 
     fn rms_norm(x: Tensor<Self, 2>, weight: Tensor<Self, 1>, eps: f64) -> Tensor<Self, 2> {
         if !eights(&x, &[]) || x.dims()[1] > rows::MAX_NORM {
-            return reference::rms_norm(x, weight, eps);
+            let dtype = x.dtype();
+            return reference::rms_norm(full(x), weight, eps).cast(dtype);
         }
         let dims = x.dims();
         float(rows::rms_norm(&buffer(x), &buffer(weight), eps, dims))
@@ -161,7 +253,9 @@ impl Kernels for Cuda {
         grad: Tensor<Self, 2>,
     ) -> (Tensor<Self, 2>, Tensor<Self, 1>) {
         if !eights(&x, &[&grad]) || x.dims()[1] > rows::MAX_NORM {
-            return reference::rms_norm_grad(x, weight, eps, grad);
+            let dtype = x.dtype();
+            let (of_x, of_w) = reference::rms_norm_grad(full(x), weight, eps, full(grad));
+            return (of_x.cast(dtype), of_w);
         }
         let dims = x.dims();
         let (x, weight, grad) = (buffer(x), buffer(weight), buffer(grad));
@@ -200,7 +294,8 @@ impl Kernels for Cuda {
     ) -> Tensor<Self, 2> {
         let head_dim = cos.dims()[1];
         if !eights(&x, &[]) || !head_dim.is_multiple_of(16) {
-            return reference::rope(x, cos, sin, seq);
+            let dtype = x.dtype();
+            return reference::rope(full(x), cos, sin, seq).cast(dtype);
         }
         let dims = x.dims();
         let (x, cos, sin) = (buffer(x), buffer(cos), buffer(sin));
@@ -212,12 +307,15 @@ impl Kernels for Cuda {
         k: Tensor<Self, 2>,
         v: Tensor<Self, 2>,
         shape: AttentionShape,
-    ) -> Tensor<Self, 2> {
+    ) -> Attended<Self> {
         if !eights(&q, &[&k, &v]) || !attention::fits(shape) {
-            return reference::self_attention(q, k, v, shape);
+            return reference::self_attention(q, k, v, shape).into();
         }
-        let [out, _] = attention::forward(&buffer(q), &buffer(k), &buffer(v), shape);
-        float(out)
+        let [out, sums] = attention::forward(&buffer(q), &buffer(k), &buffer(v), shape);
+        Attended {
+            out: float(out),
+            sums: Some(float(sums)),
+        }
     }
 
     fn self_attention_grad(
@@ -225,13 +323,16 @@ impl Kernels for Cuda {
         k: Tensor<Self, 2>,
         v: Tensor<Self, 2>,
         shape: AttentionShape,
+        attended: Attended<Self>,
         grad: Tensor<Self, 2>,
     ) -> AttentionGrads<Self> {
-        if !eights(&q, &[&k, &v, &grad]) || !attention::fits(shape) {
+        let Some(sums) = attended.sums else {
             return reference::self_attention_grad(q, k, v, shape, grad);
-        }
-        let [q, k, v, grad] = [q, k, v, grad].map(buffer);
-        let [q, k, v] = attention::backward([&q, &k, &v], &grad, shape).map(float);
+        };
+        let [q, k, v, grad, out] =
+            [q, k, v, grad.cast(attended.out.dtype()), attended.out].map(buffer);
+        let kept = [&out, &buffer(sums)];
+        let [q, k, v] = attention::backward([&q, &k, &v], kept, &grad, shape).map(float);
         (q, k, v)
     }
 
@@ -295,12 +396,29 @@ impl Kernels for Cuda {
         ))
     }
 
-    fn sum_squares(x: Tensor<Self, 1>) -> Tensor<Self, 1> {
-        if !plain(&[&x]) {
-            return (x.clone() * x).sum();
+    fn take_rows_grad(
+        ids: Tensor<Self, 1, Int>,
+        grad: Tensor<Self, 2>,
+        rows: usize,
+    ) -> Tensor<Self, 2> {
+        let [count, cols] = grad.dims();
+        let out = Tensor::zeros([rows, cols], (&grad.device(), grad.dtype()));
+        let float_type = matches!(grad.dtype(), DType::F32 | DType::BF16);
+        if ids.dtype() != DType::I32 || !float_type || count * cols == 0 {
+            return out.select_assign(0, ids, grad, IndexingUpdateOp::Add);
         }
-        let [count] = x.dims();
-        float(optim::sum_squares(&buffer(x), count))
+        let (ids, out) = (into_contiguous(ids.into_primitive()), buffer(out));
+        table::take_rows_grad(&ids, &buffer(grad), &out, [rows, cols]);
+        float(out)
+    }
+
+    fn sum_squares(all: Vec<Tensor<Self, 1>>) -> Option<Tensor<Self, 1>> {
+        if !all.iter().all(|x| plain(&[x])) {
+            let squares = all.into_iter().map(|x| (x.clone() * x).sum());
+            return squares.reduce(|a, b| a + b);
+        }
+        let all: Vec<Buffer> = all.into_iter().map(buffer).collect();
+        optim::sum_squares(&all).map(float)
     }
 
     fn adamw(

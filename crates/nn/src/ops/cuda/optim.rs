@@ -5,7 +5,7 @@ use burn::tensor::DType;
 use super::launch::{Buffer, Launch, Source, empty, word};
 use crate::ops::AdamWStep;
 
-/// Sums that a norm is made from.
+/// Most sums of one parameter that a norm is made from.
 const PARTS: usize = 256;
 
 /// See [`Kernels::adamw`](crate::ops::Kernels::adamw).
@@ -33,18 +33,25 @@ pub(super) fn adamw(
     new
 }
 
-/// Sum of squares, `[1]`.
-pub(super) fn sum_squares(x: &Buffer, count: usize) -> Buffer {
-    let parts = count.div_ceil(2048).clamp(1, PARTS);
-    let sums = empty(x, [parts], DType::F32);
-    let out = empty(x, [1], DType::F32);
-    Launch::new(Source::Optim, "squares", 256)
-        .buffer(x)
-        .buffer(&sums)
-        .run(&x.client, parts, &[count]);
+/// Sum of squares of all values, `[1]`.
+pub(super) fn sum_squares(all: &[Buffer]) -> Option<Buffer> {
+    let count = |x: &Buffer| x.meta.shape().num_elements();
+    let parts = |x: &Buffer| count(x).div_ceil(8192).clamp(1, PARTS);
+    let total: usize = all.iter().map(parts).sum();
+    let first = all.first()?;
+    let sums = empty(first, [total], DType::F32);
+    let mut at = 0;
+    for x in all {
+        Launch::new(Source::Optim, "squares", 256)
+            .buffer(x)
+            .buffer(&sums)
+            .run(&x.client, parts(x), &[count(x), at]);
+        at += parts(x);
+    }
+    let out = empty(first, [1], DType::F32);
     Launch::new(Source::Optim, "total", 256)
         .buffer(&sums)
         .buffer(&out)
-        .run(&x.client, 1, &[parts]);
-    out
+        .run(&first.client, 1, &[total, 0]);
+    Some(out)
 }

@@ -8,7 +8,7 @@ use super::launch::{Buffer, Launch, Source, element, empty, word};
 /// Values of a row that one warp takes at a time.
 const RUN: usize = 256;
 /// Widest row of a norm, which is kept in registers.
-pub(super) const MAX_NORM: usize = 8 * RUN;
+pub(super) const MAX_NORM: usize = 12 * RUN;
 /// Blocks of a pass over values.
 const BLOCKS: usize = 2048;
 

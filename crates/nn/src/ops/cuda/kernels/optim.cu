@@ -21,10 +21,11 @@ adamw(const float* param, const float* grad, const float* m, const float* v, flo
 }
 
 struct Count {
-    u64 count;
+    u64 count, at;
 };
 
-// Σx² of each block's share, and the sum of 256 such parts; the same order at every call.
+// Σx² of each block's share, from place `at` of `sums` on, and the sum of such parts; the same order
+// at every call.
 extern "C" __global__ void __launch_bounds__(256)
 squares(const float* x, float* sums, const __grid_constant__ Count shape) {
     float sum = 0.0f;
@@ -32,10 +33,12 @@ squares(const float* x, float* sums, const __grid_constant__ Count shape) {
         sum += x[i] * x[i];
     }
     sum = block_sum(sum);
-    if (threadIdx.x == 0) sums[blockIdx.x] = sum;
+    if (threadIdx.x == 0) sums[shape.at + blockIdx.x] = sum;
 }
 extern "C" __global__ void __launch_bounds__(256)
 total(const float* sums, float* out, const __grid_constant__ Count shape) {
-    float sum = block_sum(threadIdx.x < shape.count ? sums[threadIdx.x] : 0.0f);
+    float sum = 0.0f;
+    for (u64 i = threadIdx.x; i < shape.count; i += 256) sum += sums[i];
+    sum = block_sum(sum);
     if (threadIdx.x == 0) *out = sum;
 }
