@@ -55,6 +55,8 @@ fn model(dir: &Path, model_type: &str, act: &str, form: Form) {
     config["max_position_embeddings"] = json!(512);
     config["rope_theta"] = json!(10_000.0);
     if model_type == "gemma3_text" {
+        // llama.cpp wants a layer without a window too: the sixth.
+        config["num_hidden_layers"] = json!(6);
         config["sliding_window"] = json!(64);
         config["query_pre_attn_scalar"] = json!(64);
     }
