@@ -122,6 +122,90 @@ impl Dice {
     }
 }
 
+impl Dice {
+    /// Changes one value of a JSON document and leaves it one.
+    fn change_json(&mut self, value: &mut Value) {
+        let descend = self.roll(8) > 0;
+        match value {
+            Value::Object(map) if descend && !map.is_empty() => {
+                let at = self.roll(map.len());
+                let Some((key, inner)) = map.iter_mut().nth(at) else {
+                    return;
+                };
+                let key = key.clone();
+                match self.roll(12) {
+                    0 => drop(map.remove(&key)),
+                    1 => {
+                        let copy = inner.clone();
+                        map.insert(format!("{key}x"), copy);
+                    }
+                    _ => self.change_json(inner),
+                }
+            }
+            Value::Array(list) if descend && !list.is_empty() => {
+                let at = self.roll(list.len());
+                match self.roll(12) {
+                    0 => drop(list.remove(at)),
+                    1 => list.push(list[at].clone()),
+                    _ => self.change_json(&mut list[at]),
+                }
+            }
+            Value::String(text) if descend => {
+                let mut bytes = text.clone().into_bytes();
+                self.change(&mut bytes, usize::MAX);
+                *text = String::from_utf8_lossy(&bytes).into_owned();
+            }
+            Value::Number(n) if descend => {
+                let n = n.as_f64().unwrap_or(1.0);
+                let steps = [n + 1.0, n - 1.0, 2.0 * n, n / 2.0, -n, n * 65_536.0];
+                let n = steps[self.roll(steps.len())];
+                *value = if n.fract() == 0.0 && n.abs() < 9e15 {
+                    json!(n as i64)
+                } else {
+                    json!(n)
+                };
+            }
+            _ => {
+                let odd = [
+                    json!(null),
+                    json!(true),
+                    json!(0),
+                    json!(-1),
+                    json!(u64::MAX),
+                    json!(1u64 << 32),
+                    json!(1e-300),
+                    json!(1e300),
+                    json!(""),
+                    json!([]),
+                    json!({}),
+                    json!([1, 0]),
+                ];
+                *value = odd[self.roll(odd.len())].clone();
+            }
+        }
+    }
+
+    /// Changes the JSON of a file, or the header of a safetensors file; where it is neither, bytes.
+    fn change_inside(&mut self, bytes: &mut Vec<u8>, reach: usize) {
+        let header = bytes.first_chunk().map(|len| u64::from_le_bytes(*len));
+        let header = header.and_then(|len| usize::try_from(len).ok());
+        let ends = header.and_then(|len| Some((8, 8usize.checked_add(len)?)));
+        let ends = ends.filter(|&(_, end)| end <= bytes.len());
+        let (start, end) = ends.unwrap_or((0, bytes.len()));
+        let Ok(mut value) = serde_json::from_slice(&bytes[start..end]) else {
+            return self.change(bytes, reach);
+        };
+        for _ in 0..1 + self.roll(3) {
+            self.change_json(&mut value);
+        }
+        let text = value.to_string();
+        if start > 0 {
+            bytes[..8].copy_from_slice(&(text.len() as u64).to_le_bytes());
+        }
+        bytes.splice(start..end, text.bytes());
+    }
+}
+
 fn try_out(path: &Path) {
     let options = EngineOptions {
         threads: Some(1),
@@ -158,7 +242,11 @@ fn mutate(files: &[PathBuf], reach: usize) {
         let which = dice.roll(files.len());
         let path = &files[which];
         let mut bytes = seeds[which].clone();
-        dice.change(&mut bytes, reach);
+        if dice.roll(2) == 0 {
+            dice.change(&mut bytes, reach);
+        } else {
+            dice.change_inside(&mut bytes, reach);
+        }
         std::fs::write(path, &bytes).unwrap();
         let gguf = path.extension().is_some_and(|e| e == "gguf");
         let load = if gguf { path } else { path.parent().unwrap() };
