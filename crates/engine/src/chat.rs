@@ -1,6 +1,7 @@
 //! Conversations as text.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use minijinja::syntax::SyntaxConfig;
@@ -120,7 +121,12 @@ impl ChatTemplate {
         };
         let mut text = Bounded::default();
         let template = environment.get_template(NAME);
-        let done = template.and_then(|t| t.render_captured_to(values, &mut text).map(drop));
+        // A template may run into an error of the library that evaluates it.
+        let run = || template.and_then(|t| t.render_captured_to(values, &mut text).map(drop));
+        let done = catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| {
+            let what = "it cannot be evaluated; is it written for other programs?";
+            Err(minijinja::Error::new(ErrorKind::InvalidOperation, what))
+        });
         if text.full {
             return Err(EngineError::ChatTemplate(format!(
                 "it writes more than {MAX_TEXT} bytes for this conversation"
@@ -240,6 +246,9 @@ mod tests {
         let grows = "{% set x = 'x' * 9999 %}{% for i in range(9999) %}{{ x }}{% endfor %}";
         let error = render(grows).unwrap_err().to_string();
         assert!(error.contains("more than"), "{error}");
+        // The library reaches past the end of what it turns around twice.
+        let error = render("{% for m in nothing[::-1][::-1] %}{% endfor %}").unwrap_err();
+        assert!(error.to_string().contains("evaluated"), "{error}");
         assert!(ChatTemplate::new(Some("{% if %}".into()), "".into(), "".into()).is_err());
     }
 
