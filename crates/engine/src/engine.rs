@@ -136,8 +136,8 @@ impl Engine {
         let tokenizer = TextTokenizer::load(folder, config.vocab_size)?;
         let chat_template = ChatTemplate::load(folder)?;
         let file = TensorFile::open_folder(folder)?;
-        let mut source = FileSource::new(&file);
         let exec = start(options)?;
+        let mut source = FileSource::new(&file, &exec.pool);
         let model = build(
             &config,
             &mut source,
@@ -167,8 +167,8 @@ impl Engine {
         // The end of a turn, where it is not the end of the text.
         let turn = file.int("tokenizer.ggml.eot_token_id")?;
         eos.extend(turn.and_then(|id| u32::try_from(id).ok()));
-        let mut source = GgufSource::new(&stored);
         let exec = start(options)?;
+        let mut source = GgufSource::new(&stored, &exec.pool);
         let model = build(
             config,
             &mut source,
@@ -194,7 +194,7 @@ impl Engine {
             return Err(EngineError::Bench(problems.join("; ")));
         }
         let exec = start(&options)?;
-        let mut source = RandomSource::new(seed);
+        let mut source = RandomSource::new(seed, &exec.pool);
         let model = build(
             config,
             &mut source,

@@ -174,18 +174,30 @@ impl TensorFile {
     /// # Errors
     /// [`QuantError::Tensor`] where it is missing or is of another type or shape.
     pub fn tensor_f32(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
-        let (dtype, bytes) = self.data(name, shape)?;
+        let (dtype, bytes) = self.floats(name, shape)?;
         let values = match dtype {
-            Dtype::F32 => words(bytes).map(f32::from_le_bytes).collect(),
             Dtype::F16 => words(bytes)
                 .map(|b| half::f16::from_le_bytes(b).to_f32())
                 .collect(),
             Dtype::BF16 => words(bytes)
                 .map(|b| half::bf16::from_le_bytes(b).to_f32())
                 .collect(),
-            other => return Err(self.wrong_dtype(name, other, "F32, F16 or BF16")),
+            _ => words(bytes).map(f32::from_le_bytes).collect(),
         };
         Ok(values)
+    }
+
+    /// Type, which is F32, F16 or BF16, and little-endian bytes of a tensor of exactly this shape.
+    ///
+    /// # Errors
+    /// [`QuantError::Tensor`] where it is missing or is of another type or shape.
+    pub fn floats(&self, name: &str, shape: &[usize]) -> Result<(Dtype, &[u8])> {
+        let (dtype, bytes) = self.data(name, shape)?;
+        if matches!(dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {
+            Ok((dtype, bytes))
+        } else {
+            Err(self.wrong_dtype(name, dtype, "F32, F16 or BF16"))
+        }
     }
 
     fn find(&self, name: &str) -> Option<(&Shard, &Entry)> {
