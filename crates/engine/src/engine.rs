@@ -142,7 +142,10 @@ impl Engine {
             &config,
             &mut source,
             &WeightFormats::of(&config, options, exec.kernel),
-        )?;
+        );
+        // What a file that changed meanwhile makes of a model says nothing.
+        file.check_unchanged()?;
+        let model = model?;
         source.check_all_used(config.tie_word_embeddings)?;
         let mut eos: BTreeSet<u32> = config.eos_token_id.into_iter().collect();
         for path in [config_path, folder.join("generation_config.json")] {
@@ -173,7 +176,9 @@ impl Engine {
             config,
             &mut source,
             &WeightFormats::of(config, options, exec.kernel),
-        )?;
+        );
+        file.check_unchanged()?;
+        let model = model?;
         source.check_all_used()?;
         Ok(Self {
             core: Core::new(Arc::new(model), exec, options),

@@ -109,6 +109,15 @@ impl TensorFile {
         Ok(Self { shards, by_name })
     }
 
+    /// Whether the files are what they were when they were opened: to be asked after the last read of
+    /// [`Self::bytes`] or [`Self::floats`].
+    ///
+    /// # Errors
+    /// [`QuantError::Tensor`] where one was shortened or written to.
+    pub fn check_unchanged(&self) -> Result<()> {
+        self.shards.iter().try_for_each(|shard| shard.map.check())
+    }
+
     /// Names of all tensors, sorted.
     #[must_use]
     pub fn names(&self) -> Vec<&str> {
@@ -172,7 +181,8 @@ impl TensorFile {
     /// A tensor of F32, F16 or BF16 values of exactly this shape, as f32.
     ///
     /// # Errors
-    /// [`QuantError::Tensor`] where it is missing or is of another type or shape.
+    /// [`QuantError::Tensor`] where it is missing or is of another type or shape, or the file was
+    /// changed meanwhile.
     pub fn tensor_f32(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
         let (dtype, bytes) = self.floats(name, shape)?;
         let values = match dtype {
@@ -184,6 +194,9 @@ impl TensorFile {
                 .collect(),
             _ => words(bytes).map(f32::from_le_bytes).collect(),
         };
+        if let Some((shard, _)) = self.find(name) {
+            shard.map.check()?;
+        }
         Ok(values)
     }
 

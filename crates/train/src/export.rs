@@ -107,7 +107,8 @@ pub fn export_latent(folder: &Path, out: &Path) -> Result<()> {
         Ok((name, dtype, shape, file.bytes(name, dtype, shape)?))
     });
     let named: Vec<NamedTensor<'_>> = named.collect::<Result<_>>()?;
-    write_folder(out, &config, &tokenizer, &named)
+    write_folder(out, &config, &tokenizer, &named)?;
+    Ok(file.check_unchanged()?)
 }
 
 /// Replaces `out`, a model folder or nothing yet, as a whole.
