@@ -1,5 +1,7 @@
 //! Conversations as text.
 
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use minijinja::syntax::SyntaxConfig;
@@ -13,6 +15,8 @@ use crate::tokenizer::{read_json, read_text};
 
 /// Instructions that a template may take; one that loops without end is stopped here.
 const FUEL: u64 = 5_000_000;
+/// Bytes that a template may write; more than any context holds.
+const MAX_TEXT: usize = 64 << 20;
 /// Name of the template inside its environment, seen in error messages.
 const NAME: &str = "chat_template";
 
@@ -115,9 +119,43 @@ impl ChatTemplate {
             eos_token => self.eos_token.as_str(),
             add_generation_prompt => true,
         };
+        let mut text = Bounded::default();
         let template = environment.get_template(NAME);
-        let text = template.and_then(|t| t.render(values));
-        text.map_err(|e| EngineError::ChatTemplate(e.to_string()))
+        // A template may run into an error of the library that evaluates it.
+        let run = || template.and_then(|t| t.render_captured_to(values, &mut text).map(drop));
+        let done = catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| {
+            let what = "it cannot be evaluated; is it written for other programs?";
+            Err(minijinja::Error::new(ErrorKind::InvalidOperation, what))
+        });
+        if text.full {
+            return Err(EngineError::ChatTemplate(format!(
+                "it writes more than {MAX_TEXT} bytes for this conversation"
+            )));
+        }
+        done.map_err(|e| EngineError::ChatTemplate(e.to_string()))?;
+        String::from_utf8(text.bytes).map_err(|e| EngineError::ChatTemplate(e.to_string()))
+    }
+}
+
+/// What a template writes, up to [`MAX_TEXT`].
+#[derive(Debug, Default)]
+struct Bounded {
+    bytes: Vec<u8>,
+    full: bool,
+}
+
+impl io::Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.full |= bytes.len() > MAX_TEXT - self.bytes.len();
+        if self.full {
+            return Err(io::Error::other("too long"));
+        }
+        self.bytes.extend(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -205,6 +243,12 @@ mod tests {
         assert!(error.to_string().contains("no system turn"), "{error}");
         let long = "{% for a in range(9999) %}{% for b in range(9999) %}{% endfor %}{% endfor %}";
         assert!(matches!(render(long), Err(EngineError::ChatTemplate(_))));
+        let grows = "{% set x = 'x' * 9999 %}{% for i in range(9999) %}{{ x }}{% endfor %}";
+        let error = render(grows).unwrap_err().to_string();
+        assert!(error.contains("more than"), "{error}");
+        // The library reaches past the end of what it turns around twice.
+        let error = render("{% for m in nothing[::-1][::-1] %}{% endfor %}").unwrap_err();
+        assert!(error.to_string().contains("evaluated"), "{error}");
         assert!(ChatTemplate::new(Some("{% if %}".into()), "".into(), "".into()).is_err());
     }
 

@@ -136,13 +136,16 @@ impl Engine {
         let tokenizer = TextTokenizer::load(folder, config.vocab_size)?;
         let chat_template = ChatTemplate::load(folder)?;
         let file = TensorFile::open_folder(folder)?;
-        let mut source = FileSource::new(&file);
         let exec = start(options)?;
+        let mut source = FileSource::new(&file, &exec.pool);
         let model = build(
             &config,
             &mut source,
             &WeightFormats::of(&config, options, exec.kernel),
-        )?;
+        );
+        // What a file that changed meanwhile makes of a model says nothing.
+        file.check_unchanged()?;
+        let model = model?;
         source.check_all_used(config.tie_word_embeddings)?;
         let mut eos: BTreeSet<u32> = config.eos_token_id.into_iter().collect();
         for path in [config_path, folder.join("generation_config.json")] {
@@ -167,13 +170,15 @@ impl Engine {
         // The end of a turn, where it is not the end of the text.
         let turn = file.int("tokenizer.ggml.eot_token_id")?;
         eos.extend(turn.and_then(|id| u32::try_from(id).ok()));
-        let mut source = GgufSource::new(&stored);
         let exec = start(options)?;
+        let mut source = GgufSource::new(&stored, &exec.pool);
         let model = build(
             config,
             &mut source,
             &WeightFormats::of(config, options, exec.kernel),
-        )?;
+        );
+        file.check_unchanged()?;
+        let model = model?;
         source.check_all_used()?;
         Ok(Self {
             core: Core::new(Arc::new(model), exec, options),
@@ -194,7 +199,7 @@ impl Engine {
             return Err(EngineError::Bench(problems.join("; ")));
         }
         let exec = start(&options)?;
-        let mut source = RandomSource::new(seed);
+        let mut source = RandomSource::new(seed, &exec.pool);
         let model = build(
             config,
             &mut source,

@@ -4,6 +4,7 @@ use crate::columns::Columns;
 use crate::error::Result;
 use crate::exec::Exec;
 use crate::kernel::DenseTile;
+use crate::pool::Pool;
 use crate::shape::{assert_width, check_fill};
 
 /// Rows that one task computes for one token.
@@ -29,6 +30,31 @@ impl DenseMatrix {
     /// [`crate::KernelError::Shape`] where the values do not fill the shape.
     pub fn new(data: Vec<f32>, rows: usize, cols: usize) -> Result<Self> {
         check_fill(data.len(), rows, cols)?;
+        Ok(Self { rows, cols, data })
+    }
+
+    /// From rows that `row` writes, on all threads of `pool` and in any order.
+    ///
+    /// # Errors
+    /// [`crate::KernelError::Shape`] where there are more values than can be counted.
+    pub fn from_rows(
+        pool: &Pool,
+        rows: usize,
+        cols: usize,
+        row: impl Fn(usize, &mut [f32]) + Sync,
+    ) -> Result<Self> {
+        let len = rows.saturating_mul(cols);
+        check_fill(len, rows, cols)?;
+        let mut data = vec![0f32; len];
+        let all = Columns::new(&mut data, rows, cols);
+        pool.run(rows.div_ceil(ROWS), &|task| {
+            for r in task * ROWS..rows.min((task + 1) * ROWS) {
+                // SAFETY: each task has rows of its own, one at a time.
+                #[allow(unsafe_code)]
+                let values = unsafe { all.strip(r, 0, cols) };
+                row(r, values);
+            }
+        });
         Ok(Self { rows, cols, data })
     }
 

@@ -3,13 +3,15 @@
 use std::cell::RefCell;
 
 use crate::activations::Activations;
+use crate::blocks::filled;
 use crate::columns::Columns;
 use crate::epilogue;
 use crate::error::Result;
 use crate::exec::Exec;
 use crate::kernel::PackedTile;
-use crate::layout::{LANES, WeightBlock, read_lane, tile_blocks, write_lane};
+use crate::layout::{DEPTH, DEPTH_BLOCKS, LANES, WeightBlock, read_lane, tile_blocks, write_lanes};
 use crate::ops;
+use crate::pool::Pool;
 use crate::shape::{assert_width, check_width};
 
 /// Row tiles that one task computes.
@@ -34,29 +36,42 @@ pub struct Int8Matrix {
 }
 
 impl Int8Matrix {
-    /// Quantises rows that `row` writes one after another.
+    /// Quantises rows that `row` writes, on all threads of `pool` and in any order.
     ///
     /// # Errors
     /// [`crate::KernelError::Shape`] where it is too wide.
     pub fn quantize(
+        pool: &Pool,
         rows: usize,
         cols: usize,
-        mut row: impl FnMut(usize, &mut [f32]),
+        row: impl Fn(usize, &mut [f32]) + Sync,
     ) -> Result<Self> {
         check_width("int8 weights", cols)?;
         let blocks = tile_blocks(cols);
-        let mut data = vec![WeightBlock::ZERO; rows.div_ceil(LANES) * blocks];
         let mut scales = vec![0.0; rows];
-        let mut values = vec![0f32; cols];
-        let mut codes = vec![0i8; cols];
-        for (r, scale) in scales.iter_mut().enumerate() {
-            row(r, &mut values);
-            *scale = ops::absmax_codes(&values, &mut codes);
-            let tile = &mut data[r / LANES * blocks..][..blocks];
-            write_lane(tile, r % LANES, &codes, |byte, code| {
-                *byte = code.cast_unsigned().wrapping_add(OFFSET);
-            });
-        }
+        let some = Columns::new(&mut scales, 1, rows);
+        let data = filled(pool, rows.div_ceil(LANES) * blocks, blocks, &|tile, out| {
+            let first = tile * LANES;
+            // SAFETY: each task has rows of its own.
+            #[allow(unsafe_code)]
+            let scales = unsafe { some.strip(0, first, LANES) };
+            let mut values = vec![0f32; cols];
+            let mut codes = vec![0i8; cols];
+            // Bytes of 64 columns of all rows, one after another; zeros where the matrix ends.
+            let mut chunks = vec![[[0u8; DEPTH]; LANES]; cols.div_ceil(DEPTH)];
+            for (lane, scale) in scales.iter_mut().enumerate() {
+                row(first + lane, &mut values);
+                *scale = ops::absmax_codes(&values, &mut codes);
+                for (chunk, codes) in chunks.iter_mut().zip(codes.chunks(DEPTH)) {
+                    for (byte, code) in chunk[lane].iter_mut().zip(codes) {
+                        *byte = code.cast_unsigned().wrapping_add(OFFSET);
+                    }
+                }
+            }
+            for (rows, out) in chunks.iter().zip(out.chunks_mut(DEPTH_BLOCKS)) {
+                write_lanes(rows, out);
+            }
+        });
         Ok(Self {
             rows,
             cols,

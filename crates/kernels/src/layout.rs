@@ -11,7 +11,9 @@
 //! the planes, which [`Planes::separate`] undoes once at the end.
 
 use crate::error::{KernelError, Result};
+use crate::packed::PackedCodes;
 use crate::planes::Planes;
+use crate::vectors::vectorized;
 
 /// Rows of a plane: 32-bit lanes of a 512-bit register.
 pub const LANES: usize = 16;
@@ -104,20 +106,14 @@ pub const fn tile_blocks(cols: usize) -> usize {
     cols.div_ceil(DEPTH) * DEPTH_BLOCKS
 }
 
-/// Calls `f` with each byte of lane `lane` of a row tile and the value of its column.
-#[inline]
-pub(crate) fn write_lane<T: Copy>(
-    tile: &mut [WeightBlock],
-    lane: usize,
-    values: &[T],
-    f: impl Fn(&mut u8, T),
-) {
-    for (block, values) in tile.iter_mut().zip(values.chunks(QUAD)) {
-        let bytes = &mut block.0[lane * QUAD..][..QUAD];
-        bytes
-            .iter_mut()
-            .zip(values)
-            .for_each(|(byte, v)| f(byte, *v));
+/// Writes the words of four columns of 16 rows into the blocks of [`DEPTH`] columns.
+#[inline(always)]
+pub(crate) fn write_lanes(rows: &[[u8; DEPTH]; LANES], blocks: &mut [WeightBlock]) {
+    for (b, block) in blocks.iter_mut().enumerate() {
+        let words = block.0.as_chunks_mut::<QUAD>().0;
+        for (word, row) in words.iter_mut().zip(rows) {
+            *word = row.as_chunks().0[b];
+        }
     }
 }
 
@@ -138,28 +134,53 @@ pub(crate) fn read_lane<T>(
     }
 }
 
-/// Packs one row tile; `row(r)` gives the codes −1, 0, +1 of its `r`th row, `None` past the end.
-pub(crate) fn pack_tile<'a>(
+/// Packs one row tile.
+pub(crate) fn pack_tile(
     format: Format,
-    tile: &mut [WeightBlock],
-    mut row: impl FnMut(usize) -> Option<&'a [i8]>,
+    codes: &PackedCodes<'_>,
+    tile: usize,
+    out: &mut [WeightBlock],
 ) {
-    tile.fill(WeightBlock::ZERO);
-    for r in 0..format.tile_rows() {
-        let Some(codes) = row(r) else {
-            return;
-        };
-        let Some(planes) = format.planes() else {
-            for (block, codes) in tile.iter_mut().zip(codes.chunks(QUAD)) {
-                for (i, &code) in codes.iter().enumerate() {
-                    block.0[r] |= ((code + 1) as u8) << (2 * i);
+    // Constants, so that each loop is compiled for its format.
+    match format {
+        Format::TwoBit => pack_planes(Planes::TwoBit, codes, tile, out),
+        Format::Base3 => pack_planes(Planes::Base3, codes, tile, out),
+        Format::Lookup => pack_lookup(codes, tile, out),
+    }
+}
+
+#[inline(always)]
+fn pack_planes(planes: Planes, codes: &PackedCodes<'_>, tile: usize, out: &mut [WeightBlock]) {
+    vectorized(
+        #[inline(always)]
+        || {
+            for (i, blocks) in out.chunks_mut(DEPTH_BLOCKS).enumerate() {
+                let mut rows = [[0; DEPTH]; LANES];
+                for (lane, bytes) in rows.iter_mut().enumerate() {
+                    for plane in 0..planes.count() {
+                        let row = tile * planes.tile_rows() + plane * LANES + lane;
+                        let codes = codes.chunk(row, i * DEPTH);
+                        for (byte, code) in bytes.iter_mut().zip(codes) {
+                            *byte += planes.digit(plane, code);
+                        }
+                    }
                 }
+                write_lanes(&rows, blocks);
             }
-            continue;
-        };
-        write_lane(tile, r % LANES, codes, |byte, code| {
-            *byte += planes.digit(r / LANES, (code + 1) as u8);
-        });
+        },
+    );
+}
+
+#[inline(always)]
+fn pack_lookup(codes: &PackedCodes<'_>, tile: usize, out: &mut [WeightBlock]) {
+    let rows = Format::Lookup.tile_rows();
+    for (i, blocks) in out.chunks_mut(DEPTH_BLOCKS).enumerate() {
+        for r in 0..rows {
+            let codes = codes.chunk(tile * rows + r, i * DEPTH);
+            for (block, [a, b, c, d]) in blocks.iter_mut().zip(codes.as_chunks().0) {
+                block.0[r] = a | b << 2 | c << 4 | d << 6;
+            }
+        }
     }
 }
 

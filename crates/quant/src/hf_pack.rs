@@ -62,15 +62,10 @@ pub fn check(packed: &[u8], out_features: usize, in_features: usize) -> Result<(
         )));
     }
     for (r, row) in packed.chunks_exact(in_features.max(1)).enumerate() {
-        // Both bits of a code set, for the codes whose rows exist.
-        let live: u8 = (0..CODES_PER_BYTE)
-            .filter(|i| i * rows + r < out_features)
-            .map(|i| 1 << (2 * i))
-            .sum();
-        let bad = |b: u8| b & (b >> 1) & live;
-        if row.iter().fold(0, |acc, &b| acc | bad(b)) == 0 {
+        if is_ternary(row, out_features, r) {
             continue;
         }
+        let bad = |b: u8| threes(b) & live(out_features, r);
         if let Some((column, byte)) = row.iter().enumerate().find(|&(_, &b)| bad(b) != 0) {
             let i = bad(*byte).trailing_zeros() as usize / 2;
             return Err(QuantError::Pack(format!(
@@ -81,6 +76,27 @@ pub fn check(packed: &[u8], out_features: usize, in_features: usize) -> Result<(
         }
     }
     Ok(())
+}
+
+/// Whether no code of packed row `row` of a matrix is 3.
+#[must_use]
+pub fn is_ternary(bytes: &[u8], out_features: usize, row: usize) -> bool {
+    let all = bytes.iter().fold(0, |acc, &b| acc | threes(b));
+    all & live(out_features, row) == 0
+}
+
+/// The low bit of each code that has both bits set.
+fn threes(byte: u8) -> u8 {
+    byte & (byte >> 1) & 0b0101_0101
+}
+
+/// The low bits of the codes of packed row `row` whose rows exist.
+fn live(out_features: usize, row: usize) -> u8 {
+    let rows = packed_rows(out_features);
+    (0..CODES_PER_BYTE)
+        .filter(|i| i * rows + row < out_features)
+        .map(|i| 1 << (2 * i))
+        .sum()
 }
 
 /// Row `row` of a packed matrix that [`check`] accepted, as codes −1, 0, +1.

@@ -1,16 +1,19 @@
 //! The tensors of a model folder: `model.safetensors`, or the shards that
 //! `model.safetensors.index.json` lists.
 
+mod header;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use safetensors::{Dtype, SafeTensors, tensor::Metadata};
+use safetensors::Dtype;
 use serde_json::{Map, Value, json};
 
 use crate::error::{QuantError, Result};
 use crate::fs::write_atomic_with;
 use crate::mmap::Mapped;
+use header::{Entry, Header};
 
 /// Name of the file of an unsharded model.
 pub const MODEL_FILE: &str = "model.safetensors";
@@ -24,25 +27,19 @@ const MAX_INDEX_BYTES: u64 = 1 << 28;
 struct Shard {
     path: PathBuf,
     map: Mapped,
-    data_start: usize,
-    metadata: Metadata,
+    header: Header,
 }
 
 impl Shard {
     fn open(path: PathBuf) -> Result<Self> {
         let map = Mapped::open(&path)?;
-        let (header, metadata) = SafeTensors::read_metadata(&map).map_err(|e| {
+        let header = Header::read(&map).map_err(|why| {
             QuantError::tensor(
                 &path,
-                format!("not a whole safetensors file ({e}); write or download it again"),
+                format!("not a whole safetensors file: {why}; write or download it again"),
             )
         })?;
-        Ok(Self {
-            path,
-            map,
-            data_start: 8 + header,
-            metadata,
-        })
+        Ok(Self { path, map, header })
     }
 }
 
@@ -100,7 +97,7 @@ impl TensorFile {
     fn from_shards(shards: Vec<Shard>) -> Result<Self> {
         let mut by_name = HashMap::new();
         for (i, shard) in shards.iter().enumerate() {
-            for name in shard.metadata.offset_keys() {
+            for name in shard.header.tensors.keys() {
                 if let Some(other) = by_name.insert(name.clone(), i) {
                     return Err(QuantError::tensor(
                         &shard.path,
@@ -110,6 +107,15 @@ impl TensorFile {
             }
         }
         Ok(Self { shards, by_name })
+    }
+
+    /// Whether the files are what they were when they were opened: to be asked after the last read of
+    /// [`Self::bytes`] or [`Self::floats`].
+    ///
+    /// # Errors
+    /// [`QuantError::Tensor`] where one was shortened or written to.
+    pub fn check_unchanged(&self) -> Result<()> {
+        self.shards.iter().try_for_each(|shard| shard.map.check())
     }
 
     /// Names of all tensors, sorted.
@@ -141,17 +147,15 @@ impl TensorFile {
     /// Type and shape of a tensor.
     #[must_use]
     pub fn info(&self, name: &str) -> Option<(Dtype, &[usize])> {
-        let shard = &self.shards[*self.by_name.get(name)?];
-        let info = shard.metadata.info(name)?;
-        Some((info.dtype, &info.shape))
+        let (_, entry) = self.find(name)?;
+        Some((entry.dtype, &entry.shape))
     }
 
     /// The `__metadata__` of the first file.
     #[must_use]
     pub fn metadata(&self) -> BTreeMap<String, String> {
         let first = self.shards.first();
-        let pairs = first.and_then(|s| s.metadata.metadata().clone());
-        pairs.unwrap_or_default().into_iter().collect()
+        first.map_or_else(BTreeMap::new, |s| s.header.metadata.clone())
     }
 
     /// The file that holds `name`, or the first where none does: for messages.
@@ -177,47 +181,62 @@ impl TensorFile {
     /// A tensor of F32, F16 or BF16 values of exactly this shape, as f32.
     ///
     /// # Errors
-    /// [`QuantError::Tensor`] where it is missing or is of another type or shape.
+    /// [`QuantError::Tensor`] where it is missing or is of another type or shape, or the file was
+    /// changed meanwhile.
     pub fn tensor_f32(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
-        let (dtype, bytes) = self.data(name, shape)?;
+        let (dtype, bytes) = self.floats(name, shape)?;
         let values = match dtype {
-            Dtype::F32 => words(bytes).map(f32::from_le_bytes).collect(),
             Dtype::F16 => words(bytes)
                 .map(|b| half::f16::from_le_bytes(b).to_f32())
                 .collect(),
             Dtype::BF16 => words(bytes)
                 .map(|b| half::bf16::from_le_bytes(b).to_f32())
                 .collect(),
-            other => return Err(self.wrong_dtype(name, other, "F32, F16 or BF16")),
+            _ => words(bytes).map(f32::from_le_bytes).collect(),
         };
+        if let Some((shard, _)) = self.find(name) {
+            shard.map.check()?;
+        }
         Ok(values)
     }
 
+    /// Type, which is F32, F16 or BF16, and little-endian bytes of a tensor of exactly this shape.
+    ///
+    /// # Errors
+    /// [`QuantError::Tensor`] where it is missing or is of another type or shape.
+    pub fn floats(&self, name: &str, shape: &[usize]) -> Result<(Dtype, &[u8])> {
+        let (dtype, bytes) = self.data(name, shape)?;
+        if matches!(dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {
+            Ok((dtype, bytes))
+        } else {
+            Err(self.wrong_dtype(name, dtype, "F32, F16 or BF16"))
+        }
+    }
+
+    fn find(&self, name: &str) -> Option<(&Shard, &Entry)> {
+        let shard = &self.shards[*self.by_name.get(name)?];
+        Some((shard, shard.header.tensors.get(name)?))
+    }
+
     fn data(&self, name: &str, shape: &[usize]) -> Result<(Dtype, &[u8])> {
-        let missing = || {
+        let (shard, entry) = self.find(name).ok_or_else(|| {
             QuantError::tensor(
                 self.path_of(name),
                 format!("`{name}` {shape:?} is missing; does config.json belong to these weights?"),
             )
-        };
-        let shard = &self.shards[*self.by_name.get(name).ok_or_else(missing)?];
-        let info = shard.metadata.info(name).ok_or_else(missing)?;
-        if info.shape != shape {
+        })?;
+        if entry.shape != shape {
             return Err(QuantError::tensor(
                 &shard.path,
                 format!(
                     "`{name}` has shape {:?}, but config.json asks for {shape:?}; the two files \
                      are not of the same model",
-                    info.shape
+                    entry.shape
                 ),
             ));
         }
-        // The offsets lie within the file and fit type and shape: `read_metadata` checked both.
-        let (start, end) = info.data_offsets;
-        Ok((
-            info.dtype,
-            &shard.map[shard.data_start + start..shard.data_start + end],
-        ))
+        // The places lie within the file and fit type and shape: `Header::read` checked both.
+        Ok((entry.dtype, &shard.map[entry.start..entry.end]))
     }
 
     fn wrong_dtype(&self, name: &str, found: Dtype, wanted: &str) -> QuantError {

@@ -105,7 +105,8 @@ pub fn export_latent(folder: &Path, out: &Path) -> Result<()> {
         Ok((name, dtype, shape, file.bytes(name, dtype, shape)?))
     });
     let named: Vec<NamedTensor<'_>> = named.collect::<Result<_>>()?;
-    write_folder(out, &config, &tokenizer, &named, None)
+    write_folder(out, &config, &tokenizer, &named, None)?;
+    Ok(file.check_unchanged()?)
 }
 
 /// Writes the model of a GGUF file to `out` as a folder in full precision, to train it or to go on

@@ -1,26 +1,30 @@
 //! Weights from a GGUF file.
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use tritburn_kernels::{DenseMatrix, Format, Int8Matrix, Scales, TernaryMatrix};
+use tritburn_kernels::{DenseMatrix, Int8Matrix, PackedCodes, Pool, Scales};
 use tritburn_quant::config::QuantizationConfig;
 use tritburn_quant::gguf::{GgufModel, TernaryScales};
 use tritburn_quant::scheme::WeightQuant;
 
 use crate::error::{EngineError, Result};
-use crate::model::{HeadFormat, NOT_FINITE, Source, Table, Weight};
+use crate::model::{HeadFormat, Layout, NOT_FINITE, Source, Table, Weight};
 
 /// The tensors of a file; remembers which were asked for.
 #[derive(Debug)]
 pub(crate) struct GgufSource<'a> {
     model: &'a GgufModel,
+    pool: &'a Pool,
     used: HashSet<String>,
 }
 
 impl<'a> GgufSource<'a> {
-    pub(crate) fn new(model: &'a GgufModel) -> Self {
+    /// Packs on all threads of `pool`.
+    pub(crate) fn new(model: &'a GgufModel, pool: &'a Pool) -> Self {
         Self {
             model,
+            pool,
             used: HashSet::new(),
         }
     }
@@ -79,12 +83,14 @@ impl Source for GgufSource<'_> {
         }
         self.use_name(name);
         let stored = self.model.matrix(name, rows, cols)?;
-        let mut finite = true;
-        let matrix = Int8Matrix::quantize(rows, cols, |r, out| {
+        let finite = AtomicBool::new(true);
+        let matrix = Int8Matrix::quantize(self.pool, rows, cols, |r, out| {
             stored.read(r, out);
-            finite &= out.iter().all(|v| v.is_finite());
+            if !out.iter().all(|v| v.is_finite()) {
+                finite.store(false, Ordering::Relaxed);
+            }
         })?;
-        if finite {
+        if finite.into_inner() {
             Ok(Table::Int8(matrix))
         } else {
             Err(self.error(name, NOT_FINITE))
@@ -98,7 +104,7 @@ impl Source for GgufSource<'_> {
         rows: usize,
         cols: usize,
         _: Option<(&QuantizationConfig, WeightQuant)>,
-        format: Format,
+        layout: Layout,
     ) -> Result<Weight> {
         let name = format!("{module}.weight");
         self.use_name(&name);
@@ -110,9 +116,8 @@ impl Source for GgufSource<'_> {
             TernaryScales::Row(scales) => Scales::Row(scales),
             TernaryScales::Group(scales) => Scales::Group(scales),
         };
-        let matrix = TernaryMatrix::with_scales(&tensor.codes, rows, cols, scales, format);
-        Ok(Weight::Ternary(
-            matrix.map_err(|e| self.error(&name, &e.to_string()))?,
-        ))
+        let codes = PackedCodes::from_codes(&tensor.codes, rows, cols, scales)
+            .map_err(|e| self.error(&name, &e.to_string()))?;
+        Weight::pack(self.pool, &codes, layout)
     }
 }

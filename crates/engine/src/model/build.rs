@@ -6,7 +6,7 @@ use tritburn_quant::scheme::{ActQuant, Input};
 
 use super::clock::Op;
 use super::input::InputQuant;
-use super::linear::{Linear, Weight};
+use super::linear::Linear;
 use super::norm::RmsNorm;
 use super::source::Source;
 use super::sparsity::Layouts;
@@ -134,7 +134,6 @@ impl Model {
 /// How weights are stored in memory.
 #[derive(Debug)]
 pub(crate) struct WeightFormats<'a> {
-    ternary: Format,
     head: HeadFormat,
     layouts: Layouts<'a>,
 }
@@ -151,7 +150,6 @@ impl<'a> WeightFormats<'a> {
             false => HeadFormat::F32,
         };
         Self {
-            ternary: options.format,
             head: options.head.unwrap_or(head),
             layouts: Layouts::new(config, kernel, options.format, options.sparsity),
         }
@@ -250,14 +248,10 @@ impl Parts<'_> {
             .map(|_| InputQuant::new(act, cols))
             .transpose();
         let quantization = quantization.map(|q| (q, scheme.weights));
-        let format = self.formats.ternary;
+        let layout = self.formats.layouts.of(input, module);
         let weight = self
             .source
-            .projection(module, rows, cols, quantization, format)?;
-        let weight = match weight {
-            Weight::Ternary(w) => self.formats.layouts.lay_out(w, input, module)?,
-            other => other,
-        };
+            .projection(module, rows, cols, quantization, layout)?;
         let bias = bias.then(|| self.source.vector(&format!("{module}.bias"), rows));
         Ok(Linear {
             norm,

@@ -2,10 +2,13 @@
 
 use tritburn_kernels::sparse::{ColumnMatrix, NonZero, RowMatrix};
 use tritburn_kernels::ternary::gemm_all;
-use tritburn_kernels::{Activations, DenseMatrix, Exec, Format, TernaryMatrix, ops};
+use tritburn_kernels::{
+    Activations, DenseMatrix, Exec, Format, PackedCodes, Pool, Scales, TernaryMatrix, ops,
+};
 
 use super::input::InputQuant;
 use super::norm::RmsNorm;
+use crate::error::Result;
 
 /// Weights of a projection. All but the dense ones are ternary, and their input is quantised.
 #[derive(Debug)]
@@ -20,7 +23,30 @@ pub(crate) enum Weight {
     Rows(RowMatrix),
 }
 
+/// How a ternary weight is to be packed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Layout {
+    /// [`Weight::Ternary`].
+    Packed(Format),
+    /// [`Weight::Columns`].
+    Columns,
+    /// [`Weight::Rows`].
+    Rows,
+}
+
 impl Weight {
+    /// Packs codes on all threads of `pool`; scales per group, which have no sparse product, always as
+    /// [`Weight::Ternary`].
+    pub(crate) fn pack(pool: &Pool, codes: &PackedCodes<'_>, layout: Layout) -> Result<Self> {
+        let grouped = matches!(codes.scales(), Scales::Group(_));
+        Ok(match layout {
+            Layout::Columns if !grouped => Self::Columns(ColumnMatrix::pack(pool, codes)?),
+            Layout::Rows if !grouped => Self::Rows(RowMatrix::pack(pool, codes)?),
+            Layout::Packed(format) => Self::Ternary(TernaryMatrix::pack(pool, codes, format)),
+            _ => Self::Ternary(TernaryMatrix::pack(pool, codes, Format::TwoBit)),
+        })
+    }
+
     /// Output and input width.
     fn shape(&self) -> [usize; 2] {
         match self {

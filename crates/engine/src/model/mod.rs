@@ -20,7 +20,7 @@ pub(crate) use build::{Model, WeightFormats, build};
 pub(crate) use cache::KvCache;
 pub(crate) use clock::{Clock, Op};
 pub(crate) use forward::Scratch;
-pub(crate) use linear::Weight;
+pub(crate) use linear::{Layout, Weight};
 pub(crate) use source::{FileSource, NOT_FINITE, RandomSource, Source};
 pub use sparsity::Sparsity;
 pub use table::HeadFormat;

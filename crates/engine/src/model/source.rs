@@ -1,18 +1,21 @@
 //! Where weights come from: a model folder, or a seed.
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use tritburn_kernels::activations::GROUP;
-use tritburn_kernels::{DenseMatrix, Format, Int8Matrix, Scales, TernaryMatrix};
+use tritburn_kernels::{
+    DenseMatrix, Int8Matrix, PackedCodes, Pool, Result as KernelResult, Scales,
+};
 use tritburn_quant::Dtype;
 use tritburn_quant::config::{LinearClass, QuantizationConfig, QuantizationMode};
-use tritburn_quant::hf_pack::{packed_rows, unpack};
+use tritburn_quant::hf_pack::packed_rows;
 use tritburn_quant::scheme::{Granularity, WeightQuant};
 use tritburn_quant::tensor_file::{LEFT_OVER, TensorFile};
 
-use super::linear::Weight;
+use super::linear::{Layout, Weight};
 use super::table::{HeadFormat, Table};
 use crate::error::{EngineError, Result};
 
@@ -31,14 +34,14 @@ pub(crate) trait Source: Send {
     fn table(&mut self, name: &str, rows: usize, cols: usize, format: HeadFormat) -> Result<Table>;
 
     /// The weight of projection `module`, in the form that `quantization` asks for: how it is
-    /// stored, and by which quantiser.
+    /// stored, and by which quantiser; packed as `layout` where it is ternary.
     fn projection(
         &mut self,
         module: &str,
         rows: usize,
         cols: usize,
         quantization: Option<(&QuantizationConfig, WeightQuant)>,
-        format: Format,
+        layout: Layout,
     ) -> Result<Weight>;
 }
 
@@ -46,13 +49,16 @@ pub(crate) trait Source: Send {
 #[derive(Debug)]
 pub(crate) struct FileSource<'a> {
     file: &'a TensorFile,
+    pool: &'a Pool,
     used: HashSet<String>,
 }
 
 impl<'a> FileSource<'a> {
-    pub(crate) fn new(file: &'a TensorFile) -> Self {
+    /// Reads on all threads of `pool`.
+    pub(crate) fn new(file: &'a TensorFile, pool: &'a Pool) -> Self {
         Self {
             file,
+            pool,
             used: HashSet::new(),
         }
     }
@@ -121,43 +127,27 @@ impl<'a> FileSource<'a> {
         }
     }
 
-    /// Reads rows one by one, so that no f32 copy of a large tensor is made.
-    fn int8(&mut self, name: &str, rows: usize, cols: usize) -> Result<Int8Matrix> {
-        let found = self.file.info(name).map(|(dtype, _)| dtype);
-        let read: fn(&[u8], &mut [f32]) = match found {
-            Some(Dtype::BF16) => |bytes, out| {
-                for (out, b) in out.iter_mut().zip(bytes.as_chunks().0) {
-                    *out = half::bf16::from_le_bytes(*b).to_f32();
-                }
-            },
-            Some(Dtype::F16) => |bytes, out| {
-                for (out, b) in out.iter_mut().zip(bytes.as_chunks().0) {
-                    *out = half::f16::from_le_bytes(*b).to_f32();
-                }
-            },
-            _ => |bytes, out| {
-                for (out, b) in out.iter_mut().zip(bytes.as_chunks().0) {
-                    *out = f32::from_le_bytes(*b);
-                }
-            },
-        };
-        // For another type, the error says which are right.
-        let dtype = found.filter(|d| matches!(d, Dtype::BF16 | Dtype::F16 | Dtype::F32));
-        let Some(dtype) = dtype else {
-            let values = self.values(name, &[rows, cols])?;
-            let row = |r: usize, out: &mut [f32]| out.copy_from_slice(&values[r * cols..][..cols]);
-            return Ok(Int8Matrix::quantize(rows, cols, row)?);
-        };
-        let bytes = self.file.bytes(name, dtype, &[rows, cols])?;
-        let width = cols * dtype.bitsize() / 8;
-        let mut finite = true;
-        let matrix = Int8Matrix::quantize(rows, cols, |r, out| {
-            read(&bytes[r * width..][..width], out);
-            finite &= out.iter().all(|v| v.is_finite());
-        })?;
+    /// A matrix that `make` makes of its rows: `read(r, out)` writes row `r`. Rows are read one by one
+    /// from the file, so that no second copy of a large tensor is made.
+    fn by_rows<T>(
+        &mut self,
+        name: &str,
+        [rows, cols]: [usize; 2],
+        make: impl FnOnce(&Pool, &(dyn Fn(usize, &mut [f32]) + Sync)) -> KernelResult<T>,
+    ) -> Result<T> {
         self.use_name(name);
-        if finite {
-            Ok(matrix)
+        let (dtype, bytes) = self.file.floats(name, &[rows, cols])?;
+        let width = cols * dtype.bitsize() / 8;
+        let finite = AtomicBool::new(true);
+        let made = make(self.pool, &|r, out| {
+            read_floats(dtype, &bytes[r * width..][..width], out);
+            // Without a way out of the loop it is one of vectors.
+            if out.iter().fold(false, |bad, v| bad | !v.is_finite()) {
+                finite.store(false, Ordering::Relaxed);
+            }
+        })?;
+        if finite.into_inner() {
+            Ok(made)
         } else {
             Err(self.error(name, NOT_FINITE))
         }
@@ -178,17 +168,17 @@ impl Source for FileSource<'_> {
     }
 
     fn dense(&mut self, name: &str, rows: usize, cols: usize) -> Result<DenseMatrix> {
-        Ok(DenseMatrix::new(
-            self.values(name, &[rows, cols])?,
-            rows,
-            cols,
-        )?)
+        self.by_rows(name, [rows, cols], |pool, read| {
+            DenseMatrix::from_rows(pool, rows, cols, read)
+        })
     }
 
     fn table(&mut self, name: &str, rows: usize, cols: usize, format: HeadFormat) -> Result<Table> {
         Ok(match format {
             HeadFormat::F32 => Table::F32(self.dense(name, rows, cols)?),
-            HeadFormat::Int8 => Table::Int8(self.int8(name, rows, cols)?),
+            HeadFormat::Int8 => Table::Int8(self.by_rows(name, [rows, cols], |pool, read| {
+                Int8Matrix::quantize(pool, rows, cols, read)
+            })?),
         })
     }
 
@@ -198,13 +188,13 @@ impl Source for FileSource<'_> {
         rows: usize,
         cols: usize,
         quantization: Option<(&QuantizationConfig, WeightQuant)>,
-        format: Format,
+        layout: Layout,
     ) -> Result<Weight> {
         let name = format!("{module}.weight");
         let Some((quantization, quant)) = quantization else {
             return Ok(Weight::Dense(self.dense(&name, rows, cols)?));
         };
-        let matrix = match quantization.quantization_mode {
+        let codes = match quantization.quantization_mode {
             QuantizationMode::Online => {
                 let master = self.values(&name, &[rows, cols])?;
                 let Some(w) = tritburn_quant::weight::quantise(&master, cols, quant) else {
@@ -214,8 +204,7 @@ impl Source for FileSource<'_> {
                             .into(),
                     ));
                 };
-                let scales = scales(w.scales, quant);
-                TernaryMatrix::with_scales(&w.codes, rows, cols, scales, format)?
+                PackedCodes::from_codes(&w.codes, rows, cols, scales(w.scales, quant))?
             }
             QuantizationMode::Offline => {
                 self.use_name(&name);
@@ -223,18 +212,38 @@ impl Source for FileSource<'_> {
                     .file
                     .bytes(&name, Dtype::U8, &[packed_rows(rows), cols])?;
                 let class = quantization.linear_class;
-                let matrix = if quant.granularity() == Granularity::Tensor {
-                    let scale = self.scale(module, class)?;
-                    TernaryMatrix::from_hf_packed(packed, rows, cols, scale, format)
+                let scales = if quant.granularity() == Granularity::Tensor {
+                    Scales::Tensor(self.scale(module, class)?)
                 } else {
-                    let scales = scales(self.scales(module, class, [rows, cols], quant)?, quant);
-                    let codes = unpack(packed, rows, cols)?;
-                    TernaryMatrix::with_scales(&codes, rows, cols, scales, format)
+                    scales(self.scales(module, class, [rows, cols], quant)?, quant)
                 };
-                matrix.map_err(|e| self.error(&name, &e.to_string()))?
+                let codes = PackedCodes::new(self.pool, packed, rows, cols, scales);
+                codes.map_err(|e| self.error(&name, &e.to_string()))?
             }
         };
-        Ok(Weight::Ternary(matrix))
+        Weight::pack(self.pool, &codes, layout)
+    }
+}
+
+/// Little-endian values of a row as f32.
+fn read_floats(dtype: Dtype, bytes: &[u8], out: &mut [f32]) {
+    match dtype {
+        // The upper half of an f32. The library's conversion looks at every value for NaN.
+        Dtype::BF16 => {
+            for (out, b) in out.iter_mut().zip(bytes.as_chunks().0) {
+                *out = f32::from_bits(u32::from(u16::from_le_bytes(*b)) << 16);
+            }
+        }
+        Dtype::F16 => {
+            for (out, b) in out.iter_mut().zip(bytes.as_chunks().0) {
+                *out = half::f16::from_le_bytes(*b).to_f32();
+            }
+        }
+        _ => {
+            for (out, b) in out.iter_mut().zip(bytes.as_chunks().0) {
+                *out = f32::from_le_bytes(*b);
+            }
+        }
     }
 }
 
@@ -252,43 +261,50 @@ fn scales(scales: Vec<f32>, quant: WeightQuant) -> Scales {
 
 /// Weights without meaning, to measure speed with.
 #[derive(Debug)]
-pub(crate) struct RandomSource {
+pub(crate) struct RandomSource<'a> {
     rng: ChaCha8Rng,
+    pool: &'a Pool,
 }
 
-impl RandomSource {
-    pub(crate) fn new(seed: u64) -> Self {
+impl<'a> RandomSource<'a> {
+    pub(crate) fn new(seed: u64, pool: &'a Pool) -> Self {
         Self {
             rng: ChaCha8Rng::seed_from_u64(seed),
+            pool,
         }
     }
 
-    /// Uniform with the variance that keeps activations as large as they came.
-    fn fill(&mut self, values: &mut [f32], cols: usize) {
+    /// Writes rows of a matrix, the same in every order: uniform with the variance that keeps
+    /// activations as large as they came.
+    fn rows(&mut self, cols: usize) -> impl Fn(usize, &mut [f32]) + Sync + use<> {
+        let seed = self.rng.next_u64();
         let bound = (3.0 / cols as f32).sqrt();
-        for value in values {
-            *value = (self.rng.next_u32() as f32 / (1u32 << 31) as f32 - 1.0) * bound;
+        move |row, values| {
+            let mut rng = ChaCha8Rng::seed_from_u64(seed);
+            rng.set_stream(row as u64);
+            for value in values {
+                *value = (rng.next_u32() as f32 / (1u32 << 31) as f32 - 1.0) * bound;
+            }
         }
     }
 }
 
-impl Source for RandomSource {
+impl Source for RandomSource<'_> {
     fn vector(&mut self, _: &str, len: usize) -> Result<Vec<f32>> {
         Ok(vec![1.0; len])
     }
 
     fn dense(&mut self, _: &str, rows: usize, cols: usize) -> Result<DenseMatrix> {
-        let mut values = vec![0.0; rows * cols];
-        self.fill(&mut values, cols);
-        Ok(DenseMatrix::new(values, rows, cols)?)
+        let row = self.rows(cols);
+        Ok(DenseMatrix::from_rows(self.pool, rows, cols, row)?)
     }
 
     fn table(&mut self, name: &str, rows: usize, cols: usize, format: HeadFormat) -> Result<Table> {
         Ok(match format {
             HeadFormat::F32 => Table::F32(self.dense(name, rows, cols)?),
             HeadFormat::Int8 => {
-                let row = |_, out: &mut [f32]| self.fill(out, cols);
-                Table::Int8(Int8Matrix::quantize(rows, cols, row)?)
+                let row = self.rows(cols);
+                Table::Int8(Int8Matrix::quantize(self.pool, rows, cols, row)?)
             }
         })
     }
@@ -299,7 +315,7 @@ impl Source for RandomSource {
         rows: usize,
         cols: usize,
         quantization: Option<(&QuantizationConfig, WeightQuant)>,
-        format: Format,
+        layout: Layout,
     ) -> Result<Weight> {
         if quantization.is_none() {
             return Ok(Weight::Dense(self.dense(module, rows, cols)?));
@@ -316,7 +332,7 @@ impl Source for RandomSource {
             *byte = bytes[usize::from(*byte) % bytes.len()];
         }
         let scale = (1.5 / cols as f32).sqrt();
-        let matrix = TernaryMatrix::from_hf_packed(&packed, rows, cols, scale, format)?;
-        Ok(Weight::Ternary(matrix))
+        let codes = PackedCodes::new(self.pool, &packed, rows, cols, Scales::Tensor(scale))?;
+        Weight::pack(self.pool, &codes, layout)
     }
 }

@@ -1,13 +1,12 @@
 //! Which weights are laid out so that zeros in their inputs, or closed gates, are left out.
 
+use tritburn_kernels::Format;
 use tritburn_kernels::kernel::Kernel;
-use tritburn_kernels::sparse::{ColumnMatrix, RowMatrix, SparseLimits};
-use tritburn_kernels::{Format, Scales, TernaryMatrix};
+use tritburn_kernels::sparse::SparseLimits;
 use tritburn_quant::config::{HiddenAct, ModelConfig, SubNorm};
 use tritburn_quant::scheme::{Input, TopK};
 
-use super::linear::Weight;
-use crate::error::Result;
+use super::linear::Layout;
 
 /// Whether decoding leaves zeros out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -42,6 +41,7 @@ const CLOSED: f32 = 0.5;
 #[derive(Debug)]
 pub(crate) struct Layouts<'a> {
     config: &'a ModelConfig,
+    format: Format,
     /// `None` where nothing is to be left out.
     limits: Option<SparseLimits>,
 }
@@ -58,32 +58,25 @@ impl<'a> Layouts<'a> {
         let wanted = sparsity == Sparsity::Auto && format == Format::TwoBit;
         Self {
             config,
+            format,
             limits: wanted.then(|| kernel.sparse_limits()),
         }
     }
 
     /// The layout for the weight of projection `module`, whose input is `input`.
-    pub(crate) fn lay_out(
-        &self,
-        weight: TernaryMatrix,
-        input: Input,
-        module: &str,
-    ) -> Result<Weight> {
+    pub(crate) fn of(&self, input: Input, module: &str) -> Layout {
+        let packed = Layout::Packed(self.format);
         let Some(limits) = &self.limits else {
-            return Ok(Weight::Ternary(weight));
+            return packed;
         };
-        // Scales per group have no sparse product.
-        if matches!(weight.scales(), Scales::Group(_)) {
-            return Ok(Weight::Ternary(weight));
-        }
         let closed = module.ends_with("up_proj") && self.config.hidden_act == HiddenAct::Relu2;
-        Ok(if closed && CLOSED >= limits.rows {
-            Weight::Rows(RowMatrix::new(&weight)?)
+        if closed && CLOSED >= limits.rows {
+            Layout::Rows
         } else if self.zeros(input) >= limits.columns {
-            Weight::Columns(ColumnMatrix::new(&weight)?)
+            Layout::Columns
         } else {
-            Weight::Ternary(weight)
-        })
+            packed
+        }
     }
 
     /// The share of zeros that the quantiser of an input leaves at least.

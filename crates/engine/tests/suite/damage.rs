@@ -37,7 +37,7 @@ fn damage(bytes: &mut Vec<u8>, flips: &[(Index, u8)], cut: Option<Index>) {
     }
 }
 
-fn gguf() -> Vec<u8> {
+pub(crate) fn gguf() -> Vec<u8> {
     let mut config = config(SubNorm::None, Form::Dense);
     config["num_hidden_layers"] = json!(1);
     let c = ModelConfig::from_json(&config.to_string()).unwrap();

@@ -12,5 +12,6 @@ mod gguf_file;
 mod gguf_write;
 mod golden;
 mod judges;
+mod mutants;
 mod sparsity;
 mod tokenizers;

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use super::matrix::{Order, SparseMatrix, TILE_ROWS, put};
+use super::matrix::{Order, SparseMatrix, TILE_ROWS, line};
 use super::{FEW, LINE, NonZero, SparseLimits, enough};
 use crate::activations::Activations;
 use crate::columns::Columns;
@@ -10,6 +10,7 @@ use crate::epilogue;
 use crate::exec::Exec;
 use crate::kernel::ColumnTile;
 use crate::layout::{LANES, QUAD, WeightBlock, tile_blocks};
+use crate::packed::PackedCodes;
 use crate::shape::assert_width;
 use crate::vectors::vectorized;
 
@@ -31,11 +32,35 @@ impl Order for ByColumn {
         rows.div_ceil(LINE) * cols
     }
 
-    fn write(lines: &mut [WeightBlock], cols: usize, row: usize, codes: &[i8]) {
-        let lines = &mut lines[row / LINE * cols..][..cols];
-        for (line, &code) in lines.iter_mut().zip(codes) {
-            put(line, row % LINE, code);
-        }
+    fn part(cols: usize) -> usize {
+        cols
+    }
+
+    fn pack(codes: &PackedCodes<'_>, part: usize, lines: &mut [WeightBlock]) {
+        vectorized(
+            #[inline(always)]
+            || {
+                for (i, lines) in lines.chunks_mut(64).enumerate() {
+                    for eight in 0..8 {
+                        let mut rows = [[0; 8]; 8];
+                        for (j, row) in rows.iter_mut().enumerate() {
+                            let first = part * LINE + 8 * eight + j;
+                            let bytes = line(
+                                #[inline(always)]
+                                |k| codes.chunk(first + 64 * k, 64 * i),
+                            );
+                            for (word, bytes) in row.iter_mut().zip(bytes.as_chunks().0) {
+                                *word = u64::from_le_bytes(*bytes);
+                            }
+                        }
+                        transpose(&mut rows);
+                        for (c, line) in lines.iter_mut().enumerate() {
+                            line.0.as_chunks_mut().0[eight] = rows[c % 8][c / 8].to_le_bytes();
+                        }
+                    }
+                }
+            },
+        );
     }
 
     fn spread(lines: &[WeightBlock], cols: usize, tile: usize, out: &mut Vec<WeightBlock>) {
@@ -62,6 +87,29 @@ impl Order for ByColumn {
                 }
             },
         );
+    }
+}
+
+/// The bytes of 64 columns.
+type Words = [u64; 8];
+
+/// Byte `j` of word `c / 8` of result `c % 8` is byte `c` of row `j`: rows and columns of eight bytes
+/// change places in each word, by halves, quarters and single bytes.
+#[inline(always)]
+fn transpose(rows: &mut [Words; 8]) {
+    for (step, mask) in [
+        (4, 0x0000_0000_ffff_ffff),
+        (2, 0x0000_ffff_0000_ffff),
+        (1, 0x00ff_00ff_00ff_00ff),
+    ] {
+        for first in (0..8).filter(|j| j & step == 0) {
+            let (before, after) = rows.split_at_mut(first + step);
+            for (low, high) in before[first].iter_mut().zip(&mut after[0]) {
+                let halves = (*low, *high);
+                *low = halves.0 & mask | (halves.1 & mask) << (8 * step);
+                *high = halves.0 >> (8 * step) & mask | halves.1 & !mask;
+            }
+        }
     }
 }
 

@@ -4,13 +4,16 @@ use std::marker::PhantomData;
 
 use super::{LINE, check_scales};
 use crate::activations::Activations;
+use crate::blocks::filled;
 use crate::columns::Columns;
 use crate::epilogue::Factor;
 use crate::error::Result;
 use crate::exec::Exec;
 use crate::layout::{Format, WeightBlock};
+use crate::packed::PackedCodes;
+use crate::pool::Pool;
 use crate::scales::Scales;
-use crate::shape::{assert_width, check_width};
+use crate::shape::assert_width;
 use crate::ternary::{TernaryMatrix, multiply_spread};
 
 /// Rows of a row tile of [`Format::TwoBit`], which lines are spread into.
@@ -31,8 +34,11 @@ pub trait Order: Send + Sync {
     /// Lines of a matrix.
     fn lines(rows: usize, cols: usize) -> usize;
 
-    /// Writes the codes of row `row` into the lines.
-    fn write(lines: &mut [WeightBlock], cols: usize, row: usize, codes: &[i8]);
+    /// Lines that [`Self::pack`] fills at once.
+    fn part(cols: usize) -> usize;
+
+    /// Packs the lines of part `part`.
+    fn pack(codes: &PackedCodes<'_>, part: usize, lines: &mut [WeightBlock]);
 
     /// Row tile `tile` of [`Format::TwoBit`] from the lines of a matrix of so many columns.
     fn spread(lines: &[WeightBlock], cols: usize, tile: usize, out: &mut Vec<WeightBlock>);
@@ -44,19 +50,24 @@ impl<O: Order> SparseMatrix<O> {
     /// # Errors
     /// [`crate::KernelError::Shape`] where it has scales per group.
     pub fn new(matrix: &TernaryMatrix) -> Result<Self> {
-        let (rows, cols) = (matrix.rows(), matrix.cols());
-        check_scales(matrix.scales(), rows, cols)?;
-        check_width("ternary weights", cols)?;
-        let mut data = vec![WeightBlock::ZERO; O::lines(rows, cols)];
-        let mut codes = vec![0i8; cols];
-        for row in 0..rows {
-            matrix.row_codes(row, &mut codes);
-            O::write(&mut data, cols, row, &codes);
-        }
+        Self::pack(&Pool::new(1)?, &matrix.to_packed()?)
+    }
+
+    /// From codes as they are stored, on all threads of `pool`.
+    ///
+    /// # Errors
+    /// [`crate::KernelError::Shape`] where they have scales per group.
+    pub fn pack(pool: &Pool, codes: &PackedCodes<'_>) -> Result<Self> {
+        let (rows, cols, scales) = (codes.rows(), codes.cols(), codes.scales().clone());
+        check_scales(&scales, rows, cols)?;
+        let (lines, part) = (O::lines(rows, cols), O::part(cols));
+        let data = filled(pool, lines, part, &|part, lines| {
+            O::pack(codes, part, lines);
+        });
         Ok(Self {
             rows,
             cols,
-            scales: matrix.scales().clone(),
+            scales,
             data,
             order: PhantomData,
         })
@@ -118,8 +129,14 @@ impl<O: Order> SparseMatrix<O> {
     }
 }
 
-/// Bits of plane `k` of a line.
-pub(super) fn put(line: &mut WeightBlock, place: usize, code: i8) {
-    debug_assert!(place < LINE);
-    line.0[place % 64] |= ((code + 1) as u8) << (2 * (place / 64));
+/// Four planes of 64 codes each as the bytes of a line.
+#[inline(always)]
+pub(super) fn line(plane: impl Fn(usize) -> [u8; 64]) -> [u8; 64] {
+    let mut line = [0; 64];
+    for k in 0..LINE / 64 {
+        for (byte, code) in line.iter_mut().zip(plane(k)) {
+            *byte |= code << (2 * k);
+        }
+    }
+    line
 }

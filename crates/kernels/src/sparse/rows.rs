@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use super::matrix::{Order, SparseMatrix, TILE_ROWS, put};
+use super::matrix::{Order, SparseMatrix, TILE_ROWS, line};
 use super::{LINE, SparseLimits, enough};
 use crate::activations::Activations;
 use crate::columns::Columns;
@@ -10,6 +10,7 @@ use crate::epilogue::{self, Factor};
 use crate::exec::Exec;
 use crate::kernel::RowPart;
 use crate::layout::{LANES, QUAD, WeightBlock, tile_blocks};
+use crate::packed::PackedCodes;
 use crate::scales::Scales;
 use crate::shape::assert_width;
 use crate::vectors::vectorized;
@@ -38,13 +39,25 @@ impl Order for ByRow {
         rows * cols.div_ceil(LINE)
     }
 
-    fn write(lines: &mut [WeightBlock], cols: usize, row: usize, codes: &[i8]) {
-        let lines = &mut lines[row * cols.div_ceil(LINE)..];
-        for (line, codes) in lines.iter_mut().zip(codes.chunks(LINE)) {
-            for (place, &code) in codes.iter().enumerate() {
-                put(line, place, code);
-            }
-        }
+    fn part(cols: usize) -> usize {
+        TASK * cols.div_ceil(LINE)
+    }
+
+    fn pack(codes: &PackedCodes<'_>, part: usize, lines: &mut [WeightBlock]) {
+        let width = codes.cols().div_ceil(LINE).max(1);
+        vectorized(
+            #[inline(always)]
+            || {
+                for (r, lines) in lines.chunks_mut(width).enumerate() {
+                    for (i, out) in lines.iter_mut().enumerate() {
+                        out.0 = line(
+                            #[inline(always)]
+                            |k| codes.chunk(part * TASK + r, i * LINE + k * 64),
+                        );
+                    }
+                }
+            },
+        );
     }
 
     fn spread(lines: &[WeightBlock], cols: usize, tile: usize, out: &mut Vec<WeightBlock>) {

@@ -6,12 +6,14 @@ mod product;
 use tritburn_quant::hf_pack;
 
 use crate::activations::{Activations, GROUP};
+use crate::blocks::filled;
 use crate::error::Result;
 use crate::exec::Exec;
 use crate::layout::{self, Format, WeightBlock, pack_tile, tile_blocks};
+use crate::packed::PackedCodes;
+use crate::pool::Pool;
 use crate::scales::Scales;
 pub use crate::shape::MAX_COLS;
-use crate::shape::check_width;
 pub use gated::{Up, gemm_gated};
 pub use product::gemm_all;
 pub(crate) use product::multiply_spread;
@@ -51,62 +53,31 @@ impl TernaryMatrix {
         scales: Scales,
         format: Format,
     ) -> Result<Self> {
-        check_width("ternary weights", cols)?;
-        scales.check(rows, cols)?;
-        // Says what is wrong with shape and codes.
-        let packed = hf_pack::pack(codes, rows, cols)?;
-        Self::build(&packed, rows, cols, scales, format)
+        let codes = PackedCodes::from_codes(codes, rows, cols, scales)?;
+        Ok(Self::pack(&Pool::new(1)?, &codes, format))
     }
 
-    /// From the bytes of a Hugging Face checkpoint ([`hf_pack`]).
-    ///
-    /// # Errors
-    /// [`crate::KernelError::Shape`] where the matrix is too wide; [`crate::KernelError::Codes`] where the bytes
-    /// do not fit the shape or a code is 3.
-    pub fn from_hf_packed(
-        packed: &[u8],
-        rows: usize,
-        cols: usize,
-        scale: f32,
-        format: Format,
-    ) -> Result<Self> {
-        check_width("ternary weights", cols)?;
-        hf_pack::check(packed, rows, cols)?;
-        Self::build(packed, rows, cols, Scales::Tensor(scale), format)
-    }
-
-    /// Packs what has been checked.
-    fn build(
-        packed: &[u8],
-        rows: usize,
-        cols: usize,
-        scales: Scales,
-        format: Format,
-    ) -> Result<Self> {
+    /// From codes as they are stored, on all threads of `pool`.
+    #[must_use]
+    pub fn pack(pool: &Pool, codes: &PackedCodes<'_>, format: Format) -> Self {
+        let (rows, cols, scales) = (codes.rows(), codes.cols(), codes.scales().clone());
         let (tile_rows, blocks) = (format.tile_rows(), tile_blocks(cols));
-        let mut data = vec![WeightBlock::ZERO; rows.div_ceil(tile_rows) * blocks];
-        let mut codes = vec![0i8; tile_rows * cols];
-        for (i, tile) in data.chunks_exact_mut(blocks.max(1)).enumerate() {
-            let first = i * tile_rows;
-            let live = tile_rows.min(rows - first);
-            for (r, codes) in codes.chunks_exact_mut(cols.max(1)).take(live).enumerate() {
-                hf_pack::unpack_row(packed, rows, first + r, codes);
-            }
-            let row = |r: usize| (r < live).then(|| &codes[r * cols..][..cols]);
-            pack_tile(format, tile, row);
-        }
+        let tiles = rows.div_ceil(tile_rows);
+        let data = filled(pool, tiles * blocks, blocks, &|tile, out| {
+            pack_tile(format, codes, tile, out);
+        });
         let group_scales = match &scales {
             Scales::Group(scales) => order_groups(scales, rows, cols, tile_rows),
             _ => Vec::new(),
         };
-        Ok(Self {
+        Self {
             format,
             rows,
             cols,
             scales,
             group_scales,
             data,
-        })
+        }
     }
 
     /// The same matrix in another format.
@@ -114,8 +85,7 @@ impl TernaryMatrix {
     /// # Errors
     /// None that a matrix which exists could cause.
     pub fn to_format(&self, format: Format) -> Result<Self> {
-        let scales = self.scales.clone();
-        Self::with_scales(&self.codes(), self.rows, self.cols, scales, format)
+        Ok(Self::pack(&Pool::new(1)?, &self.to_packed()?, format))
     }
 
     /// The bytes of a Hugging Face checkpoint ([`hf_pack`]); the scales are not among them.
@@ -124,6 +94,11 @@ impl TernaryMatrix {
     /// None that a matrix which exists could cause.
     pub fn to_hf_packed(&self) -> Result<Vec<u8>> {
         Ok(hf_pack::pack(&self.codes(), self.rows, self.cols)?)
+    }
+
+    /// Codes and scales in the form that every layout is packed from.
+    pub(crate) fn to_packed(&self) -> Result<PackedCodes<'static>> {
+        PackedCodes::from_codes(&self.codes(), self.rows, self.cols, self.scales.clone())
     }
 
     /// Number of rows: the output width.

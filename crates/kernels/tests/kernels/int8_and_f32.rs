@@ -1,13 +1,14 @@
 //! Products of the head and of full precision, within their errors.
 
 use tritburn_kernels::head::WideActivations;
-use tritburn_kernels::{DenseMatrix, Int8Matrix};
+use tritburn_kernels::{DenseMatrix, Int8Matrix, Pool};
 
 use crate::common::{Noise, execs};
 
 pub(crate) fn int8(values: &[f32], cols: usize) -> Int8Matrix {
     let row = |r: usize, out: &mut [f32]| out.copy_from_slice(&values[r * cols..][..cols]);
-    Int8Matrix::quantize(values.len() / cols, cols, row).unwrap()
+    let pool = Pool::new(2).unwrap();
+    Int8Matrix::quantize(&pool, values.len() / cols, cols, row).unwrap()
 }
 
 /// Half a step a weight, and what 15 bits leave of the activations.

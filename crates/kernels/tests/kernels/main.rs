@@ -10,7 +10,8 @@ mod ternary;
 use tritburn_kernels::head::WideActivations;
 use tritburn_kernels::ternary::MAX_COLS;
 use tritburn_kernels::{
-    DenseMatrix, Exec, Format, Int8Matrix, Scales, TernaryMatrix, available, select,
+    DenseMatrix, Exec, Format, Int8Matrix, PackedCodes, Pool, Scales, TernaryMatrix, available,
+    select,
 };
 
 use common::{Case, Noise, execs};
@@ -92,9 +93,13 @@ fn bad_matrices_and_names_are_refused() {
     assert!(TernaryMatrix::from_codes(&[0; 5], 2, 3, 1.0).is_err());
     assert!(TernaryMatrix::from_codes(&[0, 2], 1, 2, 1.0).is_err());
     assert!(TernaryMatrix::from_codes(&[], 0, MAX_COLS + 1, 1.0).is_err());
-    assert!(TernaryMatrix::from_hf_packed(&[3], 4, 1, 1.0, Format::TwoBit).is_err());
+    let pool = Pool::new(1).unwrap();
+    for (bytes, rows, cols) in [(&[3u8][..], 4, 1), (&[0], 5, 1), (&[0], 4, MAX_COLS + 1)] {
+        let codes = PackedCodes::new(&pool, bytes, rows, cols, Scales::Tensor(1.0));
+        assert!(codes.is_err(), "{rows} {cols}");
+    }
     assert!(DenseMatrix::new(vec![0.0; 5], 2, 3).is_err());
-    assert!(Int8Matrix::quantize(1, MAX_COLS + 1, |_, _| ()).is_err());
+    assert!(Int8Matrix::quantize(&pool, 1, MAX_COLS + 1, |_, _| ()).is_err());
     let scales = |scales| TernaryMatrix::with_scales(&[0; 6], 2, 3, scales, Format::Base3);
     assert!(scales(Scales::Row(vec![1.0; 3])).is_err());
     assert!(scales(Scales::Group(vec![1.0; 1])).is_err());

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use tritburn_kernels::sparse::RowMatrix;
 use tritburn_kernels::ternary::{MAX_COLS, Up, gemm_all, gemm_gated};
-use tritburn_kernels::{Activations, Exec, Format, Scales, TernaryMatrix, ops};
+use tritburn_kernels::{Activations, Exec, Format, PackedCodes, Pool, Scales, TernaryMatrix, ops};
 use tritburn_quant::act::absmax_int8;
 use tritburn_quant::hf_pack;
 
@@ -128,8 +128,10 @@ proptest! {
         let codes = Noise(seed).trits(rows * cols);
         let packed = hf_pack::pack(&codes, rows, cols).unwrap();
         let scales = Scales::Group(Noise(seed).floats(rows * cols.div_ceil(128)));
+        let pool = Pool::new(3).unwrap();
         for format in Format::ALL {
-            let matrix = TernaryMatrix::from_hf_packed(&packed, rows, cols, 1.0, format).unwrap();
+            let stored = PackedCodes::new(&pool, &packed, rows, cols, Scales::Tensor(1.0));
+            let matrix = TernaryMatrix::pack(&pool, &stored.unwrap(), format);
             prop_assert_eq!(matrix.codes(), codes.clone());
             prop_assert_eq!(matrix.to_hf_packed().unwrap(), packed.clone());
             let grouped =

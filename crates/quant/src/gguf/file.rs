@@ -47,6 +47,14 @@ impl GgufFile {
         })
     }
 
+    /// Whether the file is what it was when it was opened: to be asked after the last read.
+    ///
+    /// # Errors
+    /// [`QuantError::Tensor`] where it was shortened or written to.
+    pub fn check_unchanged(&self) -> Result<()> {
+        self.map.check()
+    }
+
     /// The file.
     #[must_use]
     pub fn path(&self) -> &Path {

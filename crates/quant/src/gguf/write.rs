@@ -152,6 +152,7 @@ pub fn write_gguf(
             bytes.resize(bytes.len().next_multiple_of(ALIGNMENT), 0);
             target.write_all(&bytes).map_err(io)?;
         }
+        file.check_unchanged()?;
         target.flush().map_err(io)
     })
 }

@@ -1,6 +1,8 @@
 #![allow(clippy::unwrap_used)]
 use proptest::prelude::*;
 
+use safetensors::SafeTensors;
+
 use super::*;
 
 fn write(path: &Path, tensors: &[NamedTensor<'_>]) {
