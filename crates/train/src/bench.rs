@@ -276,6 +276,8 @@ mod tests {
             num_key_value_heads: 2,
             vocab_size: 64,
             max_position_embeddings: 64,
+            rope_theta: 1e4,
+            rms_norm_eps: 1e-5,
             tie_word_embeddings: true,
             ..ModelConfig::default()
         };
