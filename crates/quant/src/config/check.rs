@@ -9,6 +9,13 @@ const MAX_TENSOR_WEIGHTS: usize = 1 << 36;
 /// More layers than any model has.
 pub(super) const MAX_LAYERS: usize = 4096;
 
+/// Whether models can compute with `value`, which they do in f32: positive, finite and not
+/// denormal there.
+pub(super) fn fits_f32(value: f64) -> bool {
+    let value = value as f32;
+    value.is_normal() && value > 0.0
+}
+
 impl ModelConfig {
     /// Everything that is wrong with these values, one sentence each; empty where all is well.
     #[must_use]
@@ -91,9 +98,13 @@ impl ModelConfig {
             ("rope_theta", Some(self.rope_theta)),
             ("rope_local_base_freq", self.rope_local_base_freq),
             ("query_pre_attn_scalar", self.query_pre_attn_scalar),
+            (
+                "tritburn.norm_eps",
+                self.tritburn.as_ref().and_then(|t| t.norm_eps),
+            ),
         ] {
-            if let Some(value) = value.filter(|v| !(v.is_finite() && *v > 0.0)) {
-                out.push(format!("`{name}` {value} must be positive"));
+            if let Some(value) = value.filter(|v| !fits_f32(*v)) {
+                out.push(format!("`{name}` {value} must be positive and fit in f32"));
             }
         }
     }

@@ -169,9 +169,9 @@ impl DitConfig {
             "must be even: as many sines as cosines",
         );
         say(
-            self.norm_eps.is_finite() && self.norm_eps > 0.0,
+            super::check::fits_f32(self.norm_eps),
             "norm_eps",
-            "must be positive",
+            "must be positive and fit in f32",
         );
         if out.is_empty() && self.ternary != Ternary::None {
             out.extend(self.backbone().scheme_problems(&self.quant));

@@ -88,9 +88,9 @@ impl QuantizationConfig {
                     .into(),
             );
         }
-        if !(self.rms_norm_eps.is_finite() && self.rms_norm_eps > 0.0) {
+        if !super::check::fits_f32(self.rms_norm_eps) {
             out.push(format!(
-                "`quantization_config.rms_norm_eps` {} must be positive",
+                "`quantization_config.rms_norm_eps` {} must be positive and fit in f32",
                 self.rms_norm_eps
             ));
         }

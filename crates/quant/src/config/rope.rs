@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::ModelConfig;
+use super::check::fits_f32;
 
 /// How frequencies are stretched for contexts longer than those first trained on. Neither kind
 /// scales the attention scores.
@@ -58,9 +59,9 @@ impl RopeScaling {
     pub(super) fn problems(self) -> Vec<String> {
         let mut out = Vec::new();
         let mut check = |name: &str, value: f64, least: f64| {
-            if !(value.is_finite() && value >= least) {
+            if !(fits_f32(value) && value >= least) {
                 out.push(format!(
-                    "`rope_scaling.{name}` {value} must be at least {least}"
+                    "`rope_scaling.{name}` {value} must be at least {least} and fit in f32"
                 ));
             }
         };
@@ -73,9 +74,9 @@ impl RopeScaling {
                 original_max_position_embeddings: original,
             } => {
                 check("factor", factor, 1.0);
-                check("low_freq_factor", low, f64::MIN_POSITIVE);
+                check("low_freq_factor", low, f64::from(f32::MIN_POSITIVE));
                 check("original_max_position_embeddings", original as f64, 1.0);
-                if !(high.is_finite() && high > low) {
+                if !fits_f32(high - low) {
                     out.push(format!(
                         "`rope_scaling.high_freq_factor` {high} must be above `low_freq_factor` {low}"
                     ));

@@ -254,7 +254,7 @@ const FULL: &str = r#"{"architectures": ["X"], "model_type": "gemma3_text", "hid
     "type": "linear", "factor": 2}, "sliding_attention": {"rope_type": "default"}},
     "quantization_config": {"quant_method": "bitnet", "linear_class": "autobitlinear",
     "quantization_mode": "online", "modules_to_not_convert": ["lm_head"], "use_rms_norm": false,
-    "rms_norm_eps": 1e-6}, "tritburn": {"sub_norm": "all"}}"#;
+    "rms_norm_eps": 1e-6}, "tritburn": {"sub_norm": "all", "norm_eps": 1e-5}}"#;
 
 /// What is accepted can be asked everything.
 fn ask(text: &str) {
@@ -262,9 +262,13 @@ fn ask(text: &str) {
         return;
     };
     for i in [0, config.num_hidden_layers - 1] {
-        drop((config.layer_inv_freq(i), config.layer_window(i)));
+        let angles = config.layer_inv_freq(i);
+        assert!(angles.iter().all(|a| a.is_finite()), "{angles:?}");
+        assert_ne!(config.layer_window(i), Some(0));
     }
-    assert!(config.embed_scale() > 0.0 && config.attention_scale() > 0.0);
+    for scale in [config.embed_scale(), config.attention_scale()] {
+        assert!(scale > 0.0 && scale.is_finite(), "{scale}");
+    }
     assert!(config.q_dim() > 0 && config.kv_dim() > 0);
     let again = ModelConfig::from_json(&serde_json::to_string(&config).unwrap());
     assert!(again.is_ok(), "{again:?}");
@@ -273,6 +277,27 @@ fn ask(text: &str) {
 #[test]
 fn a_full_configuration_is_accepted() {
     assert!(ModelConfig::from_json(FULL).is_ok());
+}
+
+#[test]
+fn numbers_outside_f32_are_refused() {
+    for (field, value) in [
+        ("query_pre_attn_scalar", "2.5e100"),
+        ("query_pre_attn_scalar", "1e-40"),
+        ("rope_theta", "1e39"),
+        ("rope_local_base_freq", "1e-300"),
+        ("rms_norm_eps", "1e-60"),
+    ] {
+        let mut map: serde_json::Map<_, _> = serde_json::from_str(FULL).unwrap();
+        map.remove("rope_parameters");
+        map.insert(field.into(), serde_json::from_str(value).unwrap());
+        let error = ModelConfig::from_json(&serde_json::Value::Object(map).to_string());
+        let error = error.unwrap_err().to_string();
+        assert!(
+            error.contains(field) && error.contains("fit in f32"),
+            "{error}"
+        );
+    }
 }
 
 fn any_json() -> impl Strategy<Value = serde_json::Value> {
