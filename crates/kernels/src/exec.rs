@@ -45,6 +45,24 @@ impl Exec {
         width: usize,
         row: impl Fn(usize, &mut [T]) + Sync,
     ) {
+        self.rows_where(true, data, width, row);
+    }
+
+    /// [`Self::rows`], on this thread alone unless `parallel`.
+    ///
+    /// # Panics
+    /// Where `data` is no whole number of rows.
+    pub fn rows_where<T: Send>(
+        &self,
+        parallel: bool,
+        data: &mut [T],
+        width: usize,
+        row: impl Fn(usize, &mut [T]) + Sync,
+    ) {
+        if !parallel {
+            let rows = data.chunks_exact_mut(width.max(1)).enumerate();
+            return rows.for_each(|(r, values)| row(r, values));
+        }
         let rows = data.len().checked_div(width).unwrap_or(0);
         let data = Columns::new(data, rows, width);
         self.pool.run(rows, &|r| {

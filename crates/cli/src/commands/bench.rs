@@ -1,5 +1,6 @@
 //! `tritburn bench`.
 
+use std::fmt::Write as _;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
@@ -104,7 +105,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
         let limits = Limits::measure(&engine)?;
         rows.extend(bench::run(&engine, &name, &what, &limits)?);
         if args.profile {
-            output::print(profile(&engine)?)?;
+            output::print(profile(&engine, &what)?)?;
         }
     }
     if let Some(path) = &args.json {
@@ -122,7 +123,7 @@ fn sparsity(name: &str) -> Result<Sparsity, String> {
     })
 }
 
-fn profile(engine: &Engine) -> Result<String> {
+fn profile(engine: &Engine, what: &BenchOptions) -> Result<String> {
     let cells = |op: &bench::OpShare| {
         vec![
             op.op.to_owned(),
@@ -131,9 +132,24 @@ fn profile(engine: &Engine) -> Result<String> {
             format!("{:.0}%", op.left_out * 100.0),
         ]
     };
-    let rows: Vec<Vec<String>> = bench::profile(engine)?.iter().map(cells).collect();
-    let table = output::table(&["operation", "µs a token", "share", "left out"], &rows);
-    Ok(format!("{} threads\n{table}\n", engine.info().threads))
+    let mut text = String::new();
+    for (phase, tokens) in [
+        (Phase::Prefill, what.prefill_tokens),
+        (Phase::Decode, what.decode_tokens),
+    ] {
+        let rows: Vec<Vec<String>> = bench::profile(engine, phase, tokens)?
+            .iter()
+            .map(cells)
+            .collect();
+        let table = output::table(&["operation", "µs a token", "share", "left out"], &rows);
+        let threads = engine.info().threads;
+        writeln!(
+            text,
+            "{}, {tokens} tokens, {threads} threads\n{table}\n",
+            phase.name()
+        )?;
+    }
+    Ok(text)
 }
 
 fn table(rows: &[BenchRow]) -> String {
@@ -156,10 +172,7 @@ fn table(rows: &[BenchRow]) -> String {
             row.format.to_owned(),
             row.isa.to_owned(),
             row.threads.to_string(),
-            match row.phase {
-                Phase::Prefill => "prefill".to_owned(),
-                Phase::Decode => "decode".to_owned(),
-            },
+            row.phase.name().to_owned(),
             row.tokens.to_string(),
             format!("{:.1}", row.tok_s),
             format!("{:.2}", row.gb_s),

@@ -29,6 +29,17 @@ pub enum Phase {
     Decode,
 }
 
+impl Phase {
+    /// Name in reports.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Prefill => "prefill",
+            Self::Decode => "decode",
+        }
+    }
+}
+
 /// One measurement.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct BenchRow {

@@ -4,9 +4,11 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use super::Phase;
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::model::{Clock, Op};
+use crate::session::PREFILL_CHUNK;
 
 /// Share of one kind of operation.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -21,42 +23,57 @@ pub struct OpShare {
     pub left_out: f64,
 }
 
-/// Tokens in the context before.
+/// Tokens in the context before decoding is measured.
 const CONTEXT: usize = 16;
-/// Tokens that are measured.
-const TOKENS: usize = 16;
 
-/// Decodes some tokens and tells where the time goes, in the order of a token's way through the
-/// model. Readings of the clock add less than a microsecond a layer.
+/// Reads a prompt of `tokens` tokens, or writes so many after 16, and tells where the time goes, in
+/// the order of a token's way through the model. Readings of the clock add less than a microsecond a
+/// layer.
 ///
 /// # Errors
-/// [`crate::EngineError::ContextTooLong`] where the model has no room for 32 tokens.
-pub fn profile(engine: &Engine) -> Result<Vec<OpShare>> {
+/// [`crate::EngineError::EmptyPrompt`] without tokens, [`crate::EngineError::ContextTooLong`] where
+/// the model has no room for them.
+pub fn profile(engine: &Engine, phase: Phase, tokens: usize) -> Result<Vec<OpShare>> {
     let vocab = engine.config().vocab_size as u64;
     let id = |i: usize| (i as u64 * 2_654_435_761 % vocab) as u32;
-    let prompt: Vec<u32> = (0..CONTEXT).map(id).collect();
-    let mut session = engine.new_session(CONTEXT + TOKENS);
-    session.prefill(&prompt)?;
+    let ids: Vec<u32> = (0..CONTEXT.max(tokens)).map(id).collect();
+    let measured = &ids[..tokens];
+    let mut session = engine.new_session(CONTEXT + tokens);
+    // Once unmeasured, so that the buffers are there.
+    session.prefill(measured)?;
+    session.truncate(0);
+    if phase == Phase::Decode {
+        session.prefill(&ids[..CONTEXT])?;
+    }
     session.set_clock(Some(Clock::default()));
     let start = Instant::now();
-    for i in 0..TOKENS {
-        session.decode(id(CONTEXT + i))?;
-    }
+    let passes = match phase {
+        Phase::Prefill => {
+            session.prefill(measured)?;
+            tokens.div_ceil(PREFILL_CHUNK)
+        }
+        Phase::Decode => {
+            for &token in measured {
+                session.decode(token)?;
+            }
+            tokens
+        }
+    };
     let total = start.elapsed().max(Duration::from_nanos(1)).as_secs_f64();
     let clock = session.set_clock(None).unwrap_or_default();
     let row = |op: &'static str, seconds: f64, left_out: f64| OpShare {
         op,
-        seconds: seconds / TOKENS as f64,
+        seconds: seconds / tokens as f64,
         share: seconds / total,
         left_out,
     };
     let of_op = |&op: &Op| {
-        let all = TOKENS * engine.core.model.bytes_of(op);
+        let all = passes * engine.core.model.bytes_of(op);
         let left_out = clock.left_out(op) as f64 / all.max(1) as f64;
         row(op.name(), clock.seconds(op), left_out)
     };
     let mut rows: Vec<OpShare> = Op::ALL.iter().map(of_op).collect();
     let known: f64 = rows.iter().map(|r| r.seconds).sum();
-    rows.push(row("other", (total - known * TOKENS as f64).max(0.0), 0.0));
+    rows.push(row("other", (total - known * tokens as f64).max(0.0), 0.0));
     Ok(rows)
 }

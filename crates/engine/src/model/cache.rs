@@ -32,10 +32,9 @@ impl KvCache {
         max_len: usize,
         format: KvFormat,
     ) -> Self {
-        let empty = || KvRows::with_heads(format, kv_heads, 0, head_dim);
         let layer = |_| Layer {
-            keys: empty(),
-            values: empty(),
+            keys: KvRows::keys(format, kv_heads, 0, head_dim),
+            values: KvRows::values(format, kv_heads, 0, head_dim),
         };
         Self {
             layers: (0..layers).map(layer).collect(),
@@ -77,9 +76,17 @@ impl KvCache {
             .max(FIRST_CAPACITY)
             .min(self.max_len);
         for layer in &mut self.layers {
-            for rows in [&mut layer.keys, &mut layer.values] {
-                let (heads, d) = (self.kv_heads, self.head_dim);
-                let mut grown = KvRows::with_heads(self.format, heads, capacity, d);
+            let (heads, d) = (self.kv_heads, self.head_dim);
+            for (rows, mut grown) in [
+                (
+                    &mut layer.keys,
+                    KvRows::keys(self.format, heads, capacity, d),
+                ),
+                (
+                    &mut layer.values,
+                    KvRows::values(self.format, heads, capacity, d),
+                ),
+            ] {
                 for head in 0..self.kv_heads {
                     grown.copy_rows(head * capacity, rows, head * self.capacity, self.len);
                 }
@@ -107,16 +114,12 @@ impl KvCache {
         let layer = &self.layers[layer];
         (&layer.keys, &layer.values)
     }
-
-    /// Where the rows of a head begin in those of a layer.
-    pub(crate) fn first_row(&self, head: usize) -> usize {
-        head * self.capacity
-    }
 }
 
 #[cfg(test)]
 mod tests {
-    use tritburn_kernels::attention::{AttentionScratch, attend};
+    use tritburn_kernels::Exec;
+    use tritburn_kernels::attention::{Heads, causal};
 
     use super::*;
 
@@ -130,28 +133,28 @@ mod tests {
             cache.advance(1);
         }
         assert!(cache.capacity <= 1000);
+        let exec = Exec::new(None, Some(1)).expect("one thread");
         // Attention over one key is its value.
-        let (keys, values) = cache.layer(0);
-        let value = |head: usize, t: usize| {
-            let (mut out, first) = ([0.0], cache.first_row(head) + t);
-            let mut scratch = AttentionScratch::new();
-            attend(
-                &[&[1.0]],
-                keys,
-                values,
-                first,
-                1,
-                1.0,
-                &mut scratch,
-                &mut [&mut out],
+        let value = |t: usize| {
+            let heads = Heads {
+                kv_heads: 2,
+                group: 1,
+                head_dim: 1,
+            };
+            let mut out = [0.0; 2];
+            causal(
+                &exec,
+                heads,
+                &[1.0; 2],
+                cache.layer(0),
+                t,
+                Some(1),
+                &mut out,
             );
-            out[0]
+            (out[0], out[1])
         };
         for t in 0..700 {
-            assert_eq!(
-                (value(0, t), value(1, t)),
-                (10.0 + t as f32, 20.0 + t as f32)
-            );
+            assert_eq!(value(t), (10.0 + t as f32, 20.0 + t as f32));
         }
         cache.truncate(3);
         assert_eq!(cache.len(), 3);

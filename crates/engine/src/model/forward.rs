@@ -1,11 +1,10 @@
 //! Tokens through the model.
 
-use tritburn_kernels::attention::Heads;
+use tritburn_kernels::attention::{Heads, causal};
 use tritburn_kernels::head::WideActivations;
 use tritburn_kernels::{Exec, ops};
 use tritburn_quant::config::ModelConfig;
 
-use super::attention::attend;
 use super::build::{Layer, Model};
 use super::cache::KvCache;
 use super::clock::{Clock, Op};
@@ -158,8 +157,8 @@ impl Model {
             k_norm.in_place(exec, &mut s.k, &mut s.normed);
         }
         let rope = &s.ropes[s.rope_of[index]];
-        rope.apply(&mut s.q, c.q_dim());
-        rope.apply(&mut s.k, c.kv_dim());
+        rope.apply(exec, &mut s.q, c.q_dim());
+        rope.apply(exec, &mut s.k, c.kv_dim());
         if let Some(scheme) = c.quant_scheme() {
             let (head_dim, first) = (c.head_dim(), cache.len());
             if let Some(bits) = scheme.q_bits {
@@ -185,7 +184,8 @@ impl Model {
             head_dim: c.head_dim(),
         };
         let window = c.layer_window(index);
-        attend(exec, heads, &s.q, cache, index, window, &mut s.attn);
+        let (stored, seen) = (cache.layer(index), cache.len());
+        causal(exec, heads, &s.q, stored, seen, window, &mut s.attn);
         s.lap(Op::Attention);
         let out = [(&layer.o_proj, &mut s.h)];
         project(exec, &s.attn, c.q_dim(), None, out, &mut s.linear);

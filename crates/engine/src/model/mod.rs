@@ -1,6 +1,5 @@
 //! The transformer: its parts, how they are loaded and how tokens go through them.
 
-mod attention;
 mod buffers;
 mod build;
 mod cache;

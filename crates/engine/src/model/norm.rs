@@ -21,12 +21,7 @@ impl RmsNorm {
     pub(crate) fn forward(&self, exec: &Exec, x: &[f32], out: &mut [f32]) {
         let width = self.weight.len();
         let row = |t: usize, out: &mut [f32]| self.row(&x[t * width..][..width], out);
-        if x.len() >= MIN_PARALLEL {
-            return exec.rows(out, width, row);
-        }
-        for (t, out) in out.chunks_exact_mut(width).enumerate() {
-            row(t, out);
-        }
+        exec.rows_where(x.len() >= MIN_PARALLEL, out, width, row);
     }
 
     /// Normalises one row.

@@ -50,10 +50,12 @@ fn rows_of_small_random_models() {
         }
         assert_eq!((rows[0].phase, rows[0].tokens), (Phase::Prefill, 20));
         assert_eq!((rows[1].phase, rows[1].tokens), (Phase::Decode, 4));
-        let shares = profile(&engine).unwrap();
-        let whole: f64 = shares.iter().map(|s| s.share).sum();
-        assert!((whole - 1.0).abs() < 1e-6, "{whole}");
-        assert!(shares.iter().any(|s| s.op == "head" && s.seconds > 0.0));
+        for (phase, tokens) in [(Phase::Prefill, 20), (Phase::Decode, 4)] {
+            let shares = profile(&engine, phase, tokens).unwrap();
+            let whole: f64 = shares.iter().map(|s| s.share).sum();
+            assert!((whole - 1.0).abs() < 1e-6, "{whole}");
+            assert!(shares.iter().any(|s| s.op == "head" && s.seconds > 0.0));
+        }
         let none = BenchOptions { runs: 0, ..small };
         assert!(run(&engine, "small", &none, &limits).is_err());
         // A seed is a model.

@@ -3,38 +3,27 @@
 mod rows;
 
 use std::cell::RefCell;
+use std::ops::Range;
 
 use pulp::{Arch, Simd, WithSimd};
 
 use crate::columns::Columns;
 use crate::exec::Exec;
-use crate::kv::KvRows;
+use crate::kv::{KvRows, LANES};
 use crate::ops::exp;
 use rows::{add_rows, scores_of};
 
-/// Keys whose scores are held at once.
+/// Keys whose scores are held at once; pieces begin at multiples of it.
 const CHUNK: usize = 64;
+/// Query rows that are computed side by side.
+const TOGETHER: usize = 6;
+/// The same where fewer are left.
+const HALF: usize = 3;
+/// Query rows of a task, which share what is read of the keys and values.
+const TASK_ROWS: usize = 48;
 
-/// Buffers of [`attend`].
-#[derive(Debug, Default)]
-pub struct AttentionScratch {
-    rows: Vec<f32>,
-    scores: Vec<f32>,
-    /// Largest score so far and sum of weights, for each query head.
-    state: Vec<[f32; 2]>,
-}
-
-impl AttentionScratch {
-    /// Nothing yet.
-    #[must_use]
-    pub const fn new() -> Self {
-        Self {
-            rows: Vec::new(),
-            scores: Vec::new(),
-            state: Vec::new(),
-        }
-    }
-}
+/// Scores below which other threads are not asked.
+const MIN_PARALLEL: usize = 1 << 12;
 
 /// Sizes of an attention.
 #[derive(Debug, Clone, Copy)]
@@ -47,20 +36,49 @@ pub struct Heads {
     pub head_dim: usize,
 }
 
-thread_local! {
-    /// Buffers of one task, kept by each thread so that decoding allocates nothing.
-    static SCRATCH: RefCell<AttentionScratch> = const { RefCell::new(AttentionScratch::new()) };
+/// Buffers of one task.
+#[derive(Debug, Default)]
+struct Scratch {
+    /// What [`Task::gather`] collects.
+    queries: Vec<f32>,
+    /// Keys or values of a piece.
+    piece: Vec<f32>,
+    /// `[query rows, CHUNK]`.
+    scores: Vec<f32>,
+    /// `[query rows, width]`.
+    sums: Vec<f32>,
+    state: Vec<State>,
 }
 
-/// Tokens that share what is read of the keys and values.
-const BLOCK: usize = 8;
+/// What a query row has seen so far.
+#[derive(Debug, Clone, Copy)]
+struct State {
+    /// Largest score.
+    max: f32,
+    /// Sums of the weights, lane by lane.
+    total: [f32; LANES],
+}
 
-/// Scores below which other threads are not asked.
-const MIN_PARALLEL: usize = 1 << 12;
+thread_local! {
+    /// Kept by each thread so that decoding allocates nothing.
+    static SCRATCH: RefCell<Scratch> = const {
+        RefCell::new(Scratch {
+            queries: Vec::new(),
+            piece: Vec::new(),
+            scores: Vec::new(),
+            sums: Vec::new(),
+            state: Vec::new(),
+        })
+    };
+}
 
 /// Causal attention, scaled by `1 / √head_dim`, of new tokens: `q` and `out` are
-/// `[tokens, kv_heads · group · head_dim]`. Keys and values of key head `h` are the rows from
-/// `first_row(h)` on; token `t` sees the first `seen + t + 1` of them.
+/// `[tokens, kv_heads · group · head_dim]`. Token `t` sees the first `seen + t + 1` positions, with a
+/// `window` of `n` only the last `n` of them.
+///
+/// One pass over keys and values in pieces, with the sums rescaled when a larger score comes
+/// (Milakov & Gimelshein, arXiv 1805.02867; FlashAttention, arXiv 2205.14135). What one token gets
+/// depends neither on the others nor on `exec`.
 ///
 /// # Panics
 /// Where `q` and `out` are not whole tokens of the same number, or rows are missing.
@@ -69,30 +87,34 @@ pub fn causal(
     heads: Heads,
     q: &[f32],
     (keys, values): (&KvRows, &KvRows),
-    first_row: impl Fn(usize) -> usize + Sync,
     seen: usize,
+    window: Option<usize>,
     out: &mut [f32],
 ) {
+    assert_eq!(q.len(), out.len(), "as many outputs as queries");
+    assert_eq!(keys.width(), heads.head_dim, "keys as wide as heads");
     let width = heads.group * heads.head_dim;
     let tokens = q.len() / (width * heads.kv_heads).max(1);
-    let scale = 1.0 / (heads.head_dim as f32).sqrt();
     let out = Columns::new(out, tokens, heads.kv_heads * width);
+    let block = (TASK_ROWS / heads.group.max(1)).max(1);
     let task = |i: usize| {
-        let (block, head) = (i / heads.kv_heads, i % heads.kv_heads);
-        let mine = block * BLOCK..tokens.min((block + 1) * BLOCK);
-        let (mut queries, mut outs) = ([&[][..]; BLOCK], [(); BLOCK].map(|()| &mut [][..]));
-        for (k, token) in mine.clone().enumerate() {
-            queries[k] = &q[(token * heads.kv_heads + head) * width..][..width];
-            // SAFETY: each task has tokens and a head of its own.
-            #[allow(unsafe_code)]
-            let out = unsafe { out.strip(token, head * width, width) };
-            outs[k] = out;
-        }
-        let (first, len) = (first_row(head), seen + mine.start + 1);
-        let (q, out) = (&queries[..mine.len()], &mut outs[..mine.len()]);
-        SCRATCH.with_borrow_mut(|s| attend(q, keys, values, first, len, scale, s, out));
+        let (first, head) = (i / heads.kv_heads * block, i % heads.kv_heads);
+        SCRATCH.with_borrow_mut(|scratch| {
+            Arch::new().dispatch(Task {
+                heads,
+                head,
+                tokens: first..tokens.min(first + block),
+                seen,
+                window: window.unwrap_or(usize::MAX),
+                q,
+                keys,
+                values,
+                scratch,
+                out: &out,
+            });
+        });
     };
-    let tasks = tokens.div_ceil(BLOCK) * heads.kv_heads;
+    let tasks = tokens.div_ceil(block) * heads.kv_heads;
     if tokens * heads.kv_heads * heads.group * (seen + tokens) < MIN_PARALLEL {
         (0..tasks).for_each(task);
     } else {
@@ -100,249 +122,252 @@ pub fn causal(
     }
 }
 
-/// `out[t, h] = softmax(q[t, h] · Kᵀ · scale) · V` for query heads that share keys and values: token
-/// `t` sees rows `first..first + len + t` of `keys` and `values`. Each of `q` and `out` is
-/// `[heads, width]`; a token that sees nothing gets zeros.
-///
-/// One pass over keys and values in pieces, with the sums rescaled when a larger score comes
-/// (Milakov & Gimelshein, arXiv 1805.02867; FlashAttention, arXiv 2205.14135). What one token gets
-/// does not depend on the others.
-///
-/// # Panics
-/// Where rows are missing or `q` and `out` differ in shape or are no whole number of heads.
-#[expect(clippy::too_many_arguments, reason = "the operands of one operation")]
-pub fn attend(
-    q: &[&[f32]],
-    keys: &KvRows,
-    values: &KvRows,
-    first: usize,
-    len: usize,
-    scale: f32,
-    scratch: &mut AttentionScratch,
-    out: &mut [&mut [f32]],
-) {
-    let width = keys.width();
-    assert_eq!(q.len(), out.len(), "as many outputs as tokens");
-    for (q, out) in q.iter().zip(&*out) {
-        assert_eq!((q.len(), q.len() % width), (out.len(), 0), "whole heads");
-    }
-    Arch::new().dispatch(Attend {
-        q,
-        keys,
-        values,
-        first,
-        len,
-        scale,
-        scratch,
-        out,
-    });
-}
-
-/// The arguments of [`attend`].
-struct Attend<'a, 'b> {
-    q: &'a [&'a [f32]],
+/// Some tokens of one key head.
+struct Task<'a> {
+    heads: Heads,
+    head: usize,
+    tokens: Range<usize>,
+    seen: usize,
+    window: usize,
+    q: &'a [f32],
     keys: &'a KvRows,
     values: &'a KvRows,
-    first: usize,
-    len: usize,
-    scale: f32,
-    scratch: &'a mut AttentionScratch,
-    out: &'a mut [&'b mut [f32]],
+    scratch: &'a mut Scratch,
+    out: &'a Columns<'a, f32>,
 }
 
-impl WithSimd for Attend<'_, '_> {
+impl Task<'_> {
+    /// The positions that a token sees.
+    fn visible(&self, token: usize) -> Range<usize> {
+        let end = self.seen + token + 1;
+        end.saturating_sub(self.window)..end
+    }
+
+    /// Of a piece of `n` positions from `start` on, those that query row `row` sees.
+    fn part(&self, row: usize, start: usize, n: usize) -> Range<usize> {
+        let visible = self.visible(self.tokens.start + row / self.heads.group);
+        let at = |position: usize| position.saturating_sub(start).min(n);
+        at(visible.start)..at(visible.end)
+    }
+}
+
+impl WithSimd for Task<'_> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let width = self.keys.width();
-        let heads = self.q.first().map_or(0, |q| q.len() / width);
-        let AttentionScratch {
-            rows: buffer,
+        let Heads {
+            group,
+            head_dim: width,
+            ..
+        } = self.heads;
+        let rows = self.tokens.len() * group;
+        if rows * width == 0 {
+            return;
+        }
+        let mut scratch = std::mem::take(self.scratch);
+        let Scratch {
+            queries,
+            piece,
             scores,
+            sums,
             state,
-        } = self.scratch;
-        buffer.resize(CHUNK * width, 0.0);
-        scores.resize(self.q.len() * heads * CHUNK, 0.0);
+        } = &mut scratch;
+        piece.resize(2 * CHUNK * width, 0.0);
+        scores.resize(rows * CHUNK, 0.0);
+        sums.clear();
+        sums.resize(rows * width, 0.0);
         state.clear();
-        state.resize(self.q.len() * heads, [f32::NEG_INFINITY, 0.0]);
-        for out in self.out.iter_mut() {
-            out.fill(0.0);
+        state.resize(
+            rows,
+            State {
+                max: f32::NEG_INFINITY,
+                total: [0.0; LANES],
+            },
+        );
+        self.gather(queries);
+        let scale = 1.0 / (width as f32).sqrt();
+        let begin = self.visible(self.tokens.start).start / CHUNK * CHUNK;
+        let end = self.visible(self.tokens.end - 1).end;
+        for start in (begin..end).step_by(CHUNK) {
+            let n = CHUNK.min(end - start);
+            let keys = self.keys.read_lanes(self.head, start, n, piece);
+            let scores = scores.as_chunks_mut::<CHUNK>().0;
+            let mut row = 0;
+            while row < rows {
+                let (q, scores) = (&queries[row * width..], &mut scores[row..]);
+                row += match rows - row {
+                    TOGETHER.. => some_scores::<S, TOGETHER>(simd, q, keys, width, scores),
+                    HALF.. => some_scores::<S, HALF>(simd, q, keys, width, scores),
+                    _ => some_scores::<S, 1>(simd, q, keys, width, scores),
+                };
+            }
+            let sums_of = sums.chunks_exact_mut(width);
+            let each = scores.iter_mut().zip(&mut *state).zip(sums_of);
+            for (row, ((scores, state), sums)) in each.enumerate() {
+                let part = self.part(row, start, n);
+                if !part.is_empty() {
+                    scores[..part.start].fill(f32::NEG_INFINITY);
+                    scores[part.end..].fill(f32::NEG_INFINITY);
+                    weigh(scores, scale, state, sums);
+                }
+            }
+            let first = self.head * self.values.positions() + start;
+            let values = self.values.read(first, n, piece);
+            let mut row = 0;
+            while row < rows {
+                let (piece, sums) = ((start, n, values), (&*scores, &mut sums[..]));
+                row += match rows - row {
+                    TOGETHER.. => self.add_values::<S, TOGETHER>(simd, row, piece, sums),
+                    HALF.. => self.add_values::<S, HALF>(simd, row, piece, sums),
+                    _ => self.add_values::<S, 1>(simd, row, piece, sums),
+                };
+            }
         }
-        let longest = (self.len + self.q.len()).saturating_sub(1);
-        for start in (0..longest).step_by(CHUNK) {
-            let rows = CHUNK.min(longest - start);
-            // Rows of this piece that token `t` sees.
-            let (len, seen) = (self.len, |t: usize| {
-                rows.min((self.len + t).saturating_sub(start))
-            });
-            let read = self.keys.read(self.first + start, rows, buffer);
-            for (t, q) in self.q.iter().enumerate() {
-                let scores = &mut scores[t * heads * CHUNK..];
-                for (q, scores) in q.chunks_exact(width).zip(scores.chunks_exact_mut(CHUNK)) {
-                    scores_of(simd, q, read, self.scale, &mut scores[..seen(t)]);
-                }
-            }
-            let read = self.values.read(self.first + start, rows, buffer);
-            for (t, out) in self.out.iter_mut().enumerate() {
-                if start >= len + t {
-                    continue;
-                }
-                let scores = scores[t * heads * CHUNK..].chunks_exact_mut(CHUNK);
-                let outs = out.chunks_exact_mut(width).zip(scores);
-                for ((out, scores), state) in outs.zip(&mut state[t * heads..]) {
-                    add_piece(&mut scores[..seen(t)], read, state, out);
-                }
+        for (row, (sums, state)) in sums.chunks_exact(width).zip(&*state).enumerate() {
+            let (token, head) = (self.tokens.start + row / group, self.head * group);
+            // SAFETY: each task has tokens and a head of its own.
+            #[allow(unsafe_code)]
+            let out = unsafe { self.out.strip(token, (head + row % group) * width, width) };
+            let inv = 1.0 / state.total.iter().sum::<f32>();
+            for (out, sum) in out.iter_mut().zip(sums) {
+                *out = sum * inv;
             }
         }
-        for (t, out) in self.out.iter_mut().enumerate() {
-            for (out, [_, sum]) in out.chunks_exact_mut(width).zip(&state[t * heads..]) {
-                // Nothing seen is nothing said, not 0 · ∞.
-                let inv = if *sum == 0.0 { 0.0 } else { 1.0 / *sum };
-                for o in out {
-                    *o *= inv;
-                }
+        *self.scratch = scratch;
+    }
+}
+
+impl Task<'_> {
+    /// Copies the queries to `[rows / T, width, T]`, `T` as they are computed together.
+    fn gather(&self, out: &mut Vec<f32>) {
+        let Heads {
+            kv_heads,
+            group,
+            head_dim: width,
+        } = self.heads;
+        let rows = self.tokens.len() * group;
+        out.resize(rows * width, 0.0);
+        let mut row = 0;
+        while row < rows {
+            let together = match rows - row {
+                TOGETHER.. => TOGETHER,
+                HALF.. => HALF,
+                _ => 1,
+            };
+            for t in 0..together {
+                let (token, part) = (self.tokens.start + (row + t) / group, (row + t) % group);
+                let head = (token * kv_heads + self.head) * group + part;
+                let out = out[row * width + t..].iter_mut().step_by(together);
+                let q = &self.q[head * width..][..width];
+                out.zip(q).for_each(|(out, q)| *out = *q);
             }
+            row += together;
+        }
+    }
+
+    /// Adds the weighted values of a piece of `n` positions from `start` on to the sums of `T` rows:
+    /// what all of them see at once, what only some see before and after it. Returns `T`.
+    #[inline(always)]
+    fn add_values<S: Simd, const T: usize>(
+        &self,
+        simd: S,
+        row: usize,
+        (start, n, values): (usize, usize, &[f32]),
+        (scores, sums): (&[[f32; CHUNK]], &mut [f32]),
+    ) -> usize {
+        let width = self.heads.head_dim;
+        let values = |part: &Range<usize>| &values[part.start * width..part.end * width];
+        let (weights, _) = scores[row..].as_chunks::<T>();
+        let weights = &weights[0];
+        let mut outs = [(); T].map(|()| &mut [][..]);
+        for (out, sums) in outs
+            .iter_mut()
+            .zip(sums[row * width..].chunks_exact_mut(width))
+        {
+            *out = sums;
+        }
+        // Both ends of what a row sees grow with the row.
+        let shared = self.part(row + T - 1, start, n).start..self.part(row, start, n).end;
+        let shared = shared.start..shared.end.max(shared.start);
+        for (t, (out, weights)) in outs.iter_mut().zip(weights).enumerate() {
+            let part = self.part(row + t, start, n);
+            let before = part.start..part.end.min(shared.start);
+            let weights = std::array::from_ref(weights);
+            add_rows(simd, weights, before.start, values(&before), [out]);
+        }
+        let all = outs.each_mut().map(|out| &mut **out);
+        add_rows(simd, weights, shared.start, values(&shared), all);
+        for (t, (out, weights)) in outs.iter_mut().zip(weights).enumerate() {
+            let part = self.part(row + t, start, n);
+            let after = part.start.max(shared.end).min(part.end)..part.end;
+            let weights = std::array::from_ref(weights);
+            add_rows(simd, weights, after.start, values(&after), [out]);
+        }
+        T
+    }
+}
+
+/// The scores of `T` rows; returns `T`.
+#[inline(always)]
+fn some_scores<S: Simd, const T: usize>(
+    simd: S,
+    q: &[f32],
+    keys: &[f32],
+    width: usize,
+    scores: &mut [[f32; CHUNK]],
+) -> usize {
+    let (q, _) = q[..T * width].as_chunks::<T>();
+    let (scores, _) = scores.as_chunks_mut::<T>();
+    scores_of(simd, q, keys, &mut scores[0]);
+    T
+}
+
+/// Makes the scores of a piece weights, `e^(scale · score − max)`, and rescales what a query row has
+/// so far.
+#[inline(always)]
+fn weigh(scores: &mut [f32; CHUNK], scale: f32, state: &mut State, sums: &mut [f32]) {
+    let lines = scores.as_chunks_mut::<LANES>().0;
+    let mut largest = [state.max; LANES];
+    for line in lines.iter_mut() {
+        for (s, max) in line.iter_mut().zip(&mut largest) {
+            *s *= scale;
+            *max = if *s > *max { *s } else { *max };
+        }
+    }
+    let max = largest_of(largest);
+    // With the largest as before nothing changes, and with no score before there is nothing.
+    if max > state.max {
+        if state.max > f32::NEG_INFINITY {
+            let shrink = exp(state.max - max);
+            state.total.iter_mut().for_each(|v| *v *= shrink);
+            sums.iter_mut().for_each(|v| *v *= shrink);
+        }
+        state.max = max;
+    }
+    for line in lines {
+        for (s, total) in line.iter_mut().zip(&mut state.total) {
+            *s = exp(*s - max);
+            *total += *s;
         }
     }
 }
 
-/// Adds the values of a piece, weighted by `e^score`, to what one query head has so far.
 #[inline(always)]
-fn add_piece(scores: &mut [f32], values: &[f32], [max, sum]: &mut [f32; 2], out: &mut [f32]) {
-    let before = *max;
-    *max = scores.iter().fold(before, |m, &s| m.max(s));
-    let shrink = exp(before - *max);
-    for s in scores.iter_mut() {
-        *s = exp(*s - *max);
-    }
-    *sum *= shrink;
-    for s in scores.iter() {
-        *sum += s;
-    }
-    if before > f32::NEG_INFINITY {
-        for o in out.iter_mut() {
-            *o *= shrink;
+fn largest_of(mut lanes: [f32; LANES]) -> f32 {
+    let mut half = LANES / 2;
+    while half > 0 {
+        for i in 0..half {
+            lanes[i] = if lanes[i + half] > lanes[i] {
+                lanes[i + half]
+            } else {
+                lanes[i]
+            };
         }
+        half /= 2;
     }
-    add_rows(scores, values, out);
+    lanes[0]
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-    use crate::kv::KvFormat;
-
-    fn noise(n: usize) -> Vec<f32> {
-        let mut seed = 3u32;
-        let mut next = || {
-            seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (seed >> 8) as f32 / (1 << 23) as f32 - 1.0
-        };
-        (0..n).map(|_| next()).collect()
-    }
-
-    #[test]
-    fn attention_is_close_to_its_definition() {
-        for (width, len, heads) in [
-            (8, 1, 1),
-            (16, 63, 2),
-            (24, 64, 3),
-            (128, 65, 4),
-            (64, 300, 1),
-        ] {
-            let all = noise((2 * len + heads) * width);
-            let (k, rest) = all.split_at(len * width);
-            let (v, q) = rest.split_at(len * width);
-            for (format, error) in [
-                (KvFormat::F32, 1e-6),
-                (KvFormat::F16, 2e-3),
-                (KvFormat::Int8, 2e-2),
-            ] {
-                let store = |rows: &[f32]| {
-                    let mut store = KvRows::new(format, len + 2, width);
-                    for (i, row) in rows.chunks(width).enumerate() {
-                        store.set(i + 2, row);
-                    }
-                    store
-                };
-                let (keys, values) = (store(k), store(v));
-                let mut out = vec![9.0; heads * width];
-                let mut scratch = AttentionScratch::new();
-                attend(
-                    &[q],
-                    &keys,
-                    &values,
-                    2,
-                    len,
-                    0.5,
-                    &mut scratch,
-                    &mut [&mut out],
-                );
-                for (h, q) in q.chunks(width).enumerate() {
-                    let score = |k: &[f32]| k.iter().zip(q).map(|(a, b)| a * b).sum::<f32>() * 0.5;
-                    let weights: Vec<f32> = k.chunks(width).map(|k| score(k).exp()).collect();
-                    let total: f32 = weights.iter().sum();
-                    for c in 0..width {
-                        let sum: f32 = (0..len).map(|i| weights[i] * v[i * width + c]).sum();
-                        let (got, want) = (out[h * width + c], sum / total);
-                        assert!((got - want).abs() < error, "{format:?} {got} {want}");
-                    }
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn huge_scores_do_not_overflow() {
-        let mut keys = KvRows::new(KvFormat::F32, 2, 1);
-        let mut values = keys.clone();
-        (0..2).for_each(|i| keys.set(i, &[1e30]));
-        (0..2).for_each(|i| values.set(i, &[i as f32]));
-        let mut out = [0.0];
-        let mut scratch = AttentionScratch::new();
-        attend(
-            &[&[1.0]],
-            &keys,
-            &values,
-            0,
-            2,
-            1.0,
-            &mut scratch,
-            &mut [&mut out],
-        );
-        assert_eq!(out, [0.5]);
-    }
-
-    #[test]
-    fn tokens_together_are_each_by_itself() {
-        let (width, group, tokens, seen) = (24, 2, 21, 60);
-        let all = noise((2 * (seen + tokens) + group * tokens) * width);
-        let (k, rest) = all.split_at((seen + tokens) * width);
-        let (v, q) = rest.split_at((seen + tokens) * width);
-        let mut stores = [k, v].map(|rows| {
-            let mut store = KvRows::new(KvFormat::F16, seen + tokens, width);
-            let rows = rows.chunks(width).enumerate();
-            rows.for_each(|(i, row)| store.set(i, row));
-            store
-        });
-        let heads = Heads {
-            kv_heads: 1,
-            group,
-            head_dim: width,
-        };
-        let exec = Exec::new(None, Some(3)).unwrap();
-        let [keys, values] = &mut stores;
-        let run = |first: usize, n: usize| {
-            let q = &q[first * group * width..][..n * group * width];
-            let mut out = vec![0.0; q.len()];
-            let stored = (&*keys, &*values);
-            causal(&exec, heads, q, stored, |_| 0, seen + first, &mut out);
-            out
-        };
-        let together = run(0, tokens);
-        let alone: Vec<f32> = (0..tokens).flat_map(|t| run(t, 1)).collect();
-        assert_eq!(together, alone);
-    }
-}
+mod tests;

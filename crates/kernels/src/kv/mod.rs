@@ -2,15 +2,23 @@
 
 mod f16;
 pub mod low_bit;
+mod low_rows;
 
 use std::cell::RefCell;
 
 use f16::{from_f16, to_f16};
 use low_bit::LowBits;
+use low_rows::LowRows;
+
+use crate::vectors::vectorized;
+
+/// Keys that lie side by side.
+pub(crate) const LANES: usize = 16;
 
 thread_local! {
-    /// Codes of the row that is stored, kept so that decoding allocates nothing.
-    static CODES: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    /// The row that is stored, kept so that decoding allocates nothing.
+    static F16: RefCell<Vec<u16>> = const { RefCell::new(Vec::new()) };
+    static INT8: RefCell<Vec<i8>> = const { RefCell::new(Vec::new()) };
 }
 
 /// How keys and values are stored.
@@ -47,11 +55,22 @@ impl KvFormat {
     }
 }
 
-/// Rows `[heads, positions, width]` of keys or values.
+/// In which order values lie in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Order {
+    /// Row after row.
+    Rows,
+    /// Value by value of [`LANES`] rows at a time, so that as many scores are summed side by side:
+    /// `[head, block of rows, width, LANES]`.
+    Lanes,
+}
+
+/// Rows `[heads, positions, width]` of keys or values; row `head · positions + position`.
 #[derive(Debug, Clone)]
 pub struct KvRows {
     width: usize,
     positions: usize,
+    order: Order,
     data: Data,
 }
 
@@ -59,52 +78,43 @@ pub struct KvRows {
 enum Data {
     F32(Vec<f32>),
     F16(Vec<u16>),
+    /// Codes, and a scale for each row.
     Int8(Vec<i8>, Vec<f32>),
     Low(LowRows),
 }
 
-/// Packed rows of few bits.
-#[derive(Debug, Clone)]
-struct LowRows {
-    bits: LowBits,
-    /// `[rows, bits.bytes(width)]`.
-    packed: Vec<u8>,
-    /// `[rows]`.
-    steps: Vec<f32>,
-    /// The first position of each head in four bits, where the others have three.
-    first: Vec<u8>,
-}
-
 impl KvRows {
-    /// `rows` rows of zeros, the positions of one head.
+    /// Zeros for the keys of `heads` heads, in the order that scores are computed from.
     #[must_use]
-    pub fn new(format: KvFormat, rows: usize, width: usize) -> Self {
-        Self::with_heads(format, 1, rows, width)
+    pub fn keys(format: KvFormat, heads: usize, positions: usize, width: usize) -> Self {
+        Self::new(format, Order::Lanes, heads, positions, width)
     }
 
-    /// Zeros for `heads` heads of `positions` positions: row `head · positions + position`.
+    /// Zeros for the values of `heads` heads.
     #[must_use]
-    pub fn with_heads(format: KvFormat, heads: usize, positions: usize, width: usize) -> Self {
+    pub fn values(format: KvFormat, heads: usize, positions: usize, width: usize) -> Self {
+        Self::new(format, Order::Rows, heads, positions, width)
+    }
+
+    fn new(format: KvFormat, order: Order, heads: usize, positions: usize, width: usize) -> Self {
         let rows = heads * positions;
-        let n = rows * width;
-        let low = |bits: LowBits, first: usize| {
-            Data::Low(LowRows {
-                bits,
-                packed: vec![0; rows * bits.bytes(width)],
-                steps: vec![0.0; rows],
-                first: vec![0; first * LowBits::Four.bytes(width)],
-            })
+        let stored = match order {
+            Order::Rows => rows,
+            Order::Lanes => heads * positions.next_multiple_of(LANES),
         };
+        let n = stored * width;
+        let low = |bits| Data::Low(LowRows::new(bits, heads, positions, width));
         let data = match format {
             KvFormat::F32 => Data::F32(vec![0.0; n]),
             KvFormat::F16 => Data::F16(vec![0; n]),
-            KvFormat::Int8 => Data::Int8(vec![0; n], vec![0.0; rows]),
-            KvFormat::Int4 => low(LowBits::Four, 0),
-            KvFormat::Int3 => low(LowBits::Three, if positions > 0 { heads } else { 0 }),
+            KvFormat::Int8 => Data::Int8(vec![0; n], vec![0.0; stored]),
+            KvFormat::Int4 => low(LowBits::Four),
+            KvFormat::Int3 => low(LowBits::Three),
         };
         Self {
             width,
             positions,
+            order,
             data,
         }
     }
@@ -116,9 +126,7 @@ impl KvRows {
             Data::F32(data) => size_of_val(data.as_slice()),
             Data::F16(data) => size_of_val(data.as_slice()),
             Data::Int8(codes, scales) => codes.len() + size_of_val(scales.as_slice()),
-            Data::Low(low) => {
-                low.packed.len() + size_of_val(low.steps.as_slice()) + low.first.len()
-            }
+            Data::Low(low) => low.bytes(),
         }
     }
 
@@ -128,58 +136,88 @@ impl KvRows {
         self.width
     }
 
+    /// Positions of a head.
+    pub(crate) fn positions(&self) -> usize {
+        self.positions
+    }
+
+    /// Where the first value of a row lies, how far the next is from it, and the place of the row
+    /// among the scales.
+    #[inline]
+    fn place(&self, row: usize) -> (usize, usize, usize) {
+        match self.order {
+            Order::Rows => (row * self.width, 1, row),
+            Order::Lanes => {
+                let (head, position) = (row / self.positions, row % self.positions);
+                let stored = head * self.positions.next_multiple_of(LANES) + position;
+                let first = stored / LANES * LANES * self.width + stored % LANES;
+                (first, LANES, stored)
+            }
+        }
+    }
+
     /// Stores a row.
     ///
     /// # Panics
     /// Where there is no such row or it has another width.
     pub fn set(&mut self, row: usize, values: &[f32]) {
-        let range = row * self.width..(row + 1) * self.width;
+        assert_eq!(values.len(), self.width, "as wide as the rows");
+        let (first, step, scale) = self.place(row);
         match &mut self.data {
-            Data::F32(data) => data[range].copy_from_slice(values),
-            Data::F16(data) => {
-                for (out, v) in data[range].iter_mut().zip(values) {
-                    *out = to_f16(*v);
-                }
+            Data::F32(data) => {
+                let out = data[first..].iter_mut().step_by(step);
+                out.zip(values).for_each(|(out, v)| *out = *v);
             }
-            Data::Int8(codes, scales) => {
-                scales[row] = crate::ops::absmax_codes(values, &mut codes[range]);
-            }
-            Data::Low(low) => {
-                assert_eq!(values.len(), self.width, "as wide as the rows");
-                low.set(row, self.positions, values);
-            }
+            Data::F16(data) => F16.with_borrow_mut(|halves| {
+                halves.resize(values.len(), 0);
+                vectorized(
+                    #[inline(always)]
+                    || {
+                        for (half, v) in halves.iter_mut().zip(values) {
+                            *half = to_f16(*v);
+                        }
+                    },
+                );
+                let out = data[first..].iter_mut().step_by(step);
+                out.zip(halves).for_each(|(out, half)| *out = *half);
+            }),
+            Data::Int8(data, scales) => INT8.with_borrow_mut(|codes| {
+                codes.resize(values.len(), 0);
+                scales[scale] = crate::ops::absmax_codes(values, codes);
+                let out = data[first..].iter_mut().step_by(step);
+                out.zip(codes).for_each(|(out, code)| *out = *code);
+            }),
+            Data::Low(low) => low.set(row, values),
         }
     }
 
-    /// Copies `n` rows of `other`, of the same format and width, from its row `from` to row `to`.
+    /// Copies `n` rows of `other`, of the same format, order and width, from its row `from` to row
+    /// `to`.
     ///
     /// # Panics
     /// Where formats differ or rows are missing, or a first position of three bits would become a
     /// later one or the other way round.
     pub fn copy_rows(&mut self, to: usize, other: &Self, from: usize, n: usize) {
-        let w = self.width;
-        let (to_v, from_v) = (to * w..(to + n) * w, from * w..(from + n) * w);
-        match (&mut self.data, &other.data) {
-            (Data::F32(a), Data::F32(b)) => a[to_v].copy_from_slice(&b[from_v]),
-            (Data::F16(a), Data::F16(b)) => a[to_v].copy_from_slice(&b[from_v]),
-            (Data::Int8(a, s), Data::Int8(b, t)) => {
-                a[to_v].copy_from_slice(&b[from_v]);
-                s[to..to + n].copy_from_slice(&t[from..from + n]);
-            }
-            (Data::Low(a), Data::Low(b)) if a.bits == b.bits => {
-                for i in 0..n {
-                    let source = b.row(from + i, other.positions, w);
-                    a.steps[to + i] = b.steps[from + i];
-                    let (bits, row) = a.row_mut(to + i, self.positions, w);
-                    assert_eq!(bits, source.0, "first positions stay first");
-                    row.copy_from_slice(source.1);
+        for i in 0..n {
+            let (to_place, from_place) = (self.place(to + i), other.place(from + i));
+            let (_, _, to_scale) = to_place;
+            let (_, _, from_scale) = from_place;
+            match (&mut self.data, &other.data) {
+                (Data::F32(a), Data::F32(b)) => copy(a, to_place, b, from_place, self.width),
+                (Data::F16(a), Data::F16(b)) => copy(a, to_place, b, from_place, self.width),
+                (Data::Int8(a, s), Data::Int8(b, t)) => {
+                    copy(a, to_place, b, from_place, self.width);
+                    s[to_scale] = t[from_scale];
                 }
+                (Data::Low(a), Data::Low(b)) => {
+                    a.copy_row(to + i, b, from + i);
+                }
+                _ => unreachable!("rows of one cache have one format"),
             }
-            _ => unreachable!("rows of one cache have one format"),
         }
     }
 
-    /// `n` rows as f32, without a copy where they are stored so.
+    /// `n` rows of [`Self::values`] as f32, without a copy where they are stored so.
     #[inline(always)]
     pub(crate) fn read<'a>(&'a self, first: usize, n: usize, buffer: &'a mut [f32]) -> &'a [f32] {
         let range = first * self.width..(first + n) * self.width;
@@ -205,88 +243,116 @@ impl KvRows {
             }
             Data::Low(low) => {
                 let out = &mut buffer[..range.len()];
-                low.read(first, n, self.positions, out);
+                low.read(first, n, out);
+                out
+            }
+        }
+    }
+
+    /// `n` rows of [`Self::keys`] as f32, `[n / LANES rounded up, width, LANES]`, from position `at`
+    /// of a head on, a multiple of [`LANES`]. What stands for rows past the end means nothing.
+    #[inline(always)]
+    pub(crate) fn read_lanes<'a>(
+        &'a self,
+        head: usize,
+        at: usize,
+        n: usize,
+        buffer: &'a mut [f32],
+    ) -> &'a [f32] {
+        let w = self.width;
+        let first = head * self.positions.next_multiple_of(LANES) + at;
+        let range = first * w..(first + n.next_multiple_of(LANES)) * w;
+        match &self.data {
+            Data::F32(data) => &data[range],
+            Data::F16(data) => {
+                let out = &mut buffer[..range.len()];
+                for (out, v) in out.iter_mut().zip(&data[range]) {
+                    *out = from_f16(*v);
+                }
+                out
+            }
+            Data::Int8(codes, scales) => {
+                let out = &mut buffer[..range.len()];
+                let blocks = codes[range].chunks_exact(w * LANES);
+                let scales = scales[first..].as_chunks::<LANES>().0;
+                for ((out, codes), scales) in
+                    out.chunks_exact_mut(w * LANES).zip(blocks).zip(scales)
+                {
+                    let outs = out.as_chunks_mut::<LANES>().0.iter_mut();
+                    for (out, codes) in outs.zip(codes.as_chunks::<LANES>().0) {
+                        for ((out, code), scale) in out.iter_mut().zip(codes).zip(scales) {
+                            *out = f32::from(*code) * scale;
+                        }
+                    }
+                }
+                out
+            }
+            Data::Low(low) => {
+                let (out, rows) = buffer.split_at_mut(range.len());
+                let rows = &mut rows[..n * w];
+                low.read(head * self.positions + at, n, rows);
+                for (i, row) in rows.chunks_exact(w).enumerate() {
+                    let lane = out[i / LANES * LANES * w + i % LANES..].iter_mut();
+                    for (out, value) in lane.step_by(LANES).zip(row) {
+                        *out = *value;
+                    }
+                }
                 out
             }
         }
     }
 }
 
-impl LowRows {
-    /// Whether the row has four bits though the others have three, and which of those it is.
-    #[inline(always)]
-    fn first(&self, row: usize, positions: usize) -> Option<usize> {
-        (self.bits == LowBits::Three && row.is_multiple_of(positions)).then(|| row / positions)
-    }
-
-    /// Width of its codes and the row.
-    #[inline(always)]
-    fn row(&self, row: usize, positions: usize, width: usize) -> (LowBits, &[u8]) {
-        let (bits, data, row) = match self.first(row, positions) {
-            Some(head) => (LowBits::Four, &self.first, head),
-            None => (self.bits, &self.packed, row),
-        };
-        let bytes = bits.bytes(width);
-        (bits, &data[row * bytes..][..bytes])
-    }
-
-    /// The values of `n` rows from `row` on.
-    fn read(&self, mut row: usize, n: usize, positions: usize, mut out: &mut [f32]) {
-        let (end, width) = (row + n, out.len() / n.max(1));
-        while row < end {
-            // Rows that lie together: all up to the next first position.
-            let rows = match self.bits {
-                LowBits::Four => end - row,
-                LowBits::Three if row.is_multiple_of(positions) => 1,
-                LowBits::Three => (positions - row % positions).min(end - row),
-            };
-            let (bits, one) = self.row(row, positions, width);
-            let packed = match rows {
-                1 => one,
-                _ => &self.packed[row * one.len()..][..rows * one.len()],
-            };
-            let (now, later) = out.split_at_mut(rows * width);
-            low_bit::read(bits, packed, &self.steps[row..][..rows], now);
-            (row, out) = (row + rows, later);
-        }
-    }
-
-    fn row_mut(&mut self, row: usize, positions: usize, width: usize) -> (LowBits, &mut [u8]) {
-        let (bits, data, row) = match self.first(row, positions) {
-            Some(head) => (LowBits::Four, &mut self.first, head),
-            None => (self.bits, &mut self.packed, row),
-        };
-        let bytes = bits.bytes(width);
-        (bits, &mut data[row * bytes..][..bytes])
-    }
-
-    fn set(&mut self, row: usize, positions: usize, values: &[f32]) {
-        CODES.with_borrow_mut(|codes| {
-            codes.resize(values.len(), 0);
-            let (bits, packed) = self.row_mut(row, positions, values.len());
-            let step = low_bit::quantize(bits, values, codes);
-            low_bit::pack(bits, codes, packed);
-            self.steps[row] = step;
-        });
-    }
+/// Copies one row from its place in `b` to its place in `a`.
+fn copy<T: Copy>(
+    a: &mut [T],
+    (to, to_step, _): (usize, usize, usize),
+    b: &[T],
+    (from, from_step, _): (usize, usize, usize),
+    width: usize,
+) {
+    let out = a[to..].iter_mut().step_by(to_step).take(width);
+    let row = b[from..].iter().step_by(from_step);
+    out.zip(row).for_each(|(out, v)| *out = *v);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// Rows of one store, in the order of rows.
+    fn rows(store: &KvRows, head: usize, at: usize, n: usize) -> Vec<f32> {
+        let mut buffer = vec![f32::NAN; 2 * (n + 2 * LANES) * store.width];
+        if store.order == Order::Rows {
+            return store
+                .read(head * store.positions + at, n, &mut buffer)
+                .to_vec();
+        }
+        let before = at % LANES;
+        let lanes = store.read_lanes(head, at - before, before + n, &mut buffer);
+        let value =
+            |i: usize, c: usize| lanes[i / LANES * LANES * store.width + c * LANES + i % LANES];
+        (before..before + n)
+            .flat_map(|i| (0..store.width).map(move |c| value(i, c)))
+            .collect()
+    }
+
     #[test]
     fn rows_move_between_stores() {
         for format in KvFormat::ALL {
-            let mut a = KvRows::new(format, 3, 4);
-            (0..3).for_each(|i| a.set(i, &[i as f32, 1.0, -2.0, 0.0]));
-            let mut b = KvRows::with_heads(format, 2, 9, 4);
-            b.copy_rows(9, &a, 0, 3);
-            b.copy_rows(5, &a, 1, 2);
-            let (mut x, mut y) = ([0.0; 12], [0.0; 12]);
-            let want = a.read(0, 3, &mut y);
-            assert_eq!(b.read(9, 3, &mut x), want);
-            assert_eq!(b.read(5, 2, &mut x), &want[4..]);
+            for new in [KvRows::keys, KvRows::values] {
+                let mut a = new(format, 1, 23, 4);
+                (0..23).for_each(|i| a.set(i, &[i as f32, 1.0, -2.0, 0.0]));
+                let want = rows(&a, 0, 0, 23);
+                let mut b = new(format, 2, 29, 4);
+                b.copy_rows(29, &a, 0, 23);
+                b.copy_rows(5, &a, 1, 2);
+                assert_eq!(rows(&b, 1, 0, 23), want, "{format:?}");
+                assert_eq!(rows(&b, 0, 5, 2), want[4..12], "{format:?}");
+                if format == KvFormat::F32 {
+                    assert_eq!(want[4 * 19..][..4], [19.0, 1.0, -2.0, 0.0]);
+                }
+            }
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Keys and values of few bits.
 
 use proptest::prelude::*;
-use tritburn_kernels::attention::{AttentionScratch, Heads, attend, causal};
+use tritburn_kernels::attention::{Heads, causal};
 use tritburn_kernels::kv::low_bit::{self, LowBits};
 use tritburn_kernels::kv::{KvFormat, KvRows};
 
@@ -22,11 +22,16 @@ fn back(width: LowBits, x: &[f32]) -> Vec<f32> {
     out
 }
 
-fn store(format: KvFormat, rows: &[f32], width: usize) -> KvRows {
-    let mut store = KvRows::new(format, rows.len() / width, width);
-    let rows = rows.chunks(width).enumerate();
-    rows.for_each(|(i, row)| store.set(i, row));
-    store
+/// Keys and values of some heads, the same rows for both.
+fn stores(format: KvFormat, rows: &[f32], heads: usize, width: usize) -> (KvRows, KvRows) {
+    let positions = rows.len() / width / heads;
+    let mut keys = KvRows::keys(format, heads, positions, width);
+    let mut values = KvRows::values(format, heads, positions, width);
+    for (i, row) in rows.chunks(width).enumerate() {
+        keys.set(i, row);
+        values.set(i, row);
+    }
+    (keys, values)
 }
 
 /// What a store of that format holds, as f32.
@@ -44,10 +49,11 @@ fn sizes_are_dense() {
     assert_eq!(LowBits::Four.bytes(128), 64);
     assert_eq!(LowBits::Three.bytes(128), 48);
     assert_eq!(LowBits::Three.bytes(9), 6);
-    assert_eq!(KvRows::new(KvFormat::Int4, 10, 128).bytes(), 10 * 68);
-    // The first position of each of two heads once more, in four bits.
-    let rows = KvRows::with_heads(KvFormat::Int3, 2, 5, 128);
-    assert_eq!(rows.bytes(), 10 * 52 + 2 * 64);
+    for new in [KvRows::keys, KvRows::values] {
+        assert_eq!(new(KvFormat::Int4, 1, 10, 128).bytes(), 10 * 68);
+        // The first position of each of two heads once more, in four bits.
+        assert_eq!(new(KvFormat::Int3, 2, 5, 128).bytes(), 10 * 52 + 2 * 64);
+    }
 }
 
 #[test]
@@ -74,25 +80,31 @@ fn the_largest_and_zero_are_exact_and_others_within_half_a_step() {
 #[test]
 fn attention_over_few_bits_is_attention_over_what_they_stand_for() {
     let mut noise = Noise(12);
+    let exec = &execs(1)[0];
     for format in [KvFormat::Int4, KvFormat::Int3] {
         for width in [1, 7, 8, 9, 20, 64, 96, 128, 130, 256] {
-            for len in [0, 1, 2, 63, 64, 65, 127, 128, 129] {
-                let rows = len + 1;
-                let (k, v) = (noise.floats(rows * width), noise.floats(rows * width));
+            for len in [1, 2, 63, 64, 65, 127, 128, 129] {
+                let rows = noise.floats(len * width);
                 let q = noise.floats(3 * width);
-                let run = |keys: &KvRows, values: &KvRows| {
+                let heads = Heads {
+                    kv_heads: 1,
+                    group: 3,
+                    head_dim: width,
+                };
+                let run = |(keys, values): &(KvRows, KvRows)| {
                     let mut out = vec![f32::NAN; q.len()];
-                    let mut scratch = AttentionScratch::new();
-                    let outs = &mut [&mut out[..]];
-                    attend(&[&q], keys, values, 0, len, 0.3, &mut scratch, outs);
+                    causal(exec, heads, &q, (keys, values), len - 1, None, &mut out);
                     out
                 };
-                let got = run(&store(format, &k, width), &store(format, &v, width));
-                let [k, v] = [&k, &v].map(|x| held(format, x, width));
-                let f32s = |x: &[f32]| store(KvFormat::F32, x, width);
+                let got = run(&stores(format, &rows, 1, width));
+                let want = run(&stores(
+                    KvFormat::F32,
+                    &held(format, &rows, width),
+                    1,
+                    width,
+                ));
                 // The same operations on the same values: no tolerance.
-                assert_eq!(bits(&got), bits(&run(&f32s(&k), &f32s(&v))));
-                assert!(len > 0 || got.iter().all(|&v| v == 0.0));
+                assert_eq!(bits(&got), bits(&want));
             }
         }
     }
@@ -104,13 +116,21 @@ fn heads_keep_their_first_position() {
     let (heads, tokens, width) = (3, 5, 16);
     let mut noise = Noise(13);
     let rows = noise.floats(heads * tokens * width);
-    let mut small = KvRows::with_heads(KvFormat::Int3, heads, tokens, width);
-    let all = rows.chunks(width).enumerate();
-    all.for_each(|(i, row)| small.set(i, row));
-    let mut large = KvRows::with_heads(KvFormat::Int3, heads, 9, width);
+    let small = stores(KvFormat::Int3, &rows, heads, width);
+    let mut large = (
+        KvRows::keys(KvFormat::Int3, heads, 9, width),
+        KvRows::values(KvFormat::Int3, heads, 9, width),
+    );
     for head in 0..heads {
-        large.copy_rows(head * 9, &small, head * tokens, tokens);
+        for (large, small) in [(&mut large.0, &small.0), (&mut large.1, &small.1)] {
+            large.copy_rows(head * 9, small, head * tokens, tokens);
+        }
     }
+    let plain: Vec<f32> = rows
+        .chunks(tokens * width)
+        .flat_map(|head| held(KvFormat::Int3, head, width))
+        .collect();
+    let plain = stores(KvFormat::F32, &plain, heads, width);
     let heads = Heads {
         kv_heads: heads,
         group: 1,
@@ -118,19 +138,13 @@ fn heads_keep_their_first_position() {
     };
     let q = noise.floats(3 * width);
     for exec in execs(2) {
-        let mut outs = [vec![0.0; 3 * width], vec![1.0; 3 * width]];
-        let [a, b] = &mut outs;
-        let seen = tokens - 1;
-        causal(&exec, heads, &q, (&small, &small), |h| h * tokens, seen, a);
-        causal(&exec, heads, &q, (&large, &large), |h| h * 9, seen, b);
-        assert_eq!(a, b);
-        let plain: Vec<f32> = rows
-            .chunks(tokens * width)
-            .flat_map(|head| held(KvFormat::Int3, head, width))
-            .collect();
-        let plain = store(KvFormat::F32, &plain, width);
-        causal(&exec, heads, &q, (&plain, &plain), |h| h * tokens, seen, b);
-        assert_eq!(a, b);
+        let run = |(keys, values): &(KvRows, KvRows)| {
+            let mut out = vec![f32::NAN; q.len()];
+            causal(&exec, heads, &q, (keys, values), tokens - 1, None, &mut out);
+            out
+        };
+        assert_eq!(run(&small), run(&large));
+        assert_eq!(run(&small), run(&plain));
     }
 }
 

@@ -1,0 +1,126 @@
+#![allow(clippy::unwrap_used)]
+use super::*;
+use crate::kv::KvFormat;
+
+fn noise(n: usize) -> Vec<f32> {
+    let mut seed = 3u32;
+    let mut next = || {
+        seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (seed >> 8) as f32 / (1 << 23) as f32 - 1.0
+    };
+    (0..n).map(|_| next()).collect()
+}
+
+fn store(
+    new: fn(KvFormat, usize, usize, usize) -> KvRows,
+    format: KvFormat,
+    rows: &[f32],
+    width: usize,
+) -> KvRows {
+    let mut store = new(format, 1, rows.len() / width, width);
+    let rows = rows.chunks(width).enumerate();
+    rows.for_each(|(i, row)| store.set(i, row));
+    store
+}
+
+/// One key head, whose queries are `q`.
+fn run(q: &[f32], group: usize, stored: (&KvRows, &KvRows), window: Option<usize>) -> Vec<f32> {
+    let exec = Exec::new(None, Some(3)).unwrap();
+    let head_dim = stored.0.width();
+    let heads = Heads {
+        kv_heads: 1,
+        group,
+        head_dim,
+    };
+    let seen = stored.0.positions() - q.len() / (group * head_dim);
+    let mut out = vec![9.0; q.len()];
+    causal(&exec, heads, q, stored, seen, window, &mut out);
+    out
+}
+
+#[test]
+fn attention_is_close_to_its_definition() {
+    for (width, len, group, tokens, window) in [
+        (8, 1, 1, 1, None),
+        (16, 63, 2, 3, None),
+        (24, 64, 3, 9, Some(7)),
+        (128, 65, 4, 1, None),
+        (64, 300, 1, 30, None),
+        (20, 200, 1, 100, Some(70)),
+        (64, 130, 30, 2, Some(1)),
+    ] {
+        let all = noise((2 * len + group * tokens) * width);
+        let (k, rest) = all.split_at(len * width);
+        let (v, q) = rest.split_at(len * width);
+        for (format, error) in [
+            (KvFormat::F32, 1e-6),
+            (KvFormat::F16, 2e-3),
+            (KvFormat::Int8, 2e-2),
+        ] {
+            let keys = store(KvRows::keys, format, k, width);
+            let values = store(KvRows::values, format, v, width);
+            let got = run(q, group, (&keys, &values), window);
+            for (row, (q, got)) in q.chunks(width).zip(got.chunks(width)).enumerate() {
+                let end = len - tokens + row / group + 1;
+                let seen = end.saturating_sub(window.unwrap_or(end))..end;
+                let score = |i: usize| {
+                    let k = &k[i * width..][..width];
+                    k.iter().zip(q).map(|(a, b)| a * b).sum::<f32>() / (width as f32).sqrt()
+                };
+                let weights: Vec<f32> = seen.clone().map(|i| score(i).exp()).collect();
+                let total: f32 = weights.iter().sum();
+                for (c, got) in got.iter().enumerate() {
+                    let pairs = seen.clone().zip(&weights);
+                    let sum: f32 = pairs.map(|(i, w)| w * v[i * width + c]).sum();
+                    let want = sum / total;
+                    assert!((got - want).abs() < error, "{format:?} {got} {want}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn huge_scores_do_not_overflow() {
+    let keys = store(KvRows::keys, KvFormat::F32, &[1e30; 2], 1);
+    let values = store(KvRows::values, KvFormat::F32, &[0.0, 1.0], 1);
+    assert_eq!(run(&[1.0], 1, (&keys, &values), None), [0.5]);
+}
+
+#[test]
+fn tokens_together_are_each_by_itself() {
+    for (width, group, tokens, seen, window) in [
+        (24, 2, 41, 60, None),
+        (16, 1, 90, 3, Some(50)),
+        (10, 5, 33, 0, Some(3)),
+    ] {
+        let all = noise((2 * (seen + tokens) + group * tokens) * width);
+        let (k, rest) = all.split_at((seen + tokens) * width);
+        let (v, q) = rest.split_at((seen + tokens) * width);
+        let keys = store(KvRows::keys, KvFormat::F16, k, width);
+        let values = store(KvRows::values, KvFormat::F16, v, width);
+        let exec = Exec::new(None, Some(3)).unwrap();
+        let heads = Heads {
+            kv_heads: 1,
+            group,
+            head_dim: width,
+        };
+        let run = |first: usize, n: usize| {
+            let q = &q[first * group * width..][..n * group * width];
+            let mut out = vec![0.0; q.len()];
+            causal(
+                &exec,
+                heads,
+                q,
+                (&keys, &values),
+                seen + first,
+                window,
+                &mut out,
+            );
+            out
+        };
+        let together = run(0, tokens);
+        let alone: Vec<f32> = (0..tokens).flat_map(|t| run(t, 1)).collect();
+        assert_eq!(together, alone);
+    }
+}
