@@ -1,5 +1,6 @@
 //! Text to token ids: a byte-level BPE trained here, or any `tokenizer.json`.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
@@ -176,13 +177,7 @@ impl Tokenizer {
     /// # Errors
     /// If the tokenizer's model cannot represent the text.
     pub fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>> {
-        let encoding =
-            self.inner
-                .encode_fast(text, add_special)
-                .map_err(|error| DataError::Tokenize {
-                    action: "encode",
-                    message: error.to_string(),
-                })?;
+        let encoding = guarded("encode", || self.inner.encode_fast(text, add_special))?;
         Ok(encoding.get_ids().to_vec())
     }
 
@@ -192,13 +187,9 @@ impl Tokenizer {
     /// As [`Tokenizer::encode`].
     pub fn encode_batch(&self, texts: &[String], add_special: bool) -> Result<Vec<Vec<u32>>> {
         let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-        let encodings = self
-            .inner
-            .encode_batch_fast(texts, add_special)
-            .map_err(|error| DataError::Tokenize {
-                action: "encode",
-                message: error.to_string(),
-            })?;
+        let encodings = guarded("encode", || {
+            self.inner.encode_batch_fast(texts, add_special)
+        })?;
         Ok(encodings
             .into_iter()
             .map(|encoding| encoding.get_ids().to_vec())
@@ -235,12 +226,7 @@ impl Tokenizer {
     /// # Errors
     /// If the tokenizer's decoder fails.
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String> {
-        self.inner
-            .decode(ids, skip_special)
-            .map_err(|error| DataError::Tokenize {
-                action: "decode",
-                message: error.to_string(),
-            })
+        guarded("decode", || self.inner.decode(ids, skip_special))
     }
 
     /// Rows that an embedding needs: the largest id plus one.
@@ -325,6 +311,16 @@ impl Tokenizer {
             format!("{config:#}\n").as_bytes(),
         )?)
     }
+}
+
+/// Calls the library, which panics over some files: where one part names a token that another lacks.
+fn guarded<T>(action: &'static str, work: impl FnOnce() -> tokenizers::Result<T>) -> Result<T> {
+    let message = match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(Ok(done)) => return Ok(done),
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => "tokenizer.json contradicts itself; export or download it again".into(),
+    };
+    Err(DataError::Tokenize { action, message })
 }
 
 #[cfg(test)]

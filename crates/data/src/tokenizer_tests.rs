@@ -110,6 +110,20 @@ fn bad_files_are_clear_errors() {
 }
 
 #[test]
+fn a_file_that_contradicts_itself_is_an_error() {
+    let text = trained().inner().to_string(false).unwrap();
+    let mut json: Value = serde_json::from_str(&text).unwrap();
+    json["post_processor"] = json!({"type": "TemplateProcessing", "pair": [],
+        "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}],
+        "special_tokens": {"<t>": {"id": "<t>", "ids": [1], "tokens": ["<t>"]}}});
+    let tokenizer = Tokenizer::from_json(json, &Value::Null, Path::new("x")).unwrap();
+    let batch = tokenizer.encode_batch(&["a".into(), "b".into()], true);
+    for error in [tokenizer.encode("a", true).unwrap_err(), batch.unwrap_err()] {
+        assert!(error.to_string().contains("contradicts"), "{error}");
+    }
+}
+
+#[test]
 fn smollm2_tokenizer_golden() {
     let root = std::env::var("TRITBURN_DATA_DIR").map_or_else(
         |_| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data"),

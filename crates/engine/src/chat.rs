@@ -1,10 +1,10 @@
 //! Conversations as text.
 
-use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+mod meter;
+mod program;
+
 use std::path::Path;
 
-use minijinja::syntax::SyntaxConfig;
 use minijinja::{Environment, ErrorKind, Value, context};
 use serde::{Deserialize, Serialize};
 use tritburn_quant::gguf::GgufFile;
@@ -12,13 +12,7 @@ use tritburn_quant::gguf::GgufFile;
 use crate::error::{EngineError, Result};
 use crate::gguf::token_texts;
 use crate::tokenizer::{read_json, read_text};
-
-/// Instructions that a template may take; one that loops without end is stopped here.
-const FUEL: u64 = 5_000_000;
-/// Bytes that a template may write; more than any context holds.
-const MAX_TEXT: usize = 64 << 20;
-/// Name of the template inside its environment, seen in error messages.
-const NAME: &str = "chat_template";
+use program::Program;
 
 /// One turn of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,7 +28,7 @@ pub struct ChatMessage {
 /// The plain form is a line `Role: content` for each turn and then `Assistant:`.
 #[derive(Debug, Clone, Default)]
 pub struct ChatTemplate {
-    environment: Option<Environment<'static>>,
+    program: Option<Program>,
     bos_token: String,
     eos_token: String,
 }
@@ -88,9 +82,9 @@ impl ChatTemplate {
         bos_token: String,
         eos_token: String,
     ) -> std::result::Result<Self, minijinja::Error> {
-        let environment = source.map(environment).transpose()?;
+        let program = source.map(|source| Program::new(&source, environment()));
         Ok(Self {
-            environment,
+            program: program.transpose()?,
             bos_token,
             eos_token,
         })
@@ -99,15 +93,16 @@ impl ChatTemplate {
     /// Whether the model has a template of its own.
     #[must_use]
     pub fn is_given(&self) -> bool {
-        self.environment.is_some()
+        self.program.is_some()
     }
 
     /// The text of `messages` up to where the assistant's turn begins.
     ///
     /// # Errors
-    /// [`EngineError::ChatTemplate`] where the template refuses the messages or does not end.
+    /// [`EngineError::ChatTemplate`] where the template refuses the messages, does not end, or takes
+    /// more memory than any conversation needs.
     pub fn render(&self, messages: &[ChatMessage]) -> Result<String> {
-        let Some(environment) = &self.environment else {
+        let Some(program) = &self.program else {
             return Ok(plain(messages));
         };
         let turns = messages.iter().map(|m| {
@@ -119,56 +114,14 @@ impl ChatTemplate {
             eos_token => self.eos_token.as_str(),
             add_generation_prompt => true,
         };
-        let mut text = Bounded::default();
-        let template = environment.get_template(NAME);
-        // A template may run into an error of the library that evaluates it.
-        let run = || template.and_then(|t| t.render_captured_to(values, &mut text).map(drop));
-        let done = catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| {
-            let what = "it cannot be evaluated; is it written for other programs?";
-            Err(minijinja::Error::new(ErrorKind::InvalidOperation, what))
-        });
-        if text.full {
-            return Err(EngineError::ChatTemplate(format!(
-                "it writes more than {MAX_TEXT} bytes for this conversation"
-            )));
-        }
-        done.map_err(|e| EngineError::ChatTemplate(e.to_string()))?;
-        String::from_utf8(text.bytes).map_err(|e| EngineError::ChatTemplate(e.to_string()))
+        let text = program.run(values);
+        text.map_err(|e| EngineError::ChatTemplate(e.to_string()))
     }
 }
 
-/// What a template writes, up to [`MAX_TEXT`].
-#[derive(Debug, Default)]
-struct Bounded {
-    bytes: Vec<u8>,
-    full: bool,
-}
-
-impl io::Write for Bounded {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.full |= bytes.len() > MAX_TEXT - self.bytes.len();
-        if self.full {
-            return Err(io::Error::other("too long"));
-        }
-        self.bytes.extend(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// An environment that behaves as the one of transformers.
-fn environment(source: String) -> std::result::Result<Environment<'static>, minijinja::Error> {
+/// Functions and methods as in transformers.
+fn environment() -> Environment<'static> {
     let mut environment = Environment::new();
-    environment.set_fuel(Some(FUEL));
-    environment.set_syntax(
-        SyntaxConfig::builder()
-            .trim_blocks(true)
-            .lstrip_blocks(true)
-            .build()?,
-    );
     environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
     environment.add_function(
         "raise_exception",
@@ -176,8 +129,7 @@ fn environment(source: String) -> std::result::Result<Environment<'static>, mini
             Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
         },
     );
-    environment.add_template_owned(NAME, source)?;
-    Ok(environment)
+    environment
 }
 
 /// `chat_template`: a text, or a list of named ones of which `default` counts.
@@ -210,64 +162,6 @@ fn plain(messages: &[ChatMessage]) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    fn messages() -> Vec<ChatMessage> {
-        let turn = |role: &str, content: &str| ChatMessage {
-            role: role.into(),
-            content: content.into(),
-        };
-        vec![turn("system", " Be brief. "), turn("user", "Hi")]
-    }
-
-    fn render(source: &str) -> Result<String> {
-        let template = ChatTemplate::new(Some(source.into()), "<s>".into(), "</s>".into());
-        template.unwrap().render(&messages())
-    }
-
-    #[test]
-    fn templates_written_for_python_run() {
-        let text = render(
-            "{{ bos_token }}{% for m in messages %}\n    {% if m['role'] == 'user' %}\n\
-             [{{ m['content'].strip() }}]\n    {% else %}\n({{ m.content | trim }})\n    \
-             {% endif %}\n{% endfor %}\n{% if add_generation_prompt %}>{% endif %}",
-        );
-        assert_eq!(text.unwrap(), "<s>(Be brief.)\n[Hi]\n>");
-    }
-
-    #[test]
-    fn refusals_and_endless_loops_are_errors() {
-        let error = render("{{ raise_exception('no system turn') }}").unwrap_err();
-        assert!(error.to_string().contains("no system turn"), "{error}");
-        let long = "{% for a in range(9999) %}{% for b in range(9999) %}{% endfor %}{% endfor %}";
-        assert!(matches!(render(long), Err(EngineError::ChatTemplate(_))));
-        let grows = "{% set x = 'x' * 9999 %}{% for i in range(9999) %}{{ x }}{% endfor %}";
-        let error = render(grows).unwrap_err().to_string();
-        assert!(error.contains("more than"), "{error}");
-        // The library reaches past the end of what it turns around twice.
-        let error = render("{% for m in nothing[::-1][::-1] %}{% endfor %}").unwrap_err();
-        assert!(error.to_string().contains("evaluated"), "{error}");
-        assert!(ChatTemplate::new(Some("{% if %}".into()), "".into(), "".into()).is_err());
-    }
-
-    #[test]
-    fn without_a_template_turns_are_lines() {
-        let text = ChatTemplate::default().render(&messages()).unwrap();
-        assert_eq!(text, "System:  Be brief. \nUser: Hi\nAssistant:");
-    }
-
-    #[test]
-    fn templates_and_tokens_in_all_their_forms() {
-        let config = serde_json::json!({
-            "chat_template": [{"name": "tool_use", "template": "x"},
-                              {"name": "default", "template": "y"}],
-            "bos_token": {"content": "<s>"},
-        });
-        assert_eq!(template_of(&config).as_deref(), Some("y"));
-        assert_eq!(token_of(&config["bos_token"]), "<s>");
-        assert_eq!(token_of(&config["eos_token"]), "");
-        assert_eq!(template_of(&serde_json::Value::Null), None);
-    }
-}
+mod bounds_tests;
+#[cfg(test)]
+mod tests;

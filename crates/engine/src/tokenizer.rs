@@ -1,5 +1,6 @@
 //! Text to tokens and back, through `tokenizer.json` or what a GGUF file has in its place.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use serde_json::Value;
@@ -58,11 +59,15 @@ impl TextTokenizer {
     ///
     /// Takes parsed JSON because the library panics on some texts that are none.
     fn new(json: Value, vocab_size: usize) -> std::result::Result<Self, String> {
-        let mut inner: Tokenizer = serde_json::from_value(json)
-            .map_err(|e| format!("not a tokenizer ({e}); export or download it again"))?;
-        inner.with_truncation(None).map_err(|e| e.to_string())?;
-        inner.with_padding(None);
-        let largest = inner.get_vocab(true).into_values().max();
+        let read = || -> std::result::Result<(Tokenizer, Option<u32>), String> {
+            let mut inner: Tokenizer = serde_json::from_value(json)
+                .map_err(|e| format!("not a tokenizer ({e}); export or download it again"))?;
+            inner.with_truncation(None).map_err(|e| e.to_string())?;
+            inner.with_padding(None);
+            let largest = inner.get_vocab(true).into_values().max();
+            Ok((inner, largest))
+        };
+        let (inner, largest) = guarded(read)??;
         match largest {
             Some(id) if id as usize >= vocab_size => Err(format!(
                 "has token id {id}, but `vocab_size` of the model is {vocab_size}; the two are \
@@ -78,7 +83,8 @@ impl TextTokenizer {
     /// # Errors
     /// [`EngineError::Encode`].
     pub fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>> {
-        let encoding = self.inner.encode_fast(text, add_special_tokens);
+        let encoding = guarded(|| self.inner.encode_fast(text, add_special_tokens));
+        let encoding = encoding.map_err(EngineError::Encode)?;
         let encoding = encoding.map_err(|e| EngineError::Encode(e.to_string()))?;
         Ok(encoding.get_ids().to_vec())
     }
@@ -88,7 +94,7 @@ impl TextTokenizer {
     /// # Errors
     /// [`EngineError::Encode`].
     pub fn decode(&self, tokens: &[u32]) -> Result<String> {
-        let text = self.inner.decode(tokens, true);
+        let text = guarded(|| self.inner.decode(tokens, true)).map_err(EngineError::Encode)?;
         text.map_err(|e| EngineError::Encode(e.to_string()))
     }
 
@@ -169,6 +175,12 @@ impl IncrementalDecoder<'_> {
         self.prefix = self.tokenizer.decode(&self.ids)?;
         Ok(new)
     }
+}
+
+/// Calls the library, which panics over some files: where one part names a token that another lacks.
+fn guarded<T>(work: impl FnOnce() -> T) -> std::result::Result<T, String> {
+    catch_unwind(AssertUnwindSafe(work))
+        .map_err(|_| "tokenizer.json contradicts itself; export or download it again".into())
 }
 
 fn read_bounded(path: &Path) -> Result<Vec<u8>> {

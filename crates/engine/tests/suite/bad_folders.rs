@@ -2,7 +2,8 @@
 use std::path::Path;
 
 use crate::common::{Form, Tensor, VOCAB, config, f32s, tensors, write, write_tokenizer};
-use tritburn_engine::{Engine, EngineOptions};
+use serde_json::{Value, json};
+use tritburn_engine::{Engine, EngineOptions, TextTokenizer};
 use tritburn_quant::Dtype;
 use tritburn_quant::config::SubNorm;
 
@@ -164,4 +165,22 @@ fn options_that_cannot_be() {
     assert!(load(Some(0), None).unwrap_err().contains("threads"));
     assert!(load(Some(1), Some("mmx")).unwrap_err().contains("scalar"));
     assert_eq!(load(Some(3), Some("scalar")).unwrap().info().threads, 3);
+}
+
+#[test]
+fn a_tokenizer_that_contradicts_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    write_tokenizer(dir.path());
+    let path = dir.path().join("tokenizer.json");
+    let mut json: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    json["post_processor"] = json!({"type": "TemplateProcessing", "pair": [],
+        "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}],
+        "special_tokens": {"<t>": {"id": "<t>", "ids": [1], "tokens": ["<t>"]}}});
+    std::fs::write(&path, json.to_string()).unwrap();
+    let tokenizer = TextTokenizer::load(dir.path(), VOCAB).unwrap().unwrap();
+    let error = tokenizer.encode("a", true).unwrap_err().to_string();
+    assert!(
+        error.contains("tokenizer.json contradicts itself"),
+        "{error}"
+    );
 }

@@ -76,17 +76,17 @@ pub(crate) fn tensors(config: &Value, form: Form) -> Vec<Tensor> {
         (0..n).map(|_| next()).collect()
     };
     let mut out = Vec::new();
-    let (hidden, ffn) = (c.hidden_size, c.intermediate_size);
+    let (hidden, ffn, vocab) = (c.hidden_size, c.intermediate_size, c.vocab_size);
     out.push(f32s(
         "model.embed_tokens.weight",
-        &[VOCAB, hidden],
-        &noise(VOCAB * hidden),
+        &[vocab, hidden],
+        &noise(vocab * hidden),
     ));
     if !c.tie_word_embeddings {
         out.push(f32s(
             "lm_head.weight",
-            &[VOCAB, hidden],
-            &noise(VOCAB * hidden),
+            &[vocab, hidden],
+            &noise(vocab * hidden),
         ));
     }
     let norm = |out: &mut Vec<Tensor>, name: String, width: usize, v: Vec<f32>| {

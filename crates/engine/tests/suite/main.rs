@@ -4,7 +4,7 @@
 mod bad_folders;
 mod bench;
 mod common;
-mod damage;
+mod drive;
 mod engine;
 mod families;
 mod gguf;

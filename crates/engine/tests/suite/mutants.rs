@@ -1,18 +1,19 @@
 //! Files changed at random: each loads or is an error, soon, and never a panic.
 //!
-//! A second for each kind of file, or `TRITBURN_FUZZ_SECONDS`; `TRITBURN_FUZZ_SEED` draws other
-//! changes. What fails is kept and named.
+//! `fuzz/` goes further into each file; here are models of all forms, in every test run: a second for
+//! each kind of file, or `TRITBURN_FUZZ_SECONDS`; `TRITBURN_FUZZ_SEED` draws other changes. What fails
+//! is kept and named.
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use tritburn_engine::{ChatMessage, Engine, EngineOptions};
-use tritburn_quant::config::SubNorm;
+use tritburn_quant::config::{ModelConfig, SubNorm};
 use tritburn_quant::gguf::{GgufEmbedding, GgufTernary, write_gguf};
 
 use crate::common::{Form, config, tensors, write, write_tokenizer};
-use crate::damage::gguf;
+use crate::drive;
+use crate::gguf_file::{F32, convert, metadata, rename};
 
 /// Longest time for one file: a loop without end shows by it.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -52,22 +53,6 @@ const WORDS: [&str; 34] = [
     "(?:a*)*b",
     "{\"Regex\": \"(x+x+)+y\"}",
     "{\"type\": \"Sequence\", \"pretokenizers\": []}",
-];
-
-/// Chat templates in the manners of published models.
-const TEMPLATES: [&str; 3] = [
-    "{%- for m in messages %}{% if m['role'] == 'user' %}<|{{ m.role | upper }}|>\
-     {{ m['content'].strip() }}{{ eos_token }}{% endif %}{% endfor %}\
-     {% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}",
-    "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}\
-     {{ '<|im_start|>system\nYou help.<|im_end|>\n' }}{% endif %}{{'<|im_start|>' + \
-     message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}",
-    "{{- bos_token }}{%- if not date is defined %}{%- set date = '26 Jul' %}{%- endif %}\
-     {%- set ns = namespace(last='', n=0) %}{%- for m in messages[::-1] %}\
-     {%- set ns.n = ns.n + 1 %}{%- if m.role not in ['user', 'assistant', 'system'] %}\
-     {{- raise_exception('no ' ~ m.role) }}{%- endif %}{%- set ns.last = m.content | trim %}\
-     {{- '%s: %s' | format(m.role, ns.last) | replace('a', 'b') }}{%- endfor %}\
-     {{- messages | map(attribute='role') | join(',') | tojson }}",
 ];
 
 struct Dice(u64);
@@ -206,30 +191,6 @@ impl Dice {
     }
 }
 
-fn try_out(path: &Path) {
-    let options = EngineOptions {
-        threads: Some(1),
-        ..EngineOptions::default()
-    };
-    let Ok(engine) = Engine::load(path, options) else {
-        return;
-    };
-    drop(
-        engine
-            .new_session(8)
-            .prefill(&[1, 2, 3])
-            .map(<[f32]>::to_vec),
-    );
-    if let Ok(tokens) = engine.encode("a b 12\u{e9}</s> aaaaaaaaaaaaaaaaaaaaaaaa", true) {
-        drop(engine.tokenizer().map(|t| t.decode(&tokens)));
-    }
-    let turn = ChatMessage {
-        role: "user".into(),
-        content: "Hi".into(),
-    };
-    drop(engine.render_chat(&[turn]));
-}
-
 /// Changes one of `files` again and again; what is loaded then is the file or its folder.
 fn mutate(files: &[PathBuf], reach: usize) {
     let number = |name: &str| std::env::var(name).ok().and_then(|v| v.parse().ok());
@@ -251,7 +212,7 @@ fn mutate(files: &[PathBuf], reach: usize) {
         let gguf = path.extension().is_some_and(|e| e == "gguf");
         let load = if gguf { path } else { path.parent().unwrap() };
         let began = Instant::now();
-        let panicked = catch_unwind(AssertUnwindSafe(|| try_out(load))).is_err();
+        let panicked = catch_unwind(AssertUnwindSafe(|| drive::model(load))).is_err();
         if panicked || began.elapsed() > PATIENCE {
             let name = path.file_name().unwrap().to_str().unwrap();
             let kept = std::env::temp_dir().join(format!("tritburn-{cases}-{name}"));
@@ -286,7 +247,7 @@ fn folders() -> (tempfile::TempDir, Vec<PathBuf>) {
         }
         write(&folder, &config, &tensors(&config, form));
         write_tokenizer(&folder);
-        let template = TEMPLATES[i % TEMPLATES.len()];
+        let template = drive::TEMPLATES[i % drive::TEMPLATES.len()];
         let settings: Value = match i {
             0 => json!({"eos_token": {"content": "</s>"}, "chat_template": template}),
             1 => json!({"chat_template": [{"name": "default", "template": template}]}),
@@ -297,6 +258,32 @@ fn folders() -> (tempfile::TempDir, Vec<PathBuf>) {
     };
     let all = kinds.into_iter().enumerate().map(make).collect();
     (dir, all)
+}
+
+/// A dense model with a tokenizer, in a form that `write_gguf` does not write.
+fn gguf() -> Vec<u8> {
+    let mut config = config(SubNorm::None, Form::Dense);
+    config["num_hidden_layers"] = json!(1);
+    let c = ModelConfig::from_json(&config.to_string()).unwrap();
+    let mut gguf = metadata("llama", &c);
+    let tokens: Vec<String> = (0..256u32)
+        .filter_map(char::from_u32)
+        .map(String::from)
+        .collect();
+    gguf.pair("tokenizer.ggml.model", &json!("gpt2"));
+    gguf.pair("tokenizer.ggml.tokens", &json!(tokens));
+    gguf.pair("tokenizer.ggml.merges", &json!(["a b"]));
+    for t in &tensors(&config, Form::Dense) {
+        gguf.tensor(
+            &rename(&t.name, false),
+            &t.shape,
+            F32,
+            &convert("llama", &c, t),
+        );
+    }
+    let dir = tempfile::tempdir().unwrap();
+    gguf.write(&dir.path().join("model.gguf"));
+    std::fs::read(dir.path().join("model.gguf")).unwrap()
 }
 
 fn mutate_in_folders(file: &str, reach: usize) {

@@ -1,0 +1,17 @@
+//! `chat_template.jinja`.
+#![no_main]
+
+use std::sync::OnceLock;
+
+use libfuzzer_sys::fuzz_target;
+use tritburn_fuzz::{Folder, let_panics_be_caught};
+
+static FOLDER: OnceLock<Folder> = OnceLock::new();
+
+fuzz_target!(init: let_panics_be_caught(), |bytes: &[u8]| {
+    let folder = FOLDER.get_or_init(|| {
+        let tokens = br#"{"bos_token": "<s>", "eos_token": {"content": "</s>"}}"#;
+        Folder::new("chat_template.jinja", &[("tokenizer_config.json", tokens)])
+    });
+    folder.chat_template(bytes);
+});
