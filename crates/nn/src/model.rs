@@ -253,6 +253,7 @@ impl<B: Backend> CausalLm<B> {
     /// Runs the blocks. `capture` names the layers whose query, key and value states are wanted.
     ///
     /// Rows that are padded on the right need no mask: a causal position never sees what follows.
+    /// For rows that are padded on the left there is [`CausalLm::forward_left_padded`].
     ///
     /// # Shapes
     /// `tokens` `[batch, seq]`.
@@ -282,11 +283,13 @@ impl<B: Backend> CausalLm<B> {
         if self.model.embed_scale != 1.0 {
             x = x * self.model.embed_scale;
         }
+        probe.residual(&x);
         let mut captured: Vec<Option<QkvStates<B>>> = vec![None; capture.len()];
         for (i, layer) in self.model.layers.iter().enumerate() {
             let rope = &self.model.ropes[self.model.rope_of[i]];
             let (y, states) = layer.forward(x, rope, batch, seq, probe);
             x = y;
+            probe.residual(&x);
             for (slot, _) in captured
                 .iter_mut()
                 .zip(capture)
@@ -299,6 +302,53 @@ impl<B: Backend> CausalLm<B> {
         Forward {
             hidden,
             states: captured.into_iter().flatten().collect(),
+        }
+    }
+
+    /// [`CausalLm::forward`] of rows that begin with padding, `padding[i]` tokens in row `i`: what
+    /// follows them stands at the positions from 0 on and does not see them. In what is returned,
+    /// the places of padding mean nothing.
+    ///
+    /// # Shapes
+    /// `tokens` `[batch, seq]`; all results in the order of `tokens`.
+    ///
+    /// # Panics
+    /// Where `padding` has not one number a row, or one is larger than `seq`.
+    #[must_use]
+    pub fn forward_left_padded(
+        &self,
+        tokens: Tensor<B, 2, Int>,
+        padding: &[usize],
+        capture: &[usize],
+    ) -> Forward<B>
+    where
+        B: Ops,
+    {
+        let [batch, seq] = tokens.dims();
+        assert_eq!(padding.len(), batch, "one padding for each row");
+        assert!(padding.iter().all(|p| *p <= seq), "padding within {seq}");
+        let device = tokens.device();
+        // Turned until it stands behind them, padding is as good as masked.
+        let order = |from: fn(usize, usize, usize) -> usize| {
+            let rows = padding.iter().enumerate();
+            let places = rows
+                .flat_map(|(row, &p)| (0..seq).map(move |at| row * seq + from(at, p, seq) % seq));
+            let places: Vec<i64> = places.map(|i| i as i64).collect();
+            Tensor::<B, 1, Int>::from_data(TensorData::new(places, [batch * seq]), &device)
+        };
+        let to_right = order(|at, p, _| at + p);
+        let to_left = order(|at, p, seq| at + seq - p);
+        let tokens = tokens.reshape([batch * seq]).select(0, to_right);
+        let Forward { hidden, states } = self.forward(tokens.reshape([batch, seq]), capture);
+        let back = |x: Tensor<B, 2>| x.select(0, to_left.clone());
+        let states = states.into_iter().map(|s| QkvStates {
+            q: back(s.q),
+            k: back(s.k),
+            v: back(s.v),
+        });
+        Forward {
+            hidden: back(hidden),
+            states: states.collect(),
         }
     }
 

@@ -12,6 +12,12 @@ pub trait Probe<B: Backend> {
         let _ = (input, x, linear);
     }
 
+    /// `x` `[tokens, hidden]` is what runs past the blocks: the embedding, then the sum behind each
+    /// layer in turn.
+    fn residual(&mut self, x: &Tensor<B, 2>) {
+        let _ = x;
+    }
+
     /// `gate` `[tokens, intermediate]` is about to pass the activation function.
     fn gate(&mut self, gate: &Tensor<B, 2>) {
         let _ = gate;

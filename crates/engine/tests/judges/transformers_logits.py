@@ -2,12 +2,14 @@
 
     transformers_logits.py TOKENS FOLDER OUT [FOLDER OUT]...
 
-TOKENS are ids with commas between them. Writes float32 logits, one row a token, to each OUT.
+TOKENS are ids with commas between them. Writes float32 logits, one row a token, to each OUT; for a
+model of AutoBitLinear layers also to OUT.codes, with their products over whole codes (see `codes`).
 Needs the packages transformers, torch and accelerate; exits with 3 where they are not there.
 """
 
 import os
 import sys
+from functools import partial
 
 # Graph compilation needs a C++ compiler at run time and changes nothing here.
 os.environ["TORCHDYNAMO_DISABLE"] = "1"
@@ -18,9 +20,27 @@ try:
     import torch
     import transformers
     from transformers import AutoModelForCausalLM
+    from transformers.integrations.bitnet import AutoBitLinear
 except Exception as e:  # a broken installation fails in many ways
     print(f"not usable: {e}")
     sys.exit(3)
+
+
+def codes(layer, x):
+    """AutoBitLinear's product in the order of BitLinear's: whole codes, whose sums are exact, and
+    then the scales. AutoBitLinear itself divides the codes by their scale first, so its sums are
+    rounded."""
+    scale = 127 / x.abs().max(dim=-1, keepdim=True).values.clamp(min=1e-5)
+    x = (x * scale).round().clamp(-128, 127)
+    y = torch.nn.functional.linear(x, layer.weight) / scale * layer.weight_scale
+    return y if layer.bias is None else y + layer.bias
+
+
+def write_logits(model, tokens, out):
+    with torch.no_grad():
+        logits = model(torch.tensor([tokens])).logits[0].float()
+    with open(out, "wb") as file:
+        file.write(logits.contiguous().numpy().tobytes())
 
 
 def judge(tokens, folder, out):
@@ -33,10 +53,12 @@ def judge(tokens, folder, out):
         if info[key]:
             sys.exit(f"{folder}: {key}: {sorted(info[key])}")
     print(f"{type(model).__name__} of {folder}")
-    with torch.no_grad():
-        logits = model(torch.tensor([tokens])).logits[0].float()
-    with open(out, "wb") as file:
-        file.write(logits.contiguous().numpy().tobytes())
+    write_logits(model, tokens, out)
+    layers = [m for m in model.modules() if isinstance(m, AutoBitLinear)]
+    for layer in layers:
+        layer.forward = partial(codes, layer)
+    if layers:
+        write_logits(model, tokens, out + ".codes")
 
 
 def main():

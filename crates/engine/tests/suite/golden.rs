@@ -1,7 +1,10 @@
 //! Logits against those that transformers computed.
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use tritburn_engine::{Engine, EngineOptions, Format, HeadFormat, KvFormat};
+use tritburn_engine::{
+    Engine, EngineOptions, Event, Format, GenerationParams, HeadFormat, KvFormat,
+};
 use tritburn_quant::Dtype;
 use tritburn_quant::tensor_file::TensorFile;
 
@@ -14,6 +17,9 @@ const DENSE: [&str; 6] = [
     "gemma3",
     "bitnet_unquantised",
 ];
+
+/// Tokens of a greedy continuation.
+const NEW: usize = 12;
 
 fn model(name: &str) -> Option<PathBuf> {
     let dir = std::env::var_os("TRITBURN_GOLDEN_DIR").map_or_else(
@@ -160,6 +166,11 @@ fn golden_bitnet_in_default_formats() {
     }
 }
 
+fn argmax(logits: &[f32]) -> u32 {
+    let better = |b: usize, i: usize| if logits[i] > logits[b] { i } else { b };
+    (0..logits.len()).fold(0, better) as u32
+}
+
 /// Greedy continuation token for token, with the cache and from scratch at every step.
 #[test]
 fn golden_greedy() {
@@ -168,11 +179,7 @@ fn golden_greedy() {
         let file = TensorFile::open(&dir.join("golden.safetensors")).unwrap();
         let (greedy, [_, len]) = ids(&file, "greedy");
         let engine = Engine::load(&dir, EngineOptions::exact()).unwrap();
-        let prompt = &greedy[..len - 12];
-        let argmax = |logits: &[f32]| {
-            let better = |b: usize, i: usize| if logits[i] > logits[b] { i } else { b };
-            (0..logits.len()).fold(0, better) as u32
-        };
+        let prompt = &greedy[..len - NEW];
         let mut session = engine.new_session(len);
         let mut tokens = prompt.to_vec();
         tokens.push(argmax(session.prefill(prompt).unwrap()));
@@ -187,6 +194,73 @@ fn golden_greedy() {
             tokens.push(next);
         }
         assert_eq!(tokens, greedy, "{name}");
+    }
+}
+
+/// Several texts at once: sessions of one engine that take turns token by token, then generations
+/// on threads of their own.
+#[test]
+fn golden_greedy_beside_others() {
+    for name in DENSE {
+        let Some(dir) = model(name) else { return };
+        let file = TensorFile::open(&dir.join("golden.safetensors")).unwrap();
+        let (greedy, [_, len]) = ids(&file, "greedy");
+        let engine = Engine::load(&dir, EngineOptions::exact()).unwrap();
+        let mut prompts: Vec<Vec<u32>> = rows(&dir).into_iter().map(|row| row.tokens).collect();
+        assert_eq!(prompts[0], greedy[..len - NEW]);
+        prompts.push((0..40).map(|i| i * 37 % 384).collect());
+        let mut sessions: Vec<_> = prompts.iter().map(|_| engine.new_session(64)).collect();
+        let mut texts = prompts.clone();
+        for step in 0..NEW {
+            for (session, text) in sessions.iter_mut().zip(&mut texts) {
+                let seen = if step == 0 { 0 } else { text.len() - 1 };
+                text.push(argmax(session.prefill(&text[seen..]).unwrap()));
+            }
+        }
+        assert_eq!(texts[0], greedy, "{name}");
+
+        let params = GenerationParams {
+            max_tokens: NEW,
+            ignore_eos: true,
+            ..GenerationParams::default()
+        };
+        let generate = |prompt: &Vec<u32>| {
+            let go_on = &mut |_: Event<'_>| ControlFlow::Continue(());
+            let new = engine.generate(prompt, &params, go_on).unwrap().tokens;
+            [prompt.clone(), new].concat()
+        };
+        let generated: Vec<_> = std::thread::scope(|scope| {
+            let threads: Vec<_> = prompts
+                .iter()
+                .map(|prompt| scope.spawn(|| generate(prompt)))
+                .collect();
+            threads.into_iter().map(|t| t.join().unwrap()).collect()
+        });
+        assert_eq!(generated, texts, "{name}");
+    }
+}
+
+/// A context takes no mask: padding at the end of a row changes nothing before it, and padding at
+/// its beginning is left out, or was forgotten.
+#[test]
+fn golden_rows_with_padding() {
+    for name in DENSE.into_iter().chain(["bitnet_online_autobitlinear"]) {
+        let Some(dir) = model(name) else { return };
+        let engine = Engine::load(&dir, EngineOptions::exact()).unwrap();
+        for row in rows(&dir) {
+            let alone = engine.new_session(64).prefill_all(&row.tokens).unwrap();
+            let diff = max_relative(&alone, &row.logits);
+            assert!(diff < 1e-4, "{name}: {diff}");
+            let padding = [7; 9];
+            let padded = [&row.tokens[..], &padding].concat();
+            let right = engine.new_session(64).prefill_all(&padded).unwrap();
+            assert!(right[..alone.len()] == alone, "{name}, at the end");
+            let mut session = engine.new_session(64);
+            session.prefill(&padding).unwrap();
+            session.truncate(0);
+            let left = session.prefill_all(&row.tokens).unwrap();
+            assert!(left == alone, "{name}, at the beginning");
+        }
     }
 }
 

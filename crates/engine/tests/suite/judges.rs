@@ -79,12 +79,20 @@ fn model(dir: &Path, model_type: &str, act: &str, form: Form) {
     std::fs::write(dir.join("tokenizer.json"), tokenizer.to_string()).unwrap();
 }
 
-/// Logits of each folder after each of `tokens`, `None` where the packages are not there.
+/// What transformers makes of a folder.
+struct Judged {
+    /// Logits after each token.
+    logits: Vec<f32>,
+    /// The same with the products of `AutoBitLinear` over whole codes, where it has such layers.
+    codes: Option<Vec<f32>>,
+}
+
+/// Judges each folder on `tokens`; `None` where the packages are not there.
 fn transformers_logits(
     python: &OsString,
     folders: &[PathBuf],
     tokens: &[u32],
-) -> Option<Vec<Vec<f32>>> {
+) -> Option<Vec<Judged>> {
     let out = tempfile::tempdir().unwrap();
     let script = concat!(
         env!("CARGO_MANIFEST_DIR"),
@@ -108,17 +116,39 @@ fn transformers_logits(
     let error = String::from_utf8_lossy(&run.stderr);
     assert!(run.status.success(), "{said}{error}");
     eprint!("{said}");
-    let read = |file: &PathBuf| {
+    let read = |file: &Path| -> Vec<f32> {
         let bytes = std::fs::read(file).unwrap();
         let words = bytes.as_chunks().0.iter();
         words.map(|b| f32::from_le_bytes(*b)).collect()
     };
-    Some(files.iter().map(read).collect())
+    let judged = |file: &PathBuf| {
+        let codes = file.with_extension("codes");
+        Judged {
+            logits: read(file),
+            codes: codes.exists().then(|| read(&codes)),
+        }
+    };
+    Some(files.iter().map(judged).collect())
+}
+
+/// How many tokens from the first have the same logits, and the largest difference of all, as a
+/// share of the largest logit.
+fn agreement(ours: &[f32], theirs: &[f32], vocab: usize) -> (usize, f32) {
+    assert_eq!(ours.len(), theirs.len());
+    let largest = theirs.iter().fold(0f32, |m, v| m.max(v.abs()));
+    let rows = ours.chunks(vocab).zip(theirs.chunks(vocab));
+    let off = rows.map(|(ours, theirs)| {
+        let pairs = ours.iter().zip(theirs);
+        pairs.fold(0f32, |m, (a, b)| m.max((a - b).abs())) / largest
+    });
+    let off: Vec<f32> = off.collect();
+    let same = off.iter().take_while(|d| **d < 1e-5).count();
+    (same, off.iter().fold(0f32, |m, d| m.max(*d)))
 }
 
 /// Activations that lie between two codes are rounded either way, according to the last bit of what
-/// came before: from that token on, logits differ by a step of some activation. Most models have
-/// none on these tokens.
+/// came before: from that token on, logits differ by a step of some activation. `AutoBitLinear`
+/// rounds its sums, so there it happens often; where sums are exact, most models have no such token.
 #[test]
 fn transformers_computes_our_logits() {
     let Some(python) = program("TRITBURN_JUDGE_PYTHON") else {
@@ -126,6 +156,7 @@ fn transformers_computes_our_logits() {
     };
     let dir = tempfile::tempdir().unwrap();
     let mut folders = given_models();
+    let given = folders.len();
     for (model_type, act) in [
         ("bitnet", "silu"),
         ("bitnet", "relu2"),
@@ -149,34 +180,33 @@ fn transformers_computes_our_logits() {
     let Some(all) = transformers_logits(&python, &folders, &tokens) else {
         return;
     };
-    let mut equal = 0;
-    for (folder, theirs) in folders.iter().zip(all) {
+    for (i, (folder, theirs)) in folders.iter().zip(all).enumerate() {
         let engine = load(folder);
         let vocab = engine.config().vocab_size;
         let ours = engine.new_session(64).prefill_all(&tokens).unwrap();
-        assert_eq!(ours.len(), theirs.len());
-        let largest = theirs.iter().fold(0f32, |m, v| m.max(v.abs()));
-        let rows = ours.chunks(vocab).zip(theirs.chunks(vocab));
-        let off = rows.map(|(ours, theirs)| {
-            let pairs = ours.iter().zip(theirs);
-            pairs.fold(0f32, |m, (a, b)| m.max((a - b).abs())) / largest
-        });
-        let off: Vec<f32> = off.collect();
-        let same = off.iter().take_while(|d| **d < 1e-5).count();
-        let worst = off.iter().fold(0f32, |m, d| m.max(*d));
-        eprintln!(
-            "{}: {same} of {} tokens the same, at most {worst:.1e} off",
-            folder.display(),
-            tokens.len()
+        let mut sharpest = 0;
+        for (way, theirs) in [
+            ("as it is", Some(theirs.logits)),
+            ("over whole codes", theirs.codes),
+        ] {
+            let Some(theirs) = theirs else { continue };
+            let (same, worst) = agreement(&ours, &theirs, vocab);
+            eprintln!(
+                "{}, {way}: {same} of {} tokens the same, at most {worst:.1e} off",
+                folder.display(),
+                tokens.len()
+            );
+            assert!(worst < 5e-2, "{}: {worst}", folder.display());
+            sharpest = same;
+        }
+        // Gemma's have a token of that kind, and given ones may.
+        let certain = i >= given && !folder.to_string_lossy().contains("gemma3_text");
+        assert!(
+            !certain || sharpest == tokens.len(),
+            "{}: only {sharpest} tokens",
+            folder.display()
         );
-        assert!(worst < 5e-2, "{}: {off:?}", folder.display());
-        equal += usize::from(same == tokens.len());
     }
-    assert!(
-        2 * equal >= folders.len(),
-        "only {equal} of {}",
-        folders.len()
-    );
 }
 
 /// Perplexity of the later half of each chunk, as `llama-perplexity` defines it.
