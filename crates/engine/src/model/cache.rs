@@ -12,7 +12,7 @@ struct Layer {
     values: KvRows,
 }
 
-/// The cache of all layers. It grows by doubling up to the length it was made for.
+/// The cache of all layers. It grows by half up to the length it was made for.
 #[derive(Debug)]
 pub(crate) struct KvCache {
     layers: Vec<Layer>,
@@ -72,7 +72,7 @@ impl KvCache {
             return;
         }
         let capacity = needed
-            .next_power_of_two()
+            .max(self.capacity + self.capacity / 2)
             .max(FIRST_CAPACITY)
             .min(self.max_len);
         for layer in &mut self.layers {
