@@ -15,7 +15,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("quant", &[]),
     ("kernels", &["quant"]),
     ("engine", &["quant", "kernels"]),
-    ("nn", &["quant"]),
+    ("nn", &["quant", "kernels"]),
     ("data", &["quant"]),
     ("eval", &["data", "engine", "quant"]),
     ("train", &["quant", "nn", "data", "eval", "engine"]),

@@ -1,5 +1,6 @@
 //! The crate's error type.
 
+use tritburn_kernels::KernelError;
 use tritburn_quant::QuantError;
 
 /// Result of this crate.
@@ -20,6 +21,9 @@ pub enum NnError {
         /// Which tensor, and what is wrong.
         message: String,
     },
+    /// A weight cannot be packed.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
     /// No backend of this name.
     #[error("unknown device \"{name}\"; known devices are {known}")]
     UnknownDevice {

@@ -2,7 +2,8 @@
 //!
 //! A model is described by [`ModelConfig`](tritburn_quant::config::ModelConfig) and takes its
 //! weights from a [`WeightSource`](weights::WeightSource), so that random initialisation, loading
-//! and surgery are one code path. [`dit`] makes a diffusion transformer of the same modules.
+//! and surgery are one code path. [`dit`] makes a diffusion transformer of the same modules, and
+//! [`packed`] runs what was trained on the integer kernels.
 
 pub mod attention;
 pub mod device;
@@ -16,6 +17,7 @@ pub mod mlp;
 pub mod model;
 pub mod norm;
 pub mod ops;
+pub mod packed;
 pub mod probe;
 pub mod rope;
 pub mod sparsity;

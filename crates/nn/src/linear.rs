@@ -1,5 +1,7 @@
 //! The projection of every block: a plain linear layer or a BitLinear.
 
+use std::sync::Arc;
+
 use burn::module::{Module, Param};
 use burn::tensor::{Tensor, TensorData, backend::Backend};
 use tritburn_quant::config::{ModelConfig, SubNorm};
@@ -8,6 +10,7 @@ use tritburn_quant::scheme::{Granularity, Input, WeightQuant};
 use crate::hadamard::Hadamard;
 use crate::norm::RmsNorm;
 use crate::ops::{Compute, Kernels, LinearQuant, Ops, QuantActs, QuantWeight};
+use crate::packed::Packed;
 use crate::weights::WeightSource;
 use crate::{NnError, Result};
 
@@ -64,8 +67,8 @@ impl LinearSpec {
 /// The weight keeps Hugging Face's orientation `[out, in]`.
 #[derive(Module, Debug)]
 pub struct BitLinear<B: Backend> {
-    /// Master weight `[out, in]`.
-    pub weight: Param<Tensor<B, 2>>,
+    /// Master weight `[out, in]`; absent once it is packed.
+    pub weight: Option<Param<Tensor<B, 2>>>,
     /// `[out]`, in full precision.
     pub bias: Option<Param<Tensor<B, 1>>>,
     /// Norm in front of the quantiser, in the layout that has one in every projection.
@@ -73,6 +76,9 @@ pub struct BitLinear<B: Backend> {
     hadamard: Option<Hadamard<B>>,
     /// The quantised weight, while it is held.
     held: Option<QuantWeight<B>>,
+    /// What stands in for the master weight.
+    #[module(skip)]
+    packed: Option<Arc<Packed>>,
     #[module(skip)]
     layer_norm: Option<f64>,
     #[module(skip)]
@@ -111,10 +117,11 @@ impl<B: Backend> BitLinear<B> {
         });
         let turned = spec.quant.is_some_and(|q| q.act.hadamard);
         Ok(Self {
-            weight: Param::from_tensor(weight),
+            weight: Some(Param::from_tensor(weight)),
             bias,
             norm,
             held: None,
+            packed: None,
             hadamard: turned.then(|| Hadamard::new(spec.d_in, device)).flatten(),
             layer_norm: (spec.norm == SubNorm::LayerNorm).then_some(spec.norm_eps),
             quant: spec.quant,
@@ -130,9 +137,10 @@ impl<B: Backend> BitLinear<B> {
         B: Ops,
     {
         let x = self.prepare(x);
-        let y = match self.quant {
-            Some(quant) => B::bit_linear(x, self.weight.val(), self.held.clone(), quant),
-            None => B::dense_matmul(x, self.weight.val(), self.compute),
+        let y = match (&self.packed, self.quant) {
+            (Some(packed), _) => B::packed_matmul(x, packed),
+            (None, Some(quant)) => B::bit_linear(x, self.master(), self.held.clone(), quant),
+            (None, None) => B::dense_matmul(x, self.master(), self.compute),
         };
         match &self.bias {
             Some(bias) => {
@@ -141,6 +149,44 @@ impl<B: Backend> BitLinear<B> {
             }
             None => y,
         }
+    }
+
+    fn master(&self) -> Tensor<B, 2> {
+        let weight = self.weight.as_ref().map(Param::val);
+        weight.unwrap_or_else(|| unreachable!("only packed layers have none"))
+    }
+
+    /// Puts two bits a weight in the place of the master weight, for inference on the CPU backends
+    /// (`Flex` and `NdArray`): from then on products are of whole numbers, by the kernels that serve
+    /// exported models. Says whether it did; a layer in full precision, one without a quantiser of
+    /// its input, one whose λ is below 1 and one on another device stay as they are.
+    ///
+    /// Every other quantiser of weights and inputs is there. With one scale a matrix or a row, sums
+    /// are exact with and without packing; with scales of groups they are added up in another order.
+    ///
+    /// There is no way back: the module then has no master weight to train, store or
+    /// [hold](BitLinear::hold_weight). Gradients reach the input, as ever.
+    ///
+    /// # Errors
+    /// [`NnError::Kernel`] where there are more inputs than sums in 32 bits allow (65,536), where
+    /// `TRITBURN_KERNEL` names a kernel that this machine lacks, or where no threads can be started.
+    pub fn pack(&mut self) -> Result<bool>
+    where
+        B: Kernels,
+    {
+        if let (Some(quant), None) = (self.quant, &self.packed) {
+            self.packed = Packed::new(self.master(), quant)?;
+        }
+        if self.packed.is_some() {
+            (self.weight, self.held) = (None, None);
+        }
+        Ok(self.packed.is_some())
+    }
+
+    /// The packed weight, once there is one.
+    #[must_use]
+    pub fn packed(&self) -> Option<&Packed> {
+        self.packed.as_deref()
     }
 
     /// What the quantiser sees: the input after norm and Hadamard transform.
@@ -180,7 +226,10 @@ impl<B: Backend> BitLinear<B> {
         B: Kernels,
     {
         let quant = self.quant.filter(|q| q.weight != WeightQuant::None)?;
-        Some(B::quantise_weight(self.weight.val(), quant.weight))
+        Some(match &self.packed {
+            Some(packed) => packed.weight(&B::Device::default()),
+            None => B::quantise_weight(self.master(), quant.weight),
+        })
     }
 
     /// What one scale of the quantised weight covers; none where it stays in full precision.
@@ -191,13 +240,14 @@ impl<B: Backend> BitLinear<B> {
     }
 
     /// Quantises the weight once for all forward passes until [`BitLinear::release_weight`]. The
-    /// weight must not change in between.
+    /// weight must not change in between. Nothing happens where it is packed.
     pub fn hold_weight(&mut self)
     where
         B: Ops,
     {
         let quant = self.quant.filter(|q| q.weight != WeightQuant::None);
-        self.held = quant.map(|quant| B::hold_weight(self.weight.val(), quant.weight));
+        let quant = quant.filter(|_| self.packed.is_none());
+        self.held = quant.map(|quant| B::hold_weight(self.master(), quant.weight));
     }
 
     /// Quantises the weight in every forward pass again.

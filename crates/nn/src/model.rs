@@ -8,7 +8,8 @@ use crate::attention::{Attention, QkvStates};
 use crate::linear::BitLinear;
 use crate::mlp::Mlp;
 use crate::norm::RmsNorm;
-use crate::ops::{Compute, Head, Ops};
+use crate::ops::{Compute, Head, Kernels, Ops};
+use crate::packed::pack_all;
 use crate::probe::{Blind, Probe};
 use crate::rope::Rope;
 use crate::weights::WeightSource;
@@ -242,6 +243,17 @@ impl<B: Backend> CausalLm<B> {
     /// Quantises weights in every forward pass again; due before they change.
     pub fn release_weights(&mut self) {
         self.projections_mut().for_each(BitLinear::release_weight);
+    }
+
+    /// Packs every projection that can be (see [`BitLinear::pack`]), and says how many that were.
+    ///
+    /// # Errors
+    /// As [`BitLinear::pack`].
+    pub fn pack(&mut self) -> Result<usize>
+    where
+        B: Kernels,
+    {
+        pack_all(self.projections_mut())
     }
 
     /// Longest sequence the model takes.

@@ -89,7 +89,8 @@ pub fn bench_step(bench: &StepBench, device: DeviceKind) -> Result<StepTimes> {
     device.run(Work(bench))?
 }
 
-/// Draws images with the diffusion transformer in `folder`. The same options give the same bytes
+/// Draws images with the diffusion transformer in `folder`, on the CPU backends with packed layers
+/// ([`tritburn_nn::packed`]). The same options give the same bytes
 /// on one device; on another, sums may round differently.
 ///
 /// # Errors

@@ -20,7 +20,8 @@ pub use source::{DitInit, TensorSource};
 
 use crate::Result;
 use crate::linear::{BitLinear, LinearSpec};
-use crate::ops::{Compute, Ops};
+use crate::ops::{Compute, Kernels, Ops};
+use crate::packed::pack_all;
 use crate::weights::WeightSource;
 
 /// The matrix `module` from `d_in` to `d_out` outside attention and feed-forward block: quantised
@@ -114,6 +115,17 @@ impl<B: Backend> Dit<B> {
     pub fn set_compute(&mut self, compute: Compute) {
         self.linears_mut()
             .for_each(|linear| linear.set_compute(compute));
+    }
+
+    /// Packs every matrix that can be (see [`BitLinear::pack`]), and says how many that were.
+    ///
+    /// # Errors
+    /// As [`BitLinear::pack`].
+    pub fn pack(&mut self) -> Result<usize>
+    where
+        B: Kernels,
+    {
+        pack_all(self.linears_mut())
     }
 
     fn linears_mut(&mut self) -> impl Iterator<Item = &mut BitLinear<B>> {

@@ -1,5 +1,7 @@
 //! The operations as nodes of the autodiff tape.
 
+use std::sync::Arc;
+
 use burn::backend::Autodiff;
 use burn::backend::autodiff::{
     NodeId,
@@ -19,6 +21,7 @@ use super::{
     Attended, AttentionShape, CacheQuant, Codes, Compute, Head, HeadTarget, Kernels, LinearQuant,
     Ops, QuantActs, QuantWeight, Relation,
 };
+use crate::packed::Packed;
 
 type Primitive<B> = <B as BackendTypes>::FloatTensorPrimitive;
 
@@ -109,6 +112,24 @@ impl<B: Kernels> Backward<B, 2> for Linear {
             node.parents.map(|p| p.map(|p| p.id)),
             [raw(grad_x), raw(grad_w)],
         );
+    }
+}
+
+#[derive(Debug)]
+struct PackedMatmul;
+
+impl<B: Kernels> Backward<B, 1> for PackedMatmul {
+    type State = Arc<Packed>;
+
+    fn backward(
+        self,
+        node: Node<Self::State, 1>,
+        grads: &mut Gradients,
+        _checkpointer: &mut Checkpointer,
+    ) {
+        let grad = wrap::<B, 2>(grads.consume::<B>(&node.node));
+        let grad = B::packed_matmul_grad(&node.state, grad);
+        register::<B, _>(grads, node.parents.map(|p| p.map(|p| p.id)), [raw(grad)]);
     }
 }
 
@@ -339,6 +360,16 @@ impl<B: Kernels, C: CheckpointStrategy> Ops for Autodiff<B, C> {
         let prep = Backward::<B, 2>::prepare::<C>(Linear, [x.node, weight.node]);
         wrap(match prep.compute_bound().stateful() {
             OpsKind::Tracked(prep) => prep.finish((xi, wi, compute), y),
+            OpsKind::UnTracked(prep) => prep.finish(y),
+        })
+    }
+
+    fn packed_matmul(x: Tensor<Self, 2>, weight: &Arc<Packed>) -> Tensor<Self, 2> {
+        let x = raw(x);
+        let y = raw(<B as Kernels>::packed_matmul(wrap(x.primitive), weight));
+        let prep = Backward::<B, 1>::prepare::<C>(PackedMatmul, [x.node]);
+        wrap(match prep.compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish(Arc::clone(weight), y),
             OpsKind::UnTracked(prep) => prep.finish(y),
         })
     }

@@ -1,5 +1,7 @@
 //! Which backends the operations run on.
 
+use std::sync::Arc;
+
 use burn::backend::{Flex, NdArray};
 use burn::tensor::{DType, Int, Tensor};
 use tritburn_quant::config::HiddenAct;
@@ -10,8 +12,11 @@ use super::{
     AttentionShape, CacheQuant, Compute, Head, HeadTarget, Kernels, LinearQuant, Ops, QuantWeight,
     Relation,
 };
+use crate::packed::Packed;
 
-impl Kernels for NdArray {}
+impl Kernels for NdArray {
+    const ON_HOST: bool = true;
+}
 
 #[cfg(feature = "wgpu")]
 impl Kernels for burn::backend::Wgpu {}
@@ -43,6 +48,10 @@ macro_rules! plain_ops {
                 compute: Compute,
             ) -> Tensor<Self, 2> {
                 <Self as Kernels>::dense_matmul(x, weight, compute)
+            }
+
+            fn packed_matmul(x: Tensor<Self, 2>, weight: &Arc<Packed>) -> Tensor<Self, 2> {
+                <Self as Kernels>::packed_matmul(x, weight)
             }
 
             fn hold_weight(weight: Tensor<Self, 2>, quant: WeightQuant) -> QuantWeight<Self> {

@@ -11,7 +11,7 @@ mod tile;
 
 use burn::backend::Flex;
 use burn::backend::flex::FlexTensor;
-use burn::tensor::{Int, Shape, Tensor, TensorData};
+use burn::tensor::{DType, Int, Shape, Tensor, TensorData};
 use tritburn_quant::config::HiddenAct;
 use tritburn_quant::scheme::{ActQuant, Granularity, Grid, WeightQuant};
 
@@ -19,6 +19,7 @@ use super::{
     AdamWStep, Attended, AttentionGrads, AttentionShape, Kernels, QuantActs, QuantWeight, Relation,
     quant,
 };
+use crate::packed::Packed;
 
 /// Compiles a loop for the widest vectors that the machine has, and runs it.
 ///
@@ -76,6 +77,8 @@ fn scale_rows(y: Tensor<Flex, 2>, step: &Tensor<Flex, 2>, scale: f32) -> Tensor<
 }
 
 impl Kernels for Flex {
+    const ON_HOST: bool = true;
+
     fn quantise_weight(weight: Tensor<Self, 2>, quant: WeightQuant) -> QuantWeight<Self> {
         let [out, width] = weight.dims();
         if quant == WeightQuant::None || out * width == 0 {
@@ -132,6 +135,14 @@ impl Kernels for Flex {
             .transpose()
             .matmul(x.codes.float());
         (grad_x, grad_w)
+    }
+
+    fn packed_matmul(x: Tensor<Self, 2>, weight: &Packed) -> Tensor<Self, 2> {
+        if x.dtype() != DType::F32 {
+            return quant::packed_matmul(x, weight);
+        }
+        let shape = [x.dims()[0], weight.shape()[0]];
+        tensor(weight.multiply(values(&contiguous(x))), shape)
     }
 
     fn rms_norm(x: Tensor<Self, 2>, weight: Tensor<Self, 1>, eps: f64) -> Tensor<Self, 2> {

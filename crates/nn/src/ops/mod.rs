@@ -21,12 +21,16 @@ mod product;
 mod quant;
 mod reference;
 
+use std::sync::Arc;
+
 use burn::tensor::{DType, IndexingUpdateOp, Int, Tensor, backend::Backend};
 pub use head::{Head, HeadTarget};
 pub use product::Compute;
 pub use quant::{CacheQuant, Codes, LinearQuant, QuantActs, QuantWeight};
 use tritburn_quant::config::HiddenAct;
 use tritburn_quant::scheme::{ActQuant, WeightQuant};
+
+use crate::packed::Packed;
 
 /// Shape of a multi-head attention over `batch` sequences of `seq` tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,6 +115,9 @@ pub trait Kernels: Backend {
     /// Logits that [`Ops::head_loss`] holds at once; more rows are taken in chunks.
     const MAX_LOGITS: usize = 1 << 24;
 
+    /// Whether tensors lie in the memory of the process, where [`Packed`] multiplies them.
+    const ON_HOST: bool = false;
+
     /// How products are computed fastest on `device`.
     #[must_use]
     fn fastest_compute(_device: &Self::Device) -> Compute {
@@ -175,6 +182,20 @@ pub trait Kernels: Backend {
         grad: Tensor<Self, 2>,
     ) -> (Tensor<Self, 2>, Tensor<Self, 2>) {
         quant::code_matmul_grad(x, weight, grad)
+    }
+
+    /// [`Kernels::code_matmul`] of a packed weight with the codes of `x` `[tokens, in]`:
+    /// `[tokens, out]`, of the type of `x`.
+    #[must_use]
+    fn packed_matmul(x: Tensor<Self, 2>, weight: &Packed) -> Tensor<Self, 2> {
+        quant::packed_matmul(x, weight)
+    }
+
+    /// Gradient of [`Kernels::packed_matmul`] for the unquantised input (STE).
+    #[must_use]
+    fn packed_matmul_grad(weight: &Packed, grad: Tensor<Self, 2>) -> Tensor<Self, 2> {
+        let dense = weight.weight(&grad.device()).dense();
+        grad.matmul(dense)
     }
 
     /// Heads `[batch · seq, heads · head_dim]` as the cache gives them back (BitNet a4.8, §3.1).
@@ -403,6 +424,9 @@ pub trait Ops: Backend {
         weight: Tensor<Self, 2>,
         compute: Compute,
     ) -> Tensor<Self, 2>;
+
+    /// See [`Kernels::packed_matmul`]. Only the input has a gradient.
+    fn packed_matmul(x: Tensor<Self, 2>, weight: &Arc<Packed>) -> Tensor<Self, 2>;
 
     /// The quantised weight for several calls of [`Ops::bit_linear`], off the tape.
     fn hold_weight(weight: Tensor<Self, 2>, quant: WeightQuant) -> QuantWeight<Self>;

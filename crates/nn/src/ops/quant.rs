@@ -1,12 +1,14 @@
 //! The quantisers in burn's plain tensor operations, and what they make.
 
 use burn::module::Module;
-use burn::tensor::{Bool, DType, Int, Tensor, backend::Backend};
+use burn::tensor::{Bool, DType, Int, Tensor, TensorData, backend::Backend};
 use tritburn_quant::act::fp4::{E1M2, E2M1, Fp4};
 use tritburn_quant::act::int4::SQRT_7;
 use tritburn_quant::kv;
 use tritburn_quant::scheme::{ActQuant, Granularity, Grid, TopK, WeightQuant};
 use tritburn_quant::ternary::EPS;
+
+use crate::packed::Packed;
 
 /// How a projection is quantised.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -274,6 +276,14 @@ pub(super) fn code_matmul<B: Backend>(x: &QuantActs<B>, w: &QuantWeight<B>) -> T
         y * (x.step.clone() * w.scale.clone().transpose())
     };
     y.cast(x.dtype)
+}
+
+pub(super) fn packed_matmul<B: Backend>(x: Tensor<B, 2>, weight: &Packed) -> Tensor<B, 2> {
+    let ([tokens, _], device, dtype) = (x.dims(), x.device(), x.dtype());
+    let x = x.cast(DType::F32).into_data().into_vec::<f32>();
+    let x = x.unwrap_or_else(|e| unreachable!("just cast: {e:?}"));
+    let y = TensorData::new(weight.multiply(&x), [tokens, weight.shape()[0]]);
+    Tensor::<B, 2>::from_data(y, &device).cast(dtype)
 }
 
 pub(super) fn code_matmul_grad<B: Backend>(

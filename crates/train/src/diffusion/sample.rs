@@ -47,11 +47,21 @@ pub(crate) fn sample<B: Kernels + Ops>(
     options: &SampleOptions,
     device: &B::Device,
 ) -> Result<Samples> {
-    let (config, model) = folder::read::<B>(path, device)?;
+    let (config, mut model) = folder::read::<B>(path, device)?;
+    model.pack()?;
+    Ok(draw(&config, &model, options, device))
+}
+
+fn draw<B: Kernels + Ops>(
+    config: &DitConfig,
+    model: &Dit<B>,
+    options: &SampleOptions,
+    device: &B::Device,
+) -> Samples {
     let schedule = NoiseSchedule::new(config.noise, config.noise_steps);
     let sampler = Sampler {
-        config: &config,
-        model: &model,
+        config,
+        model,
         schedule: &schedule,
         options,
         device,
@@ -66,10 +76,10 @@ pub(crate) fn sample<B: Kernels + Ops>(
             .map(|x| ((x + 1.0) * 127.5).round().clamp(0.0, 255.0) as u8);
         pixels.extend(bytes);
     }
-    Ok(Samples {
+    Samples {
         side: config.image_size,
         pixels,
-    })
+    }
 }
 
 struct Sampler<'a, B: Kernels + Ops> {
@@ -183,9 +193,54 @@ impl Step {
 
 #[cfg(test)]
 mod tests {
-    use tritburn_quant::config::NoiseKind;
+    #![allow(clippy::unwrap_used)]
+    use burn::backend::Flex;
+    use tritburn_nn::weights::RandomInit;
+    use tritburn_quant::config::{DIT, HiddenAct, NoiseKind, SubNorm, Ternary};
+    use tritburn_quant::scheme::QuantScheme;
 
     use super::*;
+
+    /// Products of packed layers are those of the training forward pass, so images are too.
+    #[test]
+    fn packed_layers_draw_the_same_images() {
+        for ternary in [Ternary::None, Ternary::Blocks, Ternary::All] {
+            let config = DitConfig {
+                model_type: DIT.into(),
+                image_size: 8,
+                patch_size: 2,
+                num_classes: 3,
+                hidden_size: 16,
+                intermediate_size: 24,
+                num_hidden_layers: 2,
+                num_attention_heads: 2,
+                hidden_act: HiddenAct::GeluTanh,
+                frequencies: 8,
+                norm_eps: 1e-6,
+                ternary,
+                sub_norm: SubNorm::SubLn,
+                quant: QuantScheme::default(),
+                noise_steps: 20,
+                noise: NoiseKind::Linear,
+            };
+            let device = Default::default();
+            // Not adaLN-Zero, by which a new model answers 0.
+            let source = &mut RandomInit::new(1, 0.3, 2);
+            let mut model = Dit::<Flex>::new(&config, source, &device).unwrap();
+            let options = SampleOptions {
+                classes: vec![0, 1, 2],
+                steps: 5,
+                eta: 0.5,
+                guidance: 2.0,
+                seed: 3,
+            };
+            let before = draw(&config, &model, &options, &device);
+            assert!(before.pixels.iter().any(|p| *p != before.pixels[0]));
+            let packed = model.pack().unwrap();
+            assert_eq!(packed > 0, ternary != Ternary::None);
+            assert_eq!(draw(&config, &model, &options, &device), before);
+        }
+    }
 
     #[test]
     fn steps_lead_from_the_last_to_the_first() {
