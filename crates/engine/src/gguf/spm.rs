@@ -10,7 +10,7 @@ use super::tokenizer::{NORMAL, Parts, Result, missing};
 /// Stands for a space in the vocabulary.
 const SPACE: &str = "\u{2581}";
 
-pub(super) fn parts(file: &GgufFile, tokens: &[&str], kinds: &[i64]) -> Result<Parts> {
+pub(super) fn parts(file: &GgufFile, tokens: &[String], kinds: &[i64]) -> Result<Parts> {
     let key = "tokenizer.ggml.scores";
     let scores = file.floats(key)?.ok_or_else(|| missing(key))?;
     let unknown = file.int("tokenizer.ggml.unknown_token_id")?.unwrap_or(0);
@@ -41,8 +41,9 @@ pub(super) fn parts(file: &GgufFile, tokens: &[&str], kinds: &[i64]) -> Result<P
 
 /// SentencePiece joins the two neighbours whose piece has the highest score. As a list of merges:
 /// every way to cut a piece in two pieces, the best piece first, among equals the earlier parts.
-fn merges(tokens: &[&str], kinds: &[i64], scores: &[f64]) -> Value {
-    let ids: HashMap<&str, usize> = tokens.iter().enumerate().map(|(i, t)| (*t, i)).collect();
+fn merges(tokens: &[String], kinds: &[i64], scores: &[f64]) -> Value {
+    let ids = tokens.iter().enumerate().map(|(i, t)| (t.as_str(), i));
+    let ids: HashMap<&str, usize> = ids.collect();
     let mut found = Vec::new();
     for (id, (token, score)) in tokens.iter().zip(scores).enumerate() {
         if kinds.get(id).is_some_and(|&kind| kind != NORMAL) {
