@@ -139,6 +139,9 @@ mod tests {
     use crate::layout::{Format, LANES, QUAD, WeightBlock, pack_tile, tile_blocks};
     use crate::sparse::{ByColumn, ByRow, Order};
 
+    /// Sizes below this: an interpreter takes its time.
+    const MOST: usize = if cfg!(miri) { 30 } else { 600 };
+
     /// Blocks in which each code was put by itself: `at` names block and byte, `digit` what it adds.
     fn by_definition(
         codes: &[i8],
@@ -168,7 +171,7 @@ mod tests {
     proptest! {
         #[test]
         fn every_layout_is_its_definition(
-            (rows, cols, codes) in (0usize..600, 0usize..600).prop_flat_map(|(r, c)| {
+            (rows, cols, codes) in (0..MOST, 0..MOST).prop_flat_map(|(r, c)| {
                 (Just(r), Just(c), prop::collection::vec(-1i8..=1, r * c))
             })
         ) {
@@ -207,7 +210,7 @@ mod tests {
 
         #[test]
         fn every_code_three_is_found(
-            rows in 1usize..600, cols in 1usize..9, at: prop::sample::Index, threads in 1usize..4,
+            rows in 1..MOST, cols in 1usize..9, at: prop::sample::Index, threads in 1usize..4,
         ) {
             let mut bytes = hf_pack::pack(&vec![0; rows * cols], rows, cols).unwrap();
             let (row, col) = (at.index(rows), at.index(cols));

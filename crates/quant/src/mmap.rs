@@ -48,8 +48,9 @@ impl Mapped {
             None
         } else {
             // SAFETY: the map is private to this value and only ever read. Others may write into the
-            // file; all that is made of its bytes are numbers, of which every pattern is one, and
-            // places that are checked before they are used.
+            // file; all that is made of its bytes are numbers, of which every pattern is one, texts
+            // that are copied before they are checked, and places that are checked before they are
+            // used.
             let map = unsafe { Mmap::map(&file) }.map_err(io)?;
             Some((Guard::new(&map), map))
         };

@@ -88,7 +88,7 @@ pub(crate) fn tokenizer_json(file: &GgufFile) -> Result<Option<Value>> {
         })
     });
     let added: Vec<Value> = added.collect();
-    let vocab = ids().map(|(id, token)| ((*token).to_owned(), json!(id)));
+    let vocab = ids().map(|(id, token)| (token.clone(), json!(id)));
     let vocab: Map<String, Value> = vocab.collect();
     let post = post_processor(file, &tokens, parts.add_bos)?;
     Ok(Some(json!({
@@ -110,9 +110,8 @@ pub(crate) fn token_texts(file: &GgufFile) -> Result<[String; 2]> {
         let id = special_id(file, which)?;
         *text = id
             .and_then(|id| tokens.get(id))
-            .copied()
-            .unwrap_or_default()
-            .to_owned();
+            .cloned()
+            .unwrap_or_default();
     }
     Ok(texts)
 }
@@ -123,11 +122,11 @@ fn special_id(file: &GgufFile, which: &str) -> Result<Option<usize>> {
 }
 
 /// Puts the tokens around a document that the file asks for.
-fn post_processor(file: &GgufFile, tokens: &[&str], add_bos: bool) -> Result<Value> {
+fn post_processor(file: &GgufFile, tokens: &[String], add_bos: bool) -> Result<Value> {
     let add = |which: &str, default: bool| -> Result<Option<(usize, String)>> {
         let flag = file.flag(&format!("tokenizer.ggml.add_{which}_token"))?;
         let id = special_id(file, which)?.filter(|_| flag.unwrap_or(default));
-        Ok(id.and_then(|id| Some((id, (*tokens.get(id)?).to_owned()))))
+        Ok(id.and_then(|id| Some((id, tokens.get(id)?.clone()))))
     };
     let (bos, eos) = (add("bos", add_bos)?, add("eos", false)?);
     if bos.is_none() && eos.is_none() {

@@ -64,9 +64,11 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    pub(super) fn text(&mut self) -> Parsed<&'a str> {
+    /// A text, copied before it is checked: the file may change, and a text that is not UTF-8 may
+    /// not be.
+    pub(super) fn text(&mut self) -> Parsed<String> {
         let len = self.count("bytes of text", 1)?;
-        let bytes = self.take(len)?;
-        std::str::from_utf8(bytes).map_err(|_| format!("the text at byte {} is not UTF-8", self.at))
+        let bytes = self.take(len)?.to_vec();
+        String::from_utf8(bytes).map_err(|_| format!("the text at byte {} is not UTF-8", self.at))
     }
 }

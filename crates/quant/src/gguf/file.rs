@@ -135,17 +135,17 @@ impl GgufFile {
         }
     }
 
-    /// An array of texts, which stay in the file.
+    /// An array of texts.
     ///
     /// # Errors
     /// [`QuantError::Tensor`] where the value is something else.
-    pub fn texts(&self, key: &str) -> Result<Option<Vec<&str>>> {
+    pub fn texts(&self, key: &str) -> Result<Option<Vec<String>>> {
         let Some(array) = self.array(key, &[Scalar::Text], "an array of texts")? else {
             return Ok(None);
         };
         let mut cursor = Cursor::new(&self.map, array.start);
         let all = (0..array.len).map(|_| cursor.text());
-        let all: std::result::Result<Vec<&str>, String> = all.collect();
+        let all: std::result::Result<Vec<String>, String> = all.collect();
         all.map(Some)
             .map_err(|e| self.error(format!("`{key}`: {e}")))
     }

@@ -40,7 +40,7 @@ pub(super) fn read(bytes: &[u8]) -> Parsed<Header> {
     let pairs = cursor.count("metadata entries", MIN_PAIR)?;
     let mut metadata = BTreeMap::new();
     for _ in 0..pairs {
-        let key = cursor.text()?.to_owned();
+        let key = cursor.text()?;
         let value = Value::read(&mut cursor).map_err(|e| format!("`{key}`: {e}"))?;
         if metadata.insert(key.clone(), value).is_some() {
             return Err(format!("`{key}` occurs twice in the metadata"));
@@ -49,7 +49,7 @@ pub(super) fn read(bytes: &[u8]) -> Parsed<Header> {
     let alignment = alignment(&metadata)?;
     let mut infos = HashMap::with_capacity(tensors);
     for _ in 0..tensors {
-        let name = cursor.text()?.to_owned();
+        let name = cursor.text()?;
         let info = tensor(&mut cursor).map_err(|e| format!("`{name}` {e}"))?;
         if infos.insert(name.clone(), info).is_some() {
             return Err(format!("tensor `{name}` occurs twice"));

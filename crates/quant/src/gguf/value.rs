@@ -114,7 +114,7 @@ impl Value {
             Scalar::F32 => Self::Float(decimal(f32::from_le_bytes(cursor.array()?))),
             Scalar::F64 => Self::Float(f64::from_le_bytes(cursor.array()?)),
             Scalar::Bool => Self::Bool(cursor.array::<1>()?[0] != 0),
-            Scalar::Text => Self::Text(cursor.text()?.to_owned()),
+            Scalar::Text => Self::Text(cursor.text()?),
         })
     }
 }

@@ -138,8 +138,10 @@ impl Header {
                 rest.len()
             ));
         };
+        // A copy, as names are checked to be UTF-8 and then taken over, and the file may change.
+        let copy = header.to_vec();
         let entries: Entries =
-            serde_json::from_slice(header).map_err(|e| format!("its header: {e}"))?;
+            serde_json::from_slice(&copy).map_err(|e| format!("its header: {e}"))?;
         let mut all = entries.tensors;
         check_places(&mut all, data.len())?;
         let first = PREFIX + header.len();
