@@ -6,6 +6,9 @@ use crate::error::Result;
 use crate::kernel::Kernel;
 use crate::pool::{Pool, default_threads};
 
+/// Values below which [`Exec::light_rows`] stays on its thread.
+const MIN_PARALLEL: usize = 1 << 13;
+
 /// A kernel and the threads that run it. Shared by reference; results depend on neither.
 #[derive(Debug)]
 pub struct Exec {
@@ -45,24 +48,6 @@ impl Exec {
         width: usize,
         row: impl Fn(usize, &mut [T]) + Sync,
     ) {
-        self.rows_where(true, data, width, row);
-    }
-
-    /// [`Self::rows`], on this thread alone unless `parallel`.
-    ///
-    /// # Panics
-    /// Where `data` is no whole number of rows.
-    pub fn rows_where<T: Send>(
-        &self,
-        parallel: bool,
-        data: &mut [T],
-        width: usize,
-        row: impl Fn(usize, &mut [T]) + Sync,
-    ) {
-        if !parallel {
-            let rows = data.chunks_exact_mut(width.max(1)).enumerate();
-            return rows.for_each(|(r, values)| row(r, values));
-        }
         let rows = data.len().checked_div(width).unwrap_or(0);
         let data = Columns::new(data, rows, width);
         self.pool.run(rows, &|r| {
@@ -71,5 +56,23 @@ impl Exec {
             let values = unsafe { data.strip(r, 0, width) };
             row(r, values);
         });
+    }
+
+    /// [`Self::rows`] where a value takes no more than a few operations: a few of them are not worth
+    /// asking other threads.
+    ///
+    /// # Panics
+    /// As [`Self::rows`].
+    pub fn light_rows<T: Send>(
+        &self,
+        data: &mut [T],
+        width: usize,
+        row: impl Fn(usize, &mut [T]) + Sync,
+    ) {
+        if data.len() >= MIN_PARALLEL {
+            return self.rows(data, width, row);
+        }
+        let rows = data.chunks_exact_mut(width.max(1)).enumerate();
+        rows.for_each(|(r, values)| row(r, values));
     }
 }

@@ -112,27 +112,25 @@ pub fn run(
         ));
     }
     let model = &engine.core.model;
-    let vocab = engine.config().vocab_size as u64;
-    let id = |i: usize| (i as u64 * 2_654_435_761 % vocab) as u32;
-    let prompt: Vec<u32> = (0..options.prefill_tokens).map(id).collect();
-    let mut session =
-        engine.new_session(options.prefill_tokens.max(CONTEXT + options.decode_tokens));
+    let most = options.prefill_tokens.max(CONTEXT + options.decode_tokens);
+    let tokens = some_tokens(engine, most);
+    let mut session = engine.new_session(most);
 
     let prefill = median(options.runs, || {
         session.truncate(0);
         let start = Instant::now();
-        session.prefill(&prompt)?;
+        session.prefill(&tokens[..options.prefill_tokens])?;
         Ok(start.elapsed().as_secs_f64())
     })?;
-    let start: Vec<u32> = (0..CONTEXT).map(id).collect();
+    let (context, written) = tokens.split_at(CONTEXT);
     let mut left_out = 0;
     let decode = median(options.runs, || {
         session.truncate(0);
-        session.prefill(&start)?;
+        session.prefill(context)?;
         let before = session.left_out();
         let start = Instant::now();
-        for i in 0..options.decode_tokens {
-            session.decode(id(CONTEXT + i))?;
+        for &token in &written[..options.decode_tokens] {
+            session.decode(token)?;
         }
         let seconds = start.elapsed().as_secs_f64();
         // The same in every run.
@@ -166,6 +164,13 @@ pub fn run(
         row(Phase::Prefill, p, p.div_ceil(PREFILL_CHUNK), prefill, 0),
         row(Phase::Decode, d, d, decode, left_out),
     ])
+}
+
+/// Tokens without a pattern, the same at every call.
+fn some_tokens(engine: &Engine, n: usize) -> Vec<u32> {
+    let vocab = engine.config().vocab_size as u64;
+    let id = |i| (i * 2_654_435_761 % vocab) as u32;
+    (0..n as u64).map(id).collect()
 }
 
 fn median(runs: usize, mut seconds: impl FnMut() -> Result<f64>) -> Result<f64> {

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::Phase;
+use super::{CONTEXT, Phase, some_tokens};
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::model::{Clock, Op};
@@ -23,9 +23,6 @@ pub struct OpShare {
     pub left_out: f64,
 }
 
-/// Tokens in the context before decoding is measured.
-const CONTEXT: usize = 16;
-
 /// Reads a prompt of `tokens` tokens, or writes so many after 16, and tells where the time goes, in
 /// the order of a token's way through the model. Readings of the clock add less than a microsecond a
 /// layer.
@@ -34,9 +31,7 @@ const CONTEXT: usize = 16;
 /// [`crate::EngineError::EmptyPrompt`] without tokens, [`crate::EngineError::ContextTooLong`] where
 /// the model has no room for them.
 pub fn profile(engine: &Engine, phase: Phase, tokens: usize) -> Result<Vec<OpShare>> {
-    let vocab = engine.config().vocab_size as u64;
-    let id = |i: usize| (i as u64 * 2_654_435_761 % vocab) as u32;
-    let ids: Vec<u32> = (0..CONTEXT.max(tokens)).map(id).collect();
+    let ids = some_tokens(engine, CONTEXT.max(tokens));
     let measured = &ids[..tokens];
     let mut session = engine.new_session(CONTEXT + tokens);
     // Once unmeasured, so that the buffers are there.

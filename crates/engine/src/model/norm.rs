@@ -4,9 +4,6 @@ use tritburn_kernels::{Exec, ops};
 
 use super::buffers::with_buffer;
 
-/// Values below which other threads are not asked.
-const MIN_PARALLEL: usize = 1 << 13;
-
 /// `y = x · w / √(mean(x²) + ε)`, in f32.
 #[derive(Debug)]
 pub(crate) struct RmsNorm {
@@ -21,7 +18,7 @@ impl RmsNorm {
     pub(crate) fn forward(&self, exec: &Exec, x: &[f32], out: &mut [f32]) {
         let width = self.weight.len();
         let row = |t: usize, out: &mut [f32]| self.row(&x[t * width..][..width], out);
-        exec.rows_where(x.len() >= MIN_PARALLEL, out, width, row);
+        exec.light_rows(out, width, row);
     }
 
     /// Normalises one row.

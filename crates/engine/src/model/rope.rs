@@ -3,9 +3,6 @@
 
 use tritburn_kernels::Exec;
 
-/// Values below which other threads are not asked.
-const MIN_PARALLEL: usize = 1 << 13;
-
 /// Angles of some positions.
 #[derive(Debug)]
 pub(crate) struct Rope {
@@ -54,7 +51,7 @@ impl Rope {
                 }
             }
         };
-        exec.rows_where(x.len() >= MIN_PARALLEL, x, width, turn);
+        exec.light_rows(x, width, turn);
     }
 }
 

@@ -196,9 +196,9 @@ impl WithSimd for Task<'_> {
             let mut row = 0;
             while row < rows {
                 let (q, scores) = (&queries[row * width..], &mut scores[row..]);
-                row += match rows - row {
-                    TOGETHER.. => some_scores::<S, TOGETHER>(simd, q, keys, width, scores),
-                    HALF.. => some_scores::<S, HALF>(simd, q, keys, width, scores),
+                row += match together(rows - row) {
+                    TOGETHER => some_scores::<S, TOGETHER>(simd, q, keys, width, scores),
+                    HALF => some_scores::<S, HALF>(simd, q, keys, width, scores),
                     _ => some_scores::<S, 1>(simd, q, keys, width, scores),
                 };
             }
@@ -217,9 +217,9 @@ impl WithSimd for Task<'_> {
             let mut row = 0;
             while row < rows {
                 let (piece, sums) = ((start, n, values), (&*scores, &mut sums[..]));
-                row += match rows - row {
-                    TOGETHER.. => self.add_values::<S, TOGETHER>(simd, row, piece, sums),
-                    HALF.. => self.add_values::<S, HALF>(simd, row, piece, sums),
+                row += match together(rows - row) {
+                    TOGETHER => self.add_values::<S, TOGETHER>(simd, row, piece, sums),
+                    HALF => self.add_values::<S, HALF>(simd, row, piece, sums),
                     _ => self.add_values::<S, 1>(simd, row, piece, sums),
                 };
             }
@@ -250,11 +250,7 @@ impl Task<'_> {
         out.resize(rows * width, 0.0);
         let mut row = 0;
         while row < rows {
-            let together = match rows - row {
-                TOGETHER.. => TOGETHER,
-                HALF.. => HALF,
-                _ => 1,
-            };
+            let together = together(rows - row);
             for t in 0..together {
                 let (token, part) = (self.tokens.start + (row + t) / group, (row + t) % group);
                 let head = (token * kv_heads + self.head) * group + part;
@@ -305,6 +301,16 @@ impl Task<'_> {
             add_rows(simd, weights, after.start, values(&after), [out]);
         }
         T
+    }
+}
+
+/// How many of the rows that are left are computed side by side.
+#[inline(always)]
+fn together(left: usize) -> usize {
+    match left {
+        TOGETHER.. => TOGETHER,
+        HALF.. => HALF,
+        _ => 1,
     }
 }
 

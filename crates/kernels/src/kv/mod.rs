@@ -83,6 +83,17 @@ enum Data {
     Low(LowRows),
 }
 
+/// Where a row lies.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    /// Its first value.
+    first: usize,
+    /// From one value to the next.
+    step: usize,
+    /// The row among those that are stored, and so its scale.
+    stored: usize,
+}
+
 impl KvRows {
     /// Zeros for the keys of `heads` heads, in the order that scores are computed from.
     #[must_use]
@@ -141,17 +152,22 @@ impl KvRows {
         self.positions
     }
 
-    /// Where the first value of a row lies, how far the next is from it, and the place of the row
-    /// among the scales.
     #[inline]
-    fn place(&self, row: usize) -> (usize, usize, usize) {
+    fn place(&self, row: usize) -> Place {
         match self.order {
-            Order::Rows => (row * self.width, 1, row),
+            Order::Rows => Place {
+                first: row * self.width,
+                step: 1,
+                stored: row,
+            },
             Order::Lanes => {
                 let (head, position) = (row / self.positions, row % self.positions);
                 let stored = head * self.positions.next_multiple_of(LANES) + position;
-                let first = stored / LANES * LANES * self.width + stored % LANES;
-                (first, LANES, stored)
+                Place {
+                    first: stored / LANES * LANES * self.width + stored % LANES,
+                    step: LANES,
+                    stored,
+                }
             }
         }
     }
@@ -162,7 +178,11 @@ impl KvRows {
     /// Where there is no such row or it has another width.
     pub fn set(&mut self, row: usize, values: &[f32]) {
         assert_eq!(values.len(), self.width, "as wide as the rows");
-        let (first, step, scale) = self.place(row);
+        let Place {
+            first,
+            step,
+            stored,
+        } = self.place(row);
         match &mut self.data {
             Data::F32(data) => {
                 let out = data[first..].iter_mut().step_by(step);
@@ -183,7 +203,7 @@ impl KvRows {
             }),
             Data::Int8(data, scales) => INT8.with_borrow_mut(|codes| {
                 codes.resize(values.len(), 0);
-                scales[scale] = crate::ops::absmax_codes(values, codes);
+                scales[stored] = crate::ops::absmax_codes(values, codes);
                 let out = data[first..].iter_mut().step_by(step);
                 out.zip(codes).for_each(|(out, code)| *out = *code);
             }),
@@ -200,18 +220,14 @@ impl KvRows {
     pub fn copy_rows(&mut self, to: usize, other: &Self, from: usize, n: usize) {
         for i in 0..n {
             let (to_place, from_place) = (self.place(to + i), other.place(from + i));
-            let (_, _, to_scale) = to_place;
-            let (_, _, from_scale) = from_place;
             match (&mut self.data, &other.data) {
                 (Data::F32(a), Data::F32(b)) => copy(a, to_place, b, from_place, self.width),
                 (Data::F16(a), Data::F16(b)) => copy(a, to_place, b, from_place, self.width),
                 (Data::Int8(a, s), Data::Int8(b, t)) => {
                     copy(a, to_place, b, from_place, self.width);
-                    s[to_scale] = t[from_scale];
+                    s[to_place.stored] = t[from_place.stored];
                 }
-                (Data::Low(a), Data::Low(b)) => {
-                    a.copy_row(to + i, b, from + i);
-                }
+                (Data::Low(a), Data::Low(b)) => a.copy_row(to + i, b, from + i),
                 _ => unreachable!("rows of one cache have one format"),
             }
         }
@@ -223,13 +239,7 @@ impl KvRows {
         let range = first * self.width..(first + n) * self.width;
         match &self.data {
             Data::F32(data) => &data[range],
-            Data::F16(data) => {
-                let out = &mut buffer[..range.len()];
-                for (out, v) in out.iter_mut().zip(&data[range]) {
-                    *out = from_f16(*v);
-                }
-                out
-            }
+            Data::F16(data) => widen(&data[range], buffer),
             Data::Int8(codes, scales) => {
                 let out = &mut buffer[..range.len()];
                 let rows = codes[range].chunks_exact(self.width);
@@ -264,13 +274,7 @@ impl KvRows {
         let range = first * w..(first + n.next_multiple_of(LANES)) * w;
         match &self.data {
             Data::F32(data) => &data[range],
-            Data::F16(data) => {
-                let out = &mut buffer[..range.len()];
-                for (out, v) in out.iter_mut().zip(&data[range]) {
-                    *out = from_f16(*v);
-                }
-                out
-            }
+            Data::F16(data) => widen(&data[range], buffer),
             Data::Int8(codes, scales) => {
                 let out = &mut buffer[..range.len()];
                 let blocks = codes[range].chunks_exact(w * LANES);
@@ -303,16 +307,20 @@ impl KvRows {
     }
 }
 
+/// `from` as f32, at the beginning of `buffer`.
+#[inline(always)]
+fn widen<'a>(from: &[u16], buffer: &'a mut [f32]) -> &'a [f32] {
+    let out = &mut buffer[..from.len()];
+    for (out, v) in out.iter_mut().zip(from) {
+        *out = from_f16(*v);
+    }
+    out
+}
+
 /// Copies one row from its place in `b` to its place in `a`.
-fn copy<T: Copy>(
-    a: &mut [T],
-    (to, to_step, _): (usize, usize, usize),
-    b: &[T],
-    (from, from_step, _): (usize, usize, usize),
-    width: usize,
-) {
-    let out = a[to..].iter_mut().step_by(to_step).take(width);
-    let row = b[from..].iter().step_by(from_step);
+fn copy<T: Copy>(a: &mut [T], to: Place, b: &[T], from: Place, width: usize) {
+    let out = a[to.first..].iter_mut().step_by(to.step).take(width);
+    let row = b[from.first..].iter().step_by(from.step);
     out.zip(row).for_each(|(out, v)| *out = *v);
 }
 
