@@ -197,7 +197,15 @@ fn values_that_are_no_numbers_have_the_codes_of_the_reference() {
 #[test]
 fn passes_over_rows_are_the_reference() {
     let mut rng = ChaCha8Rng::seed_from_u64(3);
-    for [rows, width] in [[1, 8], [7, 64], [65, 576], [300, 1032], [9, 30]] {
+    for [rows, width] in [
+        [1, 8],
+        [7, 64],
+        [65, 576],
+        [300, 1032],
+        [9000, 128],
+        [17, 3072],
+        [9, 30],
+    ] {
         let name = format!("{rows} × {width}");
         let (x, g) = (pair(&mut rng, [rows, width]), pair(&mut rng, [rows, width]));
         let w = pair(&mut rng, [width]);
@@ -258,6 +266,8 @@ fn attention_is_the_reference() {
         (1, 200, 3, 1, 64, true, Some(50)),
         (2, 49, 4, 4, 32, false, None),
         (1, 97, 2, 2, 128, true, None),
+        (2, 320, 4, 2, 128, true, None),
+        (1, 300, 2, 1, 128, true, Some(70)),
         (1, 20, 2, 1, 24, true, None),
     ] {
         let shape = AttentionShape {
@@ -279,18 +289,25 @@ fn attention_is_the_reference() {
             pair(&mut rng, [rows, kv_heads * head_dim]),
             pair(&mut rng, [rows, kv_heads * head_dim]),
         );
-        let attended = (
-            Cuda::self_attention(q.0.clone(), k.0.clone(), v.0.clone(), shape),
-            NdArray::self_attention(q.1.clone(), k.1.clone(), v.1.clone(), shape),
-        );
-        close(&name, attended.0.out.clone(), attended.1.out.clone(), 5e-3);
-        let found = Cuda::self_attention_grad(q.0, k.0, v.0, shape, attended.0, g.0);
-        let expected = NdArray::self_attention_grad(q.1, k.1, v.1, shape, attended.1, g.1);
-        close(&format!("v of {name}"), found.2, expected.2, 6e-3);
-        // One token has no gradient but rounding.
-        if seq > 1 {
-            close(&format!("q of {name}"), found.0, expected.0, 8e-3);
-            close(&format!("k of {name}"), found.1, expected.1, 8e-3);
+        let expected = NdArray::self_attention(q.1.clone(), k.1.clone(), v.1.clone(), shape);
+        let out = expected.out.clone();
+        let grads = NdArray::self_attention_grad(q.1, k.1, v.1, shape, expected, g.1);
+        // Operands of the products are bf16 in any case; here inputs and outputs are too.
+        for (dtype, more) in [(DType::F32, 1.0), (DType::BF16, 1.5)] {
+            let name = format!("{dtype:?} {name}");
+            let [q, k, v, g] = [&q.0, &k.0, &v.0, &g.0].map(|x| x.clone().cast(dtype));
+            let attended = Cuda::self_attention(q.clone(), k.clone(), v.clone(), shape);
+            let full = |x: Tensor<Cuda, 2>| x.cast(DType::F32);
+            close(&name, full(attended.out.clone()), out.clone(), 5e-3 * more);
+            let found = Cuda::self_attention_grad(q, k, v, shape, attended, g);
+            let v = format!("v of {name}");
+            close(&v, full(found.2), grads.2.clone(), 6e-3 * more);
+            // One token has no gradient but rounding.
+            if seq > 1 {
+                let [q, k] = ["q", "k"].map(|which| format!("{which} of {name}"));
+                close(&q, full(found.0), grads.0.clone(), 8e-3 * more);
+                close(&k, full(found.1), grads.1.clone(), 8e-3 * more);
+            }
         }
     }
 }

@@ -7,18 +7,40 @@ use crate::operations::{gated_activation, quantisers_and_bit_linear};
 #[cfg(feature = "cuda")]
 const CUDA_GRADIENTS: f32 = 8e-3;
 
-/// Attention multiplies in bf16, and what differs there turns some codes of the next activations.
+/// Attention rounds its operands to bf16.
+#[cfg(feature = "cuda")]
+const CUDA_MODEL: f32 = 5e-3;
+
+/// What differs there turns some codes of the next activations.
 #[cfg(feature = "cuda")]
 const CUDA_TERNARY: f32 = 2e-2;
 
 #[cfg(feature = "cuda")]
 #[test]
-fn golden_on_cuda() {
+fn golden_operations_on_cuda() {
+    quantisers_and_bit_linear::<burn::backend::Cuda>([GPU, CUDA_GRADIENTS]);
+}
+
+#[cfg(feature = "cuda")]
+#[test]
+fn golden_gates_on_cuda() {
+    gated_activation::<burn::backend::Cuda>();
+}
+
+#[cfg(feature = "cuda")]
+#[test]
+fn golden_models_on_cuda() {
     type Cuda = burn::backend::Cuda;
-    quantisers_and_bit_linear::<Cuda>([GPU, CUDA_GRADIENTS]);
-    gated_activation::<Cuda>();
-    model_logits::<Cuda>("llama", GPU);
-    model_logits::<Cuda>("bitnet_online_autobitlinear", CUDA_TERNARY);
+    model_logits::<Cuda>("llama", CUDA_MODEL);
+    model_logits::<Cuda>("qwen2", CUDA_MODEL);
+    model_logits::<Cuda>("qwen3", CUDA_MODEL);
+    model_logits::<Cuda>("gemma3", CUDA_MODEL);
+}
+
+#[cfg(feature = "cuda")]
+#[test]
+fn golden_ternary_model_on_cuda() {
+    model_logits::<burn::backend::Cuda>("bitnet_online_autobitlinear", CUDA_TERNARY);
 }
 
 #[cfg(feature = "wgpu")]

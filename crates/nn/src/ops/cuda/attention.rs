@@ -15,7 +15,11 @@ pub(super) fn fits(shape: AttentionShape) -> bool {
 }
 
 fn launch(entry: &'static str, dtype: DType, shape: AttentionShape) -> Launch {
+    // Two tiles of bf16 rows, eight values wider than a head, for each of two stages, and two floats a
+    // row.
+    let tiles = 4 * BLOCK * (shape.head_dim + 8) * 2;
     Launch::new(Source::Attention, entry, 128)
+        .shared(tiles + 4 * BLOCK * 4)
         .define("IN", element(dtype))
         .define("D", shape.head_dim)
         .define("CAUSAL", u8::from(shape.causal))

@@ -5,28 +5,59 @@ use tritburn_quant::config::HiddenAct;
 
 use super::launch::{Buffer, Launch, Source, element, empty, word};
 
-/// Values of a row that one warp takes at a time.
-const RUN: usize = 256;
 /// Widest row of a norm, which is kept in registers.
-pub(super) const MAX_NORM: usize = 12 * RUN;
+pub(super) const MAX_NORM: usize = 3072;
+/// Threads of a block of a norm.
+const NORM_THREADS: usize = 128;
 /// Blocks of a pass over values.
 const BLOCKS: usize = 2048;
 
-fn launch(entry: &'static str, threads: u32, dtype: DType, runs: usize, act: u8) -> Launch {
+fn launch(entry: &'static str, threads: u32, dtype: DType, share: Share, act: u8) -> Launch {
     Launch::new(Source::Rows, entry, threads)
         .define("IN", element(dtype))
-        .define("RUNS", runs)
+        .define("LANES", share.lanes)
+        .define("RUNS", share.runs)
         .define("ACT", act)
+}
+
+/// How lanes of a warp share a row of a norm.
+#[derive(Clone, Copy)]
+struct Share {
+    /// Lanes of a row.
+    lanes: usize,
+    /// Eights of the row that each takes.
+    runs: usize,
+}
+
+impl Share {
+    /// What kernels without rows are compiled with.
+    const NONE: Self = Self { lanes: 32, runs: 1 };
+
+    fn of(cols: usize) -> Self {
+        let eights = cols.div_ceil(8);
+        let lanes = eights.next_power_of_two().min(32);
+        let runs = eights.div_ceil(lanes);
+        Self { lanes, runs }
+    }
+
+    /// Rows that a block computes at a time.
+    fn rows(self) -> usize {
+        NORM_THREADS / self.lanes
+    }
 }
 
 /// See [`Kernels::rms_norm`](crate::ops::Kernels::rms_norm).
 pub(super) fn rms_norm(x: &Buffer, weight: &Buffer, eps: f64, [rows, cols]: [usize; 2]) -> Buffer {
-    let out = empty(x, [rows, cols], x.dtype);
-    launch("rms_norm", 128, x.dtype, cols.div_ceil(RUN), 0)
+    let (out, share) = (empty(x, [rows, cols], x.dtype), Share::of(cols));
+    launch("rms_norm", NORM_THREADS as u32, x.dtype, share, 0)
         .buffer(x)
         .buffer(weight)
         .buffer(&out)
-        .run(&x.client, rows.div_ceil(4), &[rows, cols, word(eps as f32)]);
+        .run(
+            &x.client,
+            rows.div_ceil(share.rows()),
+            &[rows, cols, word(eps as f32)],
+        );
     out
 }
 
@@ -38,10 +69,13 @@ pub(super) fn rms_norm_grad(
     grad: &Buffer,
     [rows, cols]: [usize; 2],
 ) -> [Buffer; 2] {
-    let blocks = rows.div_ceil(4).min(264);
+    let share = Share::of(cols);
+    // Wide rows take so many registers that no more blocks run at once.
+    let most = if share.runs > 4 { 264 } else { 528 };
+    let blocks = rows.div_ceil(share.rows()).min(most);
     let out = empty(x, [rows, cols], x.dtype);
-    let parts = empty(x, [blocks * 4, cols], DType::F32);
-    launch("rms_norm_grad", 128, x.dtype, cols.div_ceil(RUN), 0)
+    let parts = empty(x, [blocks, cols], DType::F32);
+    launch("rms_norm_grad", NORM_THREADS as u32, x.dtype, share, 0)
         .buffer(x)
         .buffer(weight)
         .buffer(grad)
@@ -49,10 +83,10 @@ pub(super) fn rms_norm_grad(
         .buffer(&parts)
         .run(&x.client, blocks, &[rows, cols, word(eps as f32)]);
     let grad_weight = empty(x, [cols], DType::F32);
-    launch("sum_rows", 32, DType::F32, 1, 0)
+    launch("sum_rows", 32, DType::F32, Share::NONE, 0)
         .buffer(&parts)
         .buffer(&grad_weight)
-        .run(&x.client, cols / 8, &[blocks * 4, cols, 0]);
+        .run(&x.client, cols / 8, &[blocks, cols, 0]);
     [out, grad_weight]
 }
 
@@ -68,7 +102,7 @@ fn kind(act: HiddenAct) -> u8 {
 pub(super) fn gated_act(gate: &Buffer, up: &Buffer, act: HiddenAct, dims: [usize; 2]) -> Buffer {
     let count = dims[0] * dims[1];
     let out = empty(gate, dims, gate.dtype);
-    launch("gated_act", 256, gate.dtype, 1, kind(act))
+    launch("gated_act", 256, gate.dtype, Share::NONE, kind(act))
         .buffer(gate)
         .buffer(up)
         .buffer(&out)
@@ -86,7 +120,7 @@ pub(super) fn gated_act_grad(
 ) -> [Buffer; 2] {
     let count = dims[0] * dims[1];
     let grads = [(); 2].map(|()| empty(gate, dims, gate.dtype));
-    launch("gated_act_grad", 256, gate.dtype, 1, kind(act))
+    launch("gated_act_grad", 256, gate.dtype, Share::NONE, kind(act))
         .buffer(gate)
         .buffer(up)
         .buffer(grad)
@@ -106,7 +140,7 @@ pub(super) fn rope(
 ) -> Buffer {
     let out = empty(x, [rows, width], x.dtype);
     let eights = rows * width / 16;
-    launch("rope", 256, x.dtype, 1, 0)
+    launch("rope", 256, x.dtype, Share::NONE, 0)
         .buffer(x)
         .buffer(cos)
         .buffer(sin)

@@ -3,13 +3,25 @@
 // call.
 //
 // Defined before: IN (float, or u16 for bf16), D (width of a head, a multiple of 16), CAUSAL (0 or 1).
-// A block has four warps of 16 rows each and goes over the other side 64 at a time.
+// A block has four warps of 16 rows each and goes over the other side 64 at a time: the next 64 are on
+// their way while these are computed with.
 
 #define BLOCK 64
 #define LINE (D + 8)
-// Columns of scores that a warp holds at once.
-#define CHUNK (D > 64 ? 32 : 64)
+#define TILE (BLOCK * LINE)
+// Columns of scores that a warp holds at once, where gradients need two sets of them.
+#define HALF_BLOCK (D > 64 ? 32 : 64)
 #define LOG2E 1.4426950408889634f
+
+// Two tiles for each of two stages; behind them two floats for each row of a stage.
+extern __shared__ __align__(16) u8 shared_bytes[];
+__device__ inline u16* shared_tile(int stage, int which) {
+    return reinterpret_cast<u16*>(shared_bytes) + (stage * 2 + which) * TILE;
+}
+__device__ inline float* shared_row(int stage, int which) {
+    return reinterpret_cast<float*>(reinterpret_cast<u16*>(shared_bytes) + 4 * TILE) +
+           (stage * 2 + which) * BLOCK;
+}
 
 struct Shape {
     // `window` is 0 where a row sees everything before it.
@@ -23,14 +35,46 @@ __device__ inline void store2(u16* to, float a, float b) {
     *reinterpret_cast<u32*>(to) = to_bf16x2(a, b);
 }
 
-// Up to 64 rows in bf16; the rest is zero.
-__device__ inline void load_tile(u16* to, const IN* from, u64 stride, int rows) {
+// Up to 64 rows in bf16; the rest is zero. bf16 is there after [`arrived`].
+__device__ inline void load_tile(u16* to, const float* from, u64 stride, int rows) {
     for (int i = threadIdx.x; i < BLOCK * (D / 8); i += 128) {
         int r = i / (D / 8), c = i % (D / 8) * 8;
         Eight v = {};
         if (r < rows) v = load8(from + r * stride + c);
         store8(to + r * LINE + c, v);
     }
+}
+__device__ inline void load_tile(u16* to, const u16* from, u64 stride, int rows) {
+#pragma unroll
+    for (int step = 0; step < D / 16; ++step) {
+        int i = threadIdx.x + step * 128, r = i / (D / 8), c = i % (D / 8) * 8;
+        const u16* at = r < rows ? from + r * stride + c : from;
+        u32 address = static_cast<u32>(__cvta_generic_to_shared(to + r * LINE + c));
+        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
+                     :
+                     : "r"(address), "l"(at), "r"(r < rows ? 16 : 0)
+                     : "memory");
+    }
+}
+// One float of each row, by the first 64 threads; rows behind the last have the value of the last.
+__device__ inline void load_row(float* to, const float* from, int last) {
+    u32 address = static_cast<u32>(__cvta_generic_to_shared(to + threadIdx.x));
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4;"
+                 :
+                 : "r"(address), "l"(from + min(static_cast<int>(threadIdx.x), last))
+                 : "memory");
+}
+// Waits for what this thread loaded, and for all threads.
+__device__ inline void arrived() {
+    asm volatile("cp.async.wait_all;" ::: "memory");
+    __syncthreads();
+}
+
+// 2^x; below 2⁻¹²⁶ it is 0.
+__device__ inline float power_of_two(float x) {
+    float out;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(out) : "f"(x));
+    return out;
 }
 
 __device__ inline void load_matrices(u32 (&r)[4], const u16* at) {
@@ -63,29 +107,35 @@ __device__ inline void load_rows(u32 (&to)[D / 16][4], const u16* tile, int row,
     }
 }
 
-// scores = rows · tileᵀ for `CHUNK` rows of the tile from `first`.
-__device__ inline void score(float (&s)[CHUNK / 8][4], const u32 (&rows)[D / 16][4],
-                             const u16* tile, int first, int lane) {
+// scores = rows · tileᵀ for the `8 · N` rows of the tile from `first`.
+template <int N>
+__device__ inline void score(float (&s)[N][4], const u32 (&rows)[D / 16][4], const u16* tile,
+                             int first, int lane) {
 #pragma unroll
-    for (int n = 0; n < CHUNK / 16; ++n) {
+    for (int n = 0; n < N; ++n) {
 #pragma unroll
-        for (int i = 0; i < 4; ++i) s[2 * n][i] = s[2 * n + 1][i] = 0.0f;
-        const u16* at = tile + (first + n * 16 + lane % 8 + lane / 16 * 8) * LINE + lane / 8 % 2 * 8;
+        for (int i = 0; i < 4; ++i) s[n][i] = 0.0f;
+    }
+    const u16* at = tile + (first + lane % 8 + lane / 16 * 8) * LINE + lane / 8 % 2 * 8;
 #pragma unroll
-        for (int k = 0; k < D / 16; ++k) {
-            u32 b[4];
-            load_matrices(b, at + k * 16);
-            multiply(s[2 * n], rows[k], b[0], b[1]);
-            multiply(s[2 * n + 1], rows[k], b[2], b[3]);
+    for (int k = 0; k < D / 16; ++k) {
+        u32 b[N / 2][4];
+#pragma unroll
+        for (int n = 0; n < N / 2; ++n) load_matrices(b[n], at + n * 16 * LINE + k * 16);
+#pragma unroll
+        for (int n = 0; n < N / 2; ++n) {
+            multiply(s[2 * n], rows[k], b[n][0], b[n][1]);
+            multiply(s[2 * n + 1], rows[k], b[n][2], b[n][3]);
         }
     }
 }
 
-// sums += p · tile, over `CHUNK` rows of the tile from `first`.
-__device__ inline void add_product(float (&sums)[D / 8][4], const float (&p)[CHUNK / 8][4],
-                                   const u16* tile, int first, int lane) {
+// sums += p · tile, over the `8 · N` rows of the tile from `first`.
+template <int N>
+__device__ inline void add_product(float (&sums)[D / 8][4], const float (&p)[N][4], const u16* tile,
+                                   int first, int lane) {
 #pragma unroll
-    for (int k = 0; k < CHUNK / 16; ++k) {
+    for (int k = 0; k < N / 2; ++k) {
         u32 a[4] = {to_bf16x2(p[2 * k][0], p[2 * k][1]), to_bf16x2(p[2 * k][2], p[2 * k][3]),
                     to_bf16x2(p[2 * k + 1][0], p[2 * k + 1][1]),
                     to_bf16x2(p[2 * k + 1][2], p[2 * k + 1][3])};
@@ -117,10 +167,11 @@ __device__ inline bool sees_all(int q0, int k0, const Shape& shape) {
 
 // Takes out the scores of what is not seen: `row` and `column` are those of the first, `turned` says
 // that rows are keys.
-__device__ inline void hide(float (&s)[CHUNK / 8][4], int row, int column, bool turned, int lane,
+template <int N>
+__device__ inline void hide(float (&s)[N][4], int row, int column, bool turned, int lane,
                             const Shape& shape) {
 #pragma unroll
-    for (int n = 0; n < CHUNK / 8; ++n) {
+    for (int n = 0; n < N; ++n) {
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
             int r = row + lane / 4 + i / 2 * 8, c = column + n * 8 + lane % 4 * 2 + i % 2;
@@ -155,7 +206,6 @@ __device__ inline int last_key_block(int q, const Shape& shape) {
 extern "C" __global__ void __launch_bounds__(128)
 attention(const IN* q, const IN* k, const IN* v, IN* out, float* sums_of_rows,
           const __grid_constant__ Shape shape) {
-    __shared__ __align__(16) u16 keys[BLOCK * LINE], values[BLOCK * LINE];
     int seq = static_cast<int>(shape.seq), heads = static_cast<int>(shape.heads);
     int blocks = (seq + BLOCK - 1) / BLOCK, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     // The longest rows first.
@@ -165,62 +215,56 @@ attention(const IN* q, const IN* k, const IN* v, IN* out, float* sums_of_rows,
     u64 stride = shape.heads * D, kv_stride = shape.kv_heads * D, token = batch * shape.seq;
     const IN* k_head = k + token * kv_stride + kv_head * D;
     const IN* v_head = v + token * kv_stride + kv_head * D;
-    load_tile(keys, q + (token + q0) * stride + head * D, stride, seq - q0);
-    __syncthreads();
+    int begin = first_key_block(q0, shape), end = last_key_block(q0, shape);
+    auto load = [&](int block) {
+        int k0 = block * BLOCK, stage = (block - begin) % 2;
+        load_tile(shared_tile(stage, 0), k_head + k0 * kv_stride, kv_stride, seq - k0);
+        load_tile(shared_tile(stage, 1), v_head + k0 * kv_stride, kv_stride, seq - k0);
+    };
+    load_tile(shared_tile(1, 0), q + (token + q0) * stride + head * D, stride, seq - q0);
+    load(begin);
+    arrived();
     u32 rows[D / 16][4];
-    load_rows(rows, keys, warp * 16, lane);
+    load_rows(rows, shared_tile(1, 0), warp * 16, lane);
     float sums[D / 8][4] = {};
     float highest[2] = {LEAST, LEAST}, total[2] = {0.0f, 0.0f};
     float scale = as_float(shape.scale) * LOG2E;
-    int end = last_key_block(q0, shape);
-    for (int block = first_key_block(q0, shape); block <= end; ++block) {
-        int k0 = block * BLOCK;
-        bool all = sees_all(q0, k0, shape);
-        __syncthreads();
-        load_tile(keys, k_head + k0 * kv_stride, kv_stride, seq - k0);
-        load_tile(values, v_head + k0 * kv_stride, kv_stride, seq - k0);
-        __syncthreads();
+    for (int block = begin; block <= end; ++block) {
+        int k0 = block * BLOCK, stage = (block - begin) % 2;
+        arrived();
+        if (block < end) load(block + 1);
+        float s[BLOCK / 8][4];
+        score(s, rows, shared_tile(stage, 0), 0, lane);
+        if (!sees_all(q0, k0, shape)) hide(s, q0 + warp * 16, k0, false, lane, shape);
+        float shrink[2], base[2];
 #pragma unroll
-        for (int first = 0; first < BLOCK; first += CHUNK) {
-            float s[CHUNK / 8][4];
-            score(s, rows, keys, first, lane);
-            if (!all) hide(s, q0 + warp * 16, k0 + first, false, lane, shape);
-            float most[2] = {highest[0], highest[1]};
+        for (int i = 0; i < 2; ++i) {
+            float most = LEAST;
 #pragma unroll
-            for (int n = 0; n < CHUNK / 8; ++n) {
-#pragma unroll
-                for (int i = 0; i < 4; ++i) {
-                    s[n][i] *= scale;
-                    most[i / 2] = fmaxf(most[i / 2], s[n][i]);
-                }
-            }
-            float shrink[2];
-#pragma unroll
-            for (int i = 0; i < 2; ++i) {
-                most[i] = fmaxf(most[i], __shfl_xor_sync(0xffffffffu, most[i], 1));
-                most[i] = fmaxf(most[i], __shfl_xor_sync(0xffffffffu, most[i], 2));
-                // A row that has seen nothing yet keeps its zeros.
-                float base = most[i] == LEAST ? 0.0f : most[i];
-                shrink[i] = exp2f(highest[i] - base);
-                highest[i] = most[i];
-                most[i] = base;
-                total[i] *= shrink[i];
-            }
-#pragma unroll
-            for (int n = 0; n < CHUNK / 8; ++n) {
-#pragma unroll
-                for (int i = 0; i < 4; ++i) {
-                    s[n][i] = exp2f(s[n][i] - most[i / 2]);
-                    total[i / 2] += s[n][i];
-                }
-            }
-#pragma unroll
-            for (int n = 0; n < D / 8; ++n) {
-#pragma unroll
-                for (int i = 0; i < 4; ++i) sums[n][i] *= shrink[i / 2];
-            }
-            add_product(sums, s, values, first, lane);
+            for (int n = 0; n < BLOCK / 8; ++n) most = fmaxf(most, fmaxf(s[n][2 * i], s[n][2 * i + 1]));
+            most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, 1));
+            most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, 2));
+            most = fmaxf(highest[i], most * scale);
+            // A row that has seen nothing yet keeps its zeros.
+            base[i] = most == LEAST ? 0.0f : most;
+            shrink[i] = power_of_two(highest[i] - base[i]);
+            highest[i] = most;
+            total[i] *= shrink[i];
         }
+#pragma unroll
+        for (int n = 0; n < BLOCK / 8; ++n) {
+#pragma unroll
+            for (int i = 0; i < 4; ++i) {
+                s[n][i] = power_of_two(fmaf(s[n][i], scale, -base[i / 2]));
+                total[i / 2] += s[n][i];
+            }
+        }
+#pragma unroll
+        for (int n = 0; n < D / 8; ++n) {
+#pragma unroll
+            for (int i = 0; i < 4; ++i) sums[n][i] *= shrink[i / 2];
+        }
+        add_product(sums, s, shared_tile(stage, 1), 0, lane);
     }
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
@@ -258,7 +302,6 @@ attention_along(const IN* out, const IN* grad, float* along, const __grid_consta
 extern "C" __global__ void __launch_bounds__(128)
 attention_grad_q(const IN* q, const IN* k, const IN* v, const IN* grad, const float* sums_of_rows,
                  const float* along, IN* grad_q, const __grid_constant__ Shape shape) {
-    __shared__ __align__(16) u16 keys[BLOCK * LINE], values[BLOCK * LINE];
     int seq = static_cast<int>(shape.seq), heads = static_cast<int>(shape.heads);
     int blocks = (seq + BLOCK - 1) / BLOCK, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     int q0 = (blocks - 1 - static_cast<int>(blockIdx.x) % blocks) * BLOCK;
@@ -267,13 +310,20 @@ attention_grad_q(const IN* q, const IN* k, const IN* v, const IN* grad, const fl
     u64 stride = shape.heads * D, kv_stride = shape.kv_heads * D, token = batch * shape.seq;
     const IN* k_head = k + token * kv_stride + kv_head * D;
     const IN* v_head = v + token * kv_stride + kv_head * D;
+    int begin = first_key_block(q0, shape), end = last_key_block(q0, shape);
+    auto load = [&](int block) {
+        int k0 = block * BLOCK, stage = (block - begin) % 2;
+        load_tile(shared_tile(stage, 0), k_head + k0 * kv_stride, kv_stride, seq - k0);
+        load_tile(shared_tile(stage, 1), v_head + k0 * kv_stride, kv_stride, seq - k0);
+    };
     u64 place = (token + q0) * stride + head * D;
-    load_tile(keys, q + place, stride, seq - q0);
-    load_tile(values, grad + place, stride, seq - q0);
-    __syncthreads();
+    load_tile(shared_tile(1, 0), q + place, stride, seq - q0);
+    load_tile(shared_tile(1, 1), grad + place, stride, seq - q0);
+    load(begin);
+    arrived();
     u32 rows[D / 16][4], grads[D / 16][4];
-    load_rows(rows, keys, warp * 16, lane);
-    load_rows(grads, values, warp * 16, lane);
+    load_rows(rows, shared_tile(1, 0), warp * 16, lane);
+    load_rows(grads, shared_tile(1, 1), warp * 16, lane);
     float scale = as_float(shape.scale), level[2], mean[2];
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
@@ -283,25 +333,23 @@ attention_grad_q(const IN* q, const IN* k, const IN* v, const IN* grad, const fl
         mean[i] = along[at];
     }
     float sums[D / 8][4] = {};
-    int end = last_key_block(q0, shape);
-    for (int block = first_key_block(q0, shape); block <= end; ++block) {
-        int k0 = block * BLOCK;
+    for (int block = begin; block <= end; ++block) {
+        int k0 = block * BLOCK, stage = (block - begin) % 2;
         bool all = sees_all(q0, k0, shape);
-        __syncthreads();
-        load_tile(keys, k_head + k0 * kv_stride, kv_stride, seq - k0);
-        load_tile(values, v_head + k0 * kv_stride, kv_stride, seq - k0);
-        __syncthreads();
+        arrived();
+        if (block < end) load(block + 1);
+        const u16 *keys = shared_tile(stage, 0), *values = shared_tile(stage, 1);
 #pragma unroll
-        for (int first = 0; first < BLOCK; first += CHUNK) {
-            float s[CHUNK / 8][4], d[CHUNK / 8][4];
+        for (int first = 0; first < BLOCK; first += HALF_BLOCK) {
+            float s[HALF_BLOCK / 8][4], d[HALF_BLOCK / 8][4];
             score(s, rows, keys, first, lane);
             score(d, grads, values, first, lane);
             if (!all) hide(s, q0 + warp * 16, k0 + first, false, lane, shape);
 #pragma unroll
-            for (int n = 0; n < CHUNK / 8; ++n) {
+            for (int n = 0; n < HALF_BLOCK / 8; ++n) {
 #pragma unroll
                 for (int i = 0; i < 4; ++i) {
-                    float p = exp2f(s[n][i] * (scale * LOG2E) - level[i / 2]);
+                    float p = power_of_two(fmaf(s[n][i], scale * LOG2E, -level[i / 2]));
                     s[n][i] = p * (d[n][i] - mean[i / 2]) * scale;
                 }
             }
@@ -315,59 +363,63 @@ attention_grad_q(const IN* q, const IN* k, const IN* v, const IN* grad, const fl
 extern "C" __global__ void __launch_bounds__(128)
 attention_grad_kv(const IN* q, const IN* k, const IN* v, const IN* grad, const float* sums_of_rows,
                   const float* along, IN* grad_k, IN* grad_v, const __grid_constant__ Shape shape) {
-    __shared__ __align__(16) u16 queries[BLOCK * LINE], grads[BLOCK * LINE];
-    __shared__ float levels[BLOCK], means[BLOCK];
     int seq = static_cast<int>(shape.seq), heads = static_cast<int>(shape.heads);
     int kv_heads = static_cast<int>(shape.kv_heads), shared_by = heads / kv_heads;
     int blocks = (seq + BLOCK - 1) / BLOCK, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     int k0 = static_cast<int>(blockIdx.x) % blocks * BLOCK;
     int kv_head = blockIdx.x / blocks % kv_heads, batch = blockIdx.x / blocks / kv_heads;
     u64 stride = shape.heads * D, kv_stride = shape.kv_heads * D, token = batch * shape.seq;
-    u64 place = (token + k0) * kv_stride + kv_head * D;
-    load_tile(queries, k + place, kv_stride, seq - k0);
-    load_tile(grads, v + place, kv_stride, seq - k0);
-    __syncthreads();
-    u32 key_rows[D / 16][4], value_rows[D / 16][4];
-    load_rows(key_rows, queries, warp * 16, lane);
-    load_rows(value_rows, grads, warp * 16, lane);
-    float scale = as_float(shape.scale), k_sums[D / 8][4] = {}, v_sums[D / 8][4] = {};
     int window = static_cast<int>(shape.window);
     int begin = CAUSAL ? k0 / BLOCK : 0, end = blocks - 1;
     if (window > 0) end = min(end, (k0 + BLOCK - 1 + window - 1) / BLOCK);
-    for (int head = kv_head * shared_by; head < (kv_head + 1) * shared_by; ++head) {
-        u64 rows = (static_cast<u64>(batch) * heads + head) * seq;
-        for (int block = begin; block <= end; ++block) {
-            int q0 = block * BLOCK;
-            bool all = sees_all(q0, k0, shape);
-            u64 at = (token + q0) * stride + head * D;
-            __syncthreads();
-            load_tile(queries, q + at, stride, seq - q0);
-            load_tile(grads, grad + at, stride, seq - q0);
-            if (threadIdx.x < BLOCK) {
-                int row = min(q0 + static_cast<int>(threadIdx.x), seq - 1);
-                levels[threadIdx.x] = sums_of_rows[rows + row];
-                means[threadIdx.x] = along[rows + row];
-            }
-            __syncthreads();
+    // All blocks of the first head that shares the keys, then of the next.
+    int of_head = end - begin + 1, turns = of_head * shared_by;
+    auto load = [&](int turn) {
+        int stage = turn % 2, q0 = (begin + turn % of_head) * BLOCK;
+        int head = kv_head * shared_by + turn / of_head;
+        u64 at = (token + q0) * stride + head * D;
+        load_tile(shared_tile(stage, 0), q + at, stride, seq - q0);
+        load_tile(shared_tile(stage, 1), grad + at, stride, seq - q0);
+        if (threadIdx.x < BLOCK) {
+            u64 row = (static_cast<u64>(batch) * heads + head) * seq + q0;
+            load_row(shared_row(stage, 0), sums_of_rows + row, seq - 1 - q0);
+            load_row(shared_row(stage, 1), along + row, seq - 1 - q0);
+        }
+    };
+    u64 place = (token + k0) * kv_stride + kv_head * D;
+    load_tile(shared_tile(1, 0), k + place, kv_stride, seq - k0);
+    load_tile(shared_tile(1, 1), v + place, kv_stride, seq - k0);
+    load(0);
+    arrived();
+    u32 key_rows[D / 16][4], value_rows[D / 16][4];
+    load_rows(key_rows, shared_tile(1, 0), warp * 16, lane);
+    load_rows(value_rows, shared_tile(1, 1), warp * 16, lane);
+    float scale = as_float(shape.scale), k_sums[D / 8][4] = {}, v_sums[D / 8][4] = {};
+    for (int turn = 0; turn < turns; ++turn) {
+        int stage = turn % 2, q0 = (begin + turn % of_head) * BLOCK;
+        bool all = sees_all(q0, k0, shape);
+        arrived();
+        if (turn + 1 < turns) load(turn + 1);
+        const u16 *queries = shared_tile(stage, 0), *grads = shared_tile(stage, 1);
+        const float *levels = shared_row(stage, 0), *means = shared_row(stage, 1);
 #pragma unroll
-            for (int first = 0; first < BLOCK; first += CHUNK) {
-                float p[CHUNK / 8][4], d[CHUNK / 8][4];
-                score(p, key_rows, queries, first, lane);
-                score(d, value_rows, grads, first, lane);
-                if (!all) hide(p, k0 + warp * 16, q0 + first, true, lane, shape);
+        for (int first = 0; first < BLOCK; first += HALF_BLOCK) {
+            float p[HALF_BLOCK / 8][4], d[HALF_BLOCK / 8][4];
+            score(p, key_rows, queries, first, lane);
+            score(d, value_rows, grads, first, lane);
+            if (!all) hide(p, k0 + warp * 16, q0 + first, true, lane, shape);
 #pragma unroll
-                for (int n = 0; n < CHUNK / 8; ++n) {
+            for (int n = 0; n < HALF_BLOCK / 8; ++n) {
 #pragma unroll
-                    for (int i = 0; i < 4; ++i) {
-                        int column = first + n * 8 + lane % 4 * 2 + i % 2;
-                        float value = exp2f(p[n][i] * (scale * LOG2E) - levels[column]);
-                        p[n][i] = value;
-                        d[n][i] = value * (d[n][i] - means[column]) * scale;
-                    }
+                for (int i = 0; i < 4; ++i) {
+                    int column = first + n * 8 + lane % 4 * 2 + i % 2;
+                    float value = power_of_two(fmaf(p[n][i], scale * LOG2E, -levels[column]));
+                    p[n][i] = value;
+                    d[n][i] = value * (d[n][i] - means[column]) * scale;
                 }
-                add_product(v_sums, p, grads, first, lane);
-                add_product(k_sums, d, queries, first, lane);
             }
+            add_product(v_sums, p, grads, first, lane);
+            add_product(k_sums, d, queries, first, lane);
         }
     }
     u64 out = token * kv_stride + kv_head * D;

@@ -1,33 +1,44 @@
 // What is computed row by row or value by value: RMSNorm, gated activations, rotary embedding.
 //
-// Defined before: IN (float, or u16 for bf16), RUNS (the eights of a row that one lane takes), ACT (0
-// SiLU, 1 ReLU², 2 GELU by tanh).
+// Defined before: IN (float, or u16 for bf16), LANES (lanes of a warp that share a row, a power of
+// two), RUNS (the eights of a row that one of them takes), ACT (0 SiLU, 1 ReLU², 2 GELU by tanh).
+
+#define GROUPS (128 / LANES)
 
 struct Norm {
     u64 rows, cols, eps;
 };
 
-// One warp a row: x · rsqrt(mean(x²) + eps) · weight.
+// The sum over the lanes that share a row, in all of them.
+__device__ inline float row_sum(float x) {
+    u32 group = threadIdx.x % 32 / LANES * LANES;
+    u32 mask = LANES == 32 ? 0xffffffffu : ((1u << (LANES % 32)) - 1) << group;
+#pragma unroll
+    for (int step = LANES / 2; step > 0; step /= 2) x += __shfl_xor_sync(mask, x, step);
+    return x;
+}
+
+// x · rsqrt(mean(x²) + eps) · weight.
 extern "C" __global__ void __launch_bounds__(128)
 rms_norm(const IN* x, const float* weight, IN* out, const __grid_constant__ Norm shape) {
-    u64 row = blockIdx.x * 4ull + threadIdx.x / 32;
+    u64 row = static_cast<u64>(blockIdx.x) * GROUPS + threadIdx.x / LANES;
     if (row >= shape.rows) return;
-    int lane = threadIdx.x % 32, cols = static_cast<int>(shape.cols);
+    int lane = threadIdx.x % LANES, cols = static_cast<int>(shape.cols);
     Raw<IN> raw[RUNS];
     float squares = 0.0f;
 #pragma unroll
     for (int r = 0; r < RUNS; ++r) {
-        int c = (r * 32 + lane) * 8;
+        int c = (r * LANES + lane) * 8;
         if (c >= cols) break;
         raw[r] = load_raw(x + row * cols + c);
         Eight v = unpack(raw[r]);
 #pragma unroll
         for (int i = 0; i < 8; ++i) squares += v.v[i] * v.v[i];
     }
-    float inverse = 1.0f / sqrtf(warp_sum(squares) / cols + as_float(shape.eps));
+    float inverse = 1.0f / sqrtf(row_sum(squares) / cols + as_float(shape.eps));
 #pragma unroll
     for (int r = 0; r < RUNS; ++r) {
-        int c = (r * 32 + lane) * 8;
+        int c = (r * LANES + lane) * 8;
         if (c >= cols) break;
         Eight v = unpack(raw[r]), w = load8(weight + c);
 #pragma unroll
@@ -36,24 +47,25 @@ rms_norm(const IN* x, const float* weight, IN* out, const __grid_constant__ Norm
     }
 }
 
-// Gradients of the same. Each warp adds the weight's gradient over its rows; `parts` has a row a warp.
+// Gradients of the same. Each block adds the weight's gradient over its rows; `parts` has a row a block.
 extern "C" __global__ void __launch_bounds__(128)
 rms_norm_grad(const IN* x, const float* weight, const IN* grad, IN* out, float* parts,
               const __grid_constant__ Norm shape) {
-    int lane = threadIdx.x % 32, cols = static_cast<int>(shape.cols);
-    u64 warp = blockIdx.x * 4ull + threadIdx.x / 32, warps = gridDim.x * 4ull;
+    __shared__ __align__(16) float joint[RUNS * LANES * 8];
+    int lane = threadIdx.x % LANES, group = threadIdx.x / LANES, cols = static_cast<int>(shape.cols);
+    u64 first = static_cast<u64>(blockIdx.x) * GROUPS + group, step = gridDim.x * GROUPS;
     Eight sums[RUNS];
 #pragma unroll
     for (int r = 0; r < RUNS; ++r) {
 #pragma unroll
         for (int i = 0; i < 8; ++i) sums[r].v[i] = 0.0f;
     }
-    for (u64 row = warp; row < shape.rows; row += warps) {
+    for (u64 row = first; row < shape.rows; row += step) {
         Raw<IN> xs[RUNS], gs[RUNS];
         float squares = 0.0f, along = 0.0f;
 #pragma unroll
         for (int r = 0; r < RUNS; ++r) {
-            int c = (r * 32 + lane) * 8;
+            int c = (r * LANES + lane) * 8;
             if (c >= cols) break;
             xs[r] = load_raw(x + row * cols + c);
             gs[r] = load_raw(grad + row * cols + c);
@@ -64,11 +76,11 @@ rms_norm_grad(const IN* x, const float* weight, const IN* grad, IN* out, float* 
                 along += g.v[i] * w.v[i] * v.v[i];
             }
         }
-        float inverse = 1.0f / sqrtf(warp_sum(squares) / cols + as_float(shape.eps));
-        along = warp_sum(along) * inverse / cols;
+        float inverse = 1.0f / sqrtf(row_sum(squares) / cols + as_float(shape.eps));
+        along = row_sum(along) * inverse / cols;
 #pragma unroll
         for (int r = 0; r < RUNS; ++r) {
-            int c = (r * 32 + lane) * 8;
+            int c = (r * LANES + lane) * 8;
             if (c >= cols) break;
             Eight v = unpack(xs[r]), g = unpack(gs[r]), w = load8(weight + c);
 #pragma unroll
@@ -80,10 +92,24 @@ rms_norm_grad(const IN* x, const float* weight, const IN* grad, IN* out, float* 
             store8(out + row * cols + c, v);
         }
     }
+    // One group after another, so that the order is the same at every call.
+    for (int turn = 0; turn < GROUPS; ++turn) {
+        if (turn == group) {
 #pragma unroll
-    for (int r = 0; r < RUNS; ++r) {
-        int c = (r * 32 + lane) * 8;
-        if (c < cols) store8(parts + warp * cols + c, sums[r]);
+            for (int r = 0; r < RUNS; ++r) {
+                float* at = joint + (r * LANES + lane) * 8;
+                if (turn > 0) {
+                    Eight before = load8(at);
+#pragma unroll
+                    for (int i = 0; i < 8; ++i) sums[r].v[i] += before.v[i];
+                }
+                store8(at, sums[r]);
+            }
+        }
+        __syncthreads();
+    }
+    for (int c = threadIdx.x; c < cols; c += 128) {
+        parts[static_cast<u64>(blockIdx.x) * cols + c] = joint[c];
     }
 }
 
