@@ -174,6 +174,36 @@ fn devices_that_are_not_there_are_named() {
 }
 
 #[test]
+fn several_devices_share_the_steps_of_a_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let stages = ["base", "fp-sft", "bitdistill-cpt", "bitdistill"];
+    let mut set: Vec<String> = stages.map(|s| format!("stage.{s}.grad_accum=2")).into();
+    set.extend(stages.map(|s| format!("stage.{s}.steps=2")));
+    set.extend(stages.map(|s| format!("stage.{s}.warmup=1")));
+    let weights = |name: &str, devices: &str| {
+        let out = dir.path().join(name);
+        let set: Vec<&str> = strs(&set);
+        let mut args = train_args("mnli-smoke.toml", &out, &set);
+        args.extend(["--devices".to_owned(), devices.to_owned()]);
+        ok(&strs(&args));
+        fs::read(out.join("final/model.safetensors")).unwrap()
+    };
+    assert!(weights("one", "0") == weights("two", "0,1"));
+    let args = train_args("mnli-smoke.toml", &dir.path().join("three"), &[]);
+    let mut three = strs(&args);
+    three.extend(["--devices", "0,1,2"]);
+    let stderr = stops(&three);
+    assert!(
+        stderr.contains("stage.base.grad_accum: 1 cannot be shared by 3 devices"),
+        "{stderr}"
+    );
+    let mut twice = strs(&args);
+    twice.extend(["--devices", "0,0"]);
+    let stderr = fails(&twice);
+    assert!(stderr.contains("name each device once"), "{stderr}");
+}
+
+#[test]
 fn bad_parquet_is_named_with_a_remedy() {
     let dir = tempfile::tempdir().unwrap();
     let good = root().join("data/mnli");

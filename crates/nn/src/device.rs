@@ -1,5 +1,9 @@
 //! The one place where a backend is chosen at run time.
 
+use std::collections::BTreeSet;
+
+use burn::tensor::backend::DeviceOps;
+
 use crate::ops::{Kernels, Ops};
 use crate::{NnError, Result};
 
@@ -69,6 +73,60 @@ impl DeviceKind {
             Self::Wgpu => cfg!(feature = "wgpu"),
             Self::Cuda => cfg!(feature = "cuda"),
         }
+    }
+}
+
+/// Devices of one backend, a replica of the model on each.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Devices {
+    /// Their backend.
+    pub kind: DeviceKind,
+    /// Their numbers, as the backend counts them.
+    pub numbers: Vec<usize>,
+}
+
+impl From<DeviceKind> for Devices {
+    fn from(kind: DeviceKind) -> Self {
+        Self {
+            kind,
+            numbers: vec![0],
+        }
+    }
+}
+
+impl Devices {
+    /// Those with `numbers` of the backend called `name`.
+    ///
+    /// # Errors
+    /// As [`DeviceKind::named`]; [`NnError::Devices`] where a number stands twice, or there is none.
+    pub fn named(name: &str, numbers: &[usize]) -> Result<Self> {
+        let kind = DeviceKind::named(name)?;
+        let distinct: BTreeSet<_> = numbers.iter().collect();
+        if numbers.is_empty() || distinct.len() < numbers.len() {
+            return Err(NnError::Devices {
+                message: format!("{numbers:?}: name each device once, as in `--devices 0,1`"),
+            });
+        }
+        Ok(Self {
+            kind,
+            numbers: numbers.to_vec(),
+        })
+    }
+
+    /// Refuses numbers that the machine has no device for. The CPU holds as many replicas as are
+    /// wanted, which lets a recipe for several GPUs be tried on it.
+    ///
+    /// # Errors
+    /// [`NnError::Devices`].
+    pub fn check<B: Kernels>(&self) -> Result<()> {
+        let count = B::device_count(B::Device::default().id().type_id);
+        let missing = self.numbers.iter().find(|n| !B::ON_HOST && **n >= count);
+        missing.map_or(Ok(()), |missing| {
+            let name = self.kind.name();
+            Err(NnError::Devices {
+                message: format!("{missing}: this machine has {count} for {name}, counted from 0"),
+            })
+        })
     }
 }
 

@@ -49,4 +49,13 @@ pub enum NnError {
         /// Why, and what to install.
         reason: String,
     },
+    /// The devices that were asked for are not there.
+    #[error("device {message}")]
+    Devices {
+        /// Which, and what there is.
+        message: String,
+    },
+    /// Of several replicas that learn together, another one has ended.
+    #[error("the training of another replica of the model ended; its own error says why")]
+    RankGone,
 }

@@ -19,6 +19,7 @@ pub mod norm;
 pub mod ops;
 pub mod packed;
 pub mod probe;
+pub mod ranks;
 pub mod rope;
 pub mod sparsity;
 pub mod weights;

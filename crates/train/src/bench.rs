@@ -9,7 +9,9 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use tritburn_data::Batch;
 use tritburn_nn::CausalLm;
+use tritburn_nn::device::Devices;
 use tritburn_nn::ops::{Kernels, Ops};
+use tritburn_nn::ranks::Rank;
 use tritburn_nn::weights::RandomInit;
 use tritburn_quant::config::{ModelConfig, QuantizationMode, SubNorm};
 use tritburn_quant::scheme::Preset;
@@ -18,6 +20,7 @@ use crate::error::{Result, TrainError};
 use crate::objective::{Distillation, Loss, loss};
 use crate::optim::{AdamW, AdamWConfig};
 use crate::recipe::{ComputeChoice, DistillSection};
+use crate::replicas;
 use crate::schedule::Schedule;
 use crate::steps::{Rates, Steps, step};
 
@@ -43,7 +46,7 @@ pub struct StepBench {
     pub config: ModelConfig,
     /// What is trained.
     pub mode: StepMode,
-    /// Rows of a step.
+    /// Rows of a step on each device.
     pub batch: usize,
     /// Tokens of a row.
     pub seq: usize,
@@ -60,7 +63,9 @@ pub struct StepBench {
 pub struct StepTimes {
     /// What was trained.
     pub mode: StepMode,
-    /// Rows of a step.
+    /// Devices that shared the step.
+    pub devices: usize,
+    /// Rows of a step on each device.
     pub batch: usize,
     /// Tokens of a row.
     pub seq: usize,
@@ -73,9 +78,9 @@ pub struct StepTimes {
     /// Median time of a step of one row of 64 tokens, ms: near what the host takes to queue a step,
     /// where the device is fast.
     pub host_ms: f64,
-    /// Tokens a second at the median.
+    /// Tokens a second at the median, of all devices together.
     pub tok_s: f64,
-    /// Arithmetic of a step by the count of Chowdhery et al. 2022, appendix B, over its time,
+    /// Arithmetic of a step on each device by the count of Chowdhery et al. 2022, appendix B, over its time,
     /// TFLOP/s: 6 a weight and token, 12 · layers · width · tokens for attention; a teacher adds a
     /// forward pass.
     pub tflops: f64,
@@ -109,6 +114,10 @@ impl<B: Kernels + Ops> Steps<B> for Synthetic<'_, B> {
         let loss = loss(&self.model, &self.batch, self.distill.as_ref(), self.device);
         Ok((loss, self.batch.tokens_in_batch))
     }
+
+    fn skip(&mut self) -> Result<usize> {
+        Ok(self.batch.tokens_in_batch)
+    }
 }
 
 /// Random tokens, each of which the model learns to foretell.
@@ -136,7 +145,15 @@ impl StepBench {
     ///
     /// # Errors
     /// [`TrainError::NotFinite`] where the loss is no number.
-    pub(crate) fn run<B: Kernels + Ops>(&self, device: &B::Device) -> Result<StepTimes> {
+    pub(crate) fn run<B: Kernels + Ops>(&self, devices: &Devices) -> Result<StepTimes> {
+        devices.check::<B>()?;
+        let other = |rank: &Rank| self.replica::<B>(rank).map(drop);
+        replicas::run(devices, |rank| self.replica::<B>(rank), other)
+    }
+
+    /// The steps on one device.
+    fn replica<B: Kernels + Ops>(&self, rank: &Rank) -> Result<StepTimes> {
+        let device = &rank.device::<B>();
         let mut config = self.config.clone();
         config.quantization_config = None;
         let compute = self.compute.on::<B>(device);
@@ -175,10 +192,11 @@ impl StepBench {
             betas: [0.9, 0.95],
             eps: 1e-8,
         });
+        let rates = rates(rank.count());
         let mut at = 0;
         let mut timed = |learner: &mut Synthetic<'_, B>| -> Result<(f64, f32)> {
             let clock = Instant::now();
-            let done = step(learner, &mut optim, &self.rates(), at, &not_finite)?;
+            let done = step(learner, &mut optim, &rates, at, rank, &not_finite)?;
             at += 1;
             Ok((clock.elapsed().as_secs_f64(), done.loss))
         };
@@ -202,32 +220,23 @@ impl StepBench {
         median(&mut learner)?;
         let host = median(&mut learner)?;
         let ms = times[times.len() / 2];
+        #[allow(clippy::cast_precision_loss)]
+        let replicas = rank.count() as f64;
         Ok(StepTimes {
             mode: self.mode,
+            devices: rank.count(),
             batch: self.batch,
             seq: self.seq,
             parameters,
             ms_per_step: ms,
             ms_range: [times[0], times[times.len() - 1]],
             host_ms: host[host.len() / 2],
-            tok_s: self.tokens() / ms * 1e3,
+            tok_s: self.tokens() * replicas / ms * 1e3,
             tflops: self.flops(parameters) / ms / 1e9,
             first_step_s,
             peak_bytes,
             loss,
         })
-    }
-
-    fn rates(&self) -> Rates {
-        Rates {
-            steps: usize::MAX,
-            grad_accum: 1,
-            lr: 1e-4,
-            warmup: 0,
-            schedule: Schedule::Constant,
-            weight_decay: 0.01,
-            clip: 1.0,
-        }
     }
 
     #[allow(clippy::cast_precision_loss)]
@@ -248,6 +257,19 @@ impl StepBench {
     }
 }
 
+/// Rates of steps with one micro-batch on each of `replicas`.
+fn rates(replicas: usize) -> Rates {
+    Rates {
+        steps: usize::MAX,
+        grad_accum: replicas,
+        lr: 1e-4,
+        warmup: 0,
+        schedule: Schedule::Constant,
+        weight_decay: 0.01,
+        clip: 1.0,
+    }
+}
+
 fn not_finite(what: &'static str, value: f32) -> TrainError {
     TrainError::NotFinite {
         stage: "bench".into(),
@@ -262,6 +284,7 @@ fn not_finite(what: &'static str, value: f32) -> TrainError {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use burn::backend::Flex;
+    use tritburn_nn::device::DeviceKind;
 
     use super::*;
 
@@ -291,7 +314,7 @@ mod tests {
                 warmup: 2,
                 compute: ComputeChoice::Bf16,
             };
-            let times = bench.run::<Flex>(&Default::default()).unwrap();
+            let times = bench.run::<Flex>(&DeviceKind::Cpu.into()).unwrap();
             assert_eq!((times.batch, times.seq), (2, 16));
             assert!(times.ms_per_step > 0.0 && times.tok_s > 0.0 && times.tflops > 0.0);
             assert!(times.ms_range[0] <= times.ms_per_step);

@@ -14,6 +14,7 @@ pub mod optim;
 pub mod parity;
 mod pipeline;
 pub mod recipe;
+mod replicas;
 pub mod run;
 pub mod schedule;
 mod scorer;

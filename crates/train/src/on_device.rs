@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 use burn::tensor::{Int, Tensor, TensorData};
 use tritburn_eval::Scorer;
 use tritburn_nn::CausalLm;
-use tritburn_nn::device::{DeviceKind, OnDevice};
+use tritburn_nn::device::{DeviceKind, Devices, OnDevice};
 use tritburn_nn::folder::FolderSource;
 use tritburn_nn::ops::{Kernels, Ops};
 use tritburn_quant::config::ModelConfig;
@@ -23,7 +23,8 @@ use crate::run::RunDir;
 use crate::scorer::{ModelScorer, to_i32};
 
 /// Runs every stage of `recipe` that `run` has not finished, from the newest checkpoint if there is
-/// one. `stop` ends the run after the step in work.
+/// one. `stop` ends the run after the step in work. On several devices, each holds a replica of the
+/// model and takes its share of the micro-batches of a step.
 ///
 /// # Errors
 /// See [`TrainError`](crate::TrainError). After
@@ -31,18 +32,26 @@ use crate::scorer::{ModelScorer, to_i32};
 pub fn train(
     recipe: &Recipe,
     run: &RunDir,
-    device: DeviceKind,
+    devices: &Devices,
     observer: &mut dyn Observer,
     stop: &AtomicBool,
 ) -> Result<Outcome> {
-    struct Work<'a>(&'a Recipe, &'a RunDir, &'a mut dyn Observer, &'a AtomicBool);
+    struct Work<'a>(
+        &'a Recipe,
+        &'a RunDir,
+        &'a Devices,
+        &'a mut dyn Observer,
+        &'a AtomicBool,
+    );
     impl OnDevice for Work<'_> {
         type Out = Result<Outcome>;
-        fn run<B: Kernels + Ops>(self, device: &B::Device) -> Self::Out {
-            pipeline::train::<B>(self.0, self.1, device, self.2, self.3)
+        fn run<B: Kernels + Ops>(self, _device: &B::Device) -> Self::Out {
+            pipeline::train::<B>(self.0, self.1, self.2, self.3, self.4)
         }
     }
-    device.run(Work(recipe, run, observer, stop))?
+    devices
+        .kind
+        .run(Work(recipe, run, devices, observer, stop))?
 }
 
 /// [`train`] for a recipe of either kind.
@@ -52,25 +61,28 @@ pub fn train(
 pub fn train_any(
     recipe: &AnyRecipe,
     run: &RunDir,
-    device: DeviceKind,
+    devices: &Devices,
     observer: &mut dyn Observer,
     stop: &AtomicBool,
 ) -> Result<Outcome> {
     struct Work<'a>(
         &'a DitRecipe,
         &'a RunDir,
+        &'a Devices,
         &'a mut dyn Observer,
         &'a AtomicBool,
     );
     impl OnDevice for Work<'_> {
         type Out = Result<Outcome>;
-        fn run<B: Kernels + Ops>(self, device: &B::Device) -> Self::Out {
-            diffusion::train::<B>(self.0, self.1, device, self.2, self.3)
+        fn run<B: Kernels + Ops>(self, _device: &B::Device) -> Self::Out {
+            diffusion::train::<B>(self.0, self.1, self.2, self.3, self.4)
         }
     }
     match recipe {
-        AnyRecipe::Language(recipe) => train(recipe, run, device, observer, stop),
-        AnyRecipe::Diffusion(recipe) => device.run(Work(recipe, run, observer, stop))?,
+        AnyRecipe::Language(recipe) => train(recipe, run, devices, observer, stop),
+        AnyRecipe::Diffusion(recipe) => devices
+            .kind
+            .run(Work(recipe, run, devices, observer, stop))?,
     }
 }
 
@@ -78,15 +90,15 @@ pub fn train_any(
 ///
 /// # Errors
 /// [`TrainError::NotFinite`](crate::TrainError::NotFinite) where the loss is no number.
-pub fn bench_step(bench: &StepBench, device: DeviceKind) -> Result<StepTimes> {
-    struct Work<'a>(&'a StepBench);
+pub fn bench_step(bench: &StepBench, devices: &Devices) -> Result<StepTimes> {
+    struct Work<'a>(&'a StepBench, &'a Devices);
     impl OnDevice for Work<'_> {
         type Out = Result<StepTimes>;
-        fn run<B: Kernels + Ops>(self, device: &B::Device) -> Self::Out {
-            self.0.run::<B>(device)
+        fn run<B: Kernels + Ops>(self, _device: &B::Device) -> Self::Out {
+            self.0.run::<B>(self.1)
         }
     }
-    device.run(Work(bench))?
+    devices.kind.run(Work(bench, devices))?
 }
 
 /// Draws images with the diffusion transformer in `folder`, on the CPU backends with packed layers

@@ -4,19 +4,22 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use burn::backend::Autodiff;
-use tritburn_data::stream::{Rank, StreamLoader, StreamSetup};
+use tritburn_data::stream::{self, StreamLoader, StreamSetup};
 use tritburn_data::{
     BatchSource, CorpusLoader, SftLoader, Tokenizer, encode_corpus, read_corpus, read_examples,
     read_prompts,
 };
 use tritburn_nn::CausalLm;
+use tritburn_nn::device::Devices;
 use tritburn_nn::ops::{Kernels, Ops};
+use tritburn_nn::ranks::Rank;
 use tritburn_nn::weights::{RandomInit, WeightSource};
 use tritburn_quant::config::{ModelConfig, SubNorm};
 
 use crate::error::{Result, TrainError};
-use crate::observer::Observer;
+use crate::observer::{Observer, TrainEvent};
 use crate::recipe::{Recipe, StageKind, StageSection, scratch_config, stage_config};
+use crate::replicas;
 use crate::run::{Checkpoint, RunDir, TextLog, save_model};
 use crate::stage::{Context, Stage};
 use crate::steps::Progress;
@@ -42,12 +45,32 @@ pub struct Outcome {
 pub(crate) fn train<B: Kernels + Ops>(
     recipe: &Recipe,
     run: &RunDir,
-    device: &B::Device,
+    devices: &Devices,
     observer: &mut dyn Observer,
     stop: &AtomicBool,
 ) -> Result<Outcome> {
-    let observer = &mut TextLog::open(&run.log(), recipe.file.train.log_every, observer)?;
-    let tokenizer = tokenizer(recipe, run)?;
+    let stages = recipe.file.stage.iter();
+    let shares = stages.map(|s| (format!("stage.{}.grad_accum", s.name), s.grad_accum));
+    replicas::check::<B>(devices, &recipe.file.name, shares)?;
+    let first = |rank: &Rank| {
+        let observer = &mut TextLog::open(&run.log(), recipe.file.train.log_every, observer)?;
+        replica::<B>(recipe, run, rank, observer, stop)
+    };
+    let other =
+        |rank: &Rank| replica::<B>(recipe, run, rank, &mut |_: &TrainEvent| (), stop).map(drop);
+    replicas::run(devices, first, other)
+}
+
+/// All stages on one device. Only the first replica writes and reports.
+fn replica<B: Kernels + Ops>(
+    recipe: &Recipe,
+    run: &RunDir,
+    rank: &Rank,
+    observer: &mut dyn Observer,
+    stop: &AtomicBool,
+) -> Result<Outcome> {
+    let device = &rank.device::<B>();
+    let tokenizer = rank.first_alone(|| tokenizer(recipe, run))?;
     let base = base_config(recipe, &tokenizer)?;
     // Generated texts have no accuracy to follow; `tritburn eval` scores them.
     let uses_task =
@@ -61,6 +84,7 @@ pub(crate) fn train<B: Kernels + Ops>(
         tokenizer: &tokenizer,
         device,
         stop,
+        rank,
         eval: eval.as_ref(),
     };
     let checkpoint = run.newest_checkpoint()?;
@@ -86,7 +110,7 @@ pub(crate) fn train<B: Kernels + Ops>(
         before += section.steps;
     }
     let last = run.last();
-    if let Some(section) = recipe.file.stage.last() {
+    if let Some(section) = recipe.file.stage.last().filter(|_| rank.is_first()) {
         copy_model(&run.stage(&section.name), &last, &tokenizer)?;
     }
     Ok(Outcome {
@@ -281,18 +305,21 @@ fn loader<B: Kernels>(
     let (file, tokenizer) = (&ctx.recipe.file, ctx.tokenizer);
     if let (StageKind::Lm, Some(config)) = (section.kind, &file.data.stream) {
         let column = &file.data.corpus_column;
-        let loader = StreamLoader::open(&StreamSetup {
-            config,
-            corpus: &file.data.corpus,
-            column: (!column.is_empty()).then_some(column),
-            tokenizer,
-            seq_len: section.seq_len,
-            batch_size: section.batch_size,
-            seed: file.seed,
-            rank: Rank::default(),
-            index: Some(&ctx.run.path().join("corpus-index.json")),
-        })?;
-        return Ok(Box::new(loader));
+        // The first to open it writes the index, which the others read.
+        return ctx.rank.first_alone(|| {
+            let loader = StreamLoader::open(&StreamSetup {
+                config,
+                corpus: &file.data.corpus,
+                column: (!column.is_empty()).then_some(column),
+                tokenizer,
+                seq_len: section.seq_len,
+                batch_size: section.batch_size,
+                seed: file.seed,
+                rank: stream::Rank::default(),
+                index: Some(&ctx.run.path().join("corpus-index.json")),
+            })?;
+            Ok(Box::new(loader) as Box<dyn BatchSource>)
+        });
     }
     if section.kind == StageKind::Lm {
         let documents = encode_corpus(tokenizer, &corpus(ctx.recipe)?)?;

@@ -10,6 +10,7 @@ use tritburn_data::{Batch, BatchSource, LoaderState, Tokenizer};
 use tritburn_nn::CausalLm;
 use tritburn_nn::folder::FolderSource;
 use tritburn_nn::ops::{Kernels, Ops};
+use tritburn_nn::ranks::Rank;
 use tritburn_nn::weights::host_weights;
 use tritburn_quant::config::ModelConfig;
 
@@ -30,6 +31,7 @@ pub(crate) struct Context<'a, B: Kernels> {
     pub(crate) tokenizer: &'a Tokenizer,
     pub(crate) device: &'a B::Device,
     pub(crate) stop: &'a AtomicBool,
+    pub(crate) rank: &'a Rank,
     pub(crate) eval: Option<&'a TaskEval>,
 }
 
@@ -79,14 +81,6 @@ impl<B: Kernels + Ops> Stage<'_, B> {
                 self.loader.restore(&kept.state.loader)?;
             }
         }
-        let mut log = MetricsLog::open(ctx.run, progress.step)?;
-        self.report_surgery(progress, &mut log)?;
-        observer.event(&TrainEvent::StageStart {
-            stage: section.name.clone(),
-            done: start.done,
-            steps: section.steps,
-            parameters: self.model.num_params(),
-        });
         let plan = Plan {
             stage: &section.name,
             lr_field: format!("stage.{}.lr", section.name),
@@ -102,8 +96,20 @@ impl<B: Kernels + Ops> Stage<'_, B> {
             train: &ctx.recipe.file.train,
             run: ctx.run,
             stop: ctx.stop,
+            rank: ctx.rank,
             hands_on: self.hands_on,
         };
+        if !ctx.rank.is_first() {
+            return steps::follow(&mut self, &mut optim, &plan, progress, &start);
+        }
+        let mut log = MetricsLog::open(ctx.run, progress.step)?;
+        self.report_surgery(progress, &mut log)?;
+        observer.event(&TrainEvent::StageStart {
+            stage: section.name.clone(),
+            done: start.done,
+            steps: section.steps,
+            parameters: self.model.num_params(),
+        });
         steps::run(
             &mut self, &mut optim, &plan, progress, start, &mut log, observer,
         )
@@ -175,6 +181,10 @@ impl<B: Kernels + Ops> Steps<B> for Stage<'_, B> {
         let loss = loss(&self.model, &batch, self.distill.as_ref(), self.ctx.device);
         self.batch = Some(batch);
         Ok((loss, tokens))
+    }
+
+    fn skip(&mut self) -> Result<usize> {
+        Ok(self.loader.next_batch()?.tokens_in_batch)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use burn::backend::Autodiff;
@@ -11,6 +11,7 @@ use burn::optim::{GradientsAccumulator, GradientsParams};
 use serde_json::{Map, Value, json};
 use tritburn_data::LoaderState;
 use tritburn_nn::ops::{Kernels, Ops};
+use tritburn_nn::ranks::Rank;
 use tritburn_nn::weights::to_host;
 
 use crate::error::{Result, TrainError};
@@ -18,6 +19,7 @@ use crate::objective::Loss;
 use crate::observer::{Observer, TrainEvent};
 use crate::optim::{AdamW, clip_factor, grad_norm};
 use crate::recipe::TrainSection;
+use crate::replicas::{any_stops, sum_gradients};
 use crate::run::{Checkpoint, CheckpointState, MetricsLog, RunDir, Score, replace_dir};
 use crate::schedule::Schedule;
 
@@ -78,6 +80,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) train: &'a TrainSection,
     pub(crate) run: &'a RunDir,
     pub(crate) stop: &'a AtomicBool,
+    /// Which replica this is.
+    pub(crate) rank: &'a Rank,
     /// Whether a later stage goes on with this one's optimiser.
     pub(crate) hands_on: bool,
 }
@@ -98,6 +102,9 @@ pub(crate) trait Steps<B: Kernels + Ops> {
 
     /// Loss of the next micro-batch, and the tokens in it.
     fn next_loss(&mut self) -> Result<(Loss<Autodiff<B>>, usize)>;
+
+    /// Leaves the next micro-batch to another replica, and returns the tokens in it.
+    fn skip(&mut self) -> Result<usize>;
 }
 
 /// What learns in a run: steps, measurements, checkpoints.
@@ -150,7 +157,7 @@ pub(crate) fn run<B: Kernels + Ops, L: Learner<B>>(
         let clock = Instant::now();
         learner.begin_step(at);
         let failed = |what, value| not_finite(plan, at, what, value);
-        let step = step(learner, optim, &plan.rates, at, &failed)?;
+        let step = step(learner, optim, &plan.rates, at, plan.rank, &failed)?;
         let seconds = clock.elapsed().as_secs_f64();
         progress.step += 1;
         progress.tokens += step.tokens as u64;
@@ -183,7 +190,7 @@ pub(crate) fn run<B: Kernels + Ops, L: Learner<B>>(
                 observer.event(&TrainEvent::Saved { path });
             }
         }
-        let stop = plan.stop.load(Ordering::Relaxed);
+        let stop = any_stops(plan.rank, plan.stop)?;
         let due = train.save_every > 0 && progress.step.is_multiple_of(train.save_every);
         if !last && (due || stop) {
             let path = plan.run.checkpoint(progress.step);
@@ -192,10 +199,7 @@ pub(crate) fn run<B: Kernels + Ops, L: Learner<B>>(
             observer.event(&TrainEvent::Saved { path });
         }
         if stop && !last {
-            return Err(TrainError::Interrupted {
-                step: progress.step,
-                run: plan.run.path().to_path_buf(),
-            });
+            return Err(interrupted(plan, progress));
         }
     }
     let mut end = steps;
@@ -216,6 +220,7 @@ pub(crate) fn run<B: Kernels + Ops, L: Learner<B>>(
     } else {
         replace_dir(&path, |aside| learner.write_model(aside))?;
     }
+    plan.rank.wait()?;
     observer.event(&TrainEvent::StageEnd {
         stage: plan.stage.to_owned(),
         path,
@@ -224,13 +229,43 @@ pub(crate) fn run<B: Kernels + Ops, L: Learner<B>>(
     Ok(())
 }
 
+/// The steps of a stage from `start` on, on a replica that is not the first, until the first has
+/// written the stage.
+pub(crate) fn follow<B: Kernels + Ops, L: Learner<B>>(
+    learner: &mut L,
+    optim: &mut AdamW<B>,
+    plan: &Plan<'_>,
+    progress: &mut Progress,
+    start: &Start,
+) -> Result<()> {
+    let steps = plan.rates.steps;
+    for at in start.done..steps {
+        learner.begin_step(at);
+        let failed = |what, value| not_finite(plan, at, what, value);
+        step(learner, optim, &plan.rates, at, plan.rank, &failed)?;
+        progress.step += 1;
+        if any_stops(plan.rank, plan.stop)? && at + 1 < steps {
+            return Err(interrupted(plan, progress));
+        }
+    }
+    Ok(plan.rank.wait()?)
+}
+
+fn interrupted(plan: &Plan<'_>, progress: &Progress) -> TrainError {
+    TrainError::Interrupted {
+        step: progress.step,
+        run: plan.run.path().to_path_buf(),
+    }
+}
+
 /// One optimiser step. `failed` makes the error of a loss or norm that is no number, which weights
-/// never see.
+/// never see; all replicas see the same loss and norm.
 pub(crate) fn step<B: Kernels + Ops, L: Steps<B>>(
     learner: &mut L,
     optim: &mut AdamW<B>,
     rates: &Rates,
     at: usize,
+    rank: &Rank,
     failed: &dyn Fn(&'static str, f32) -> TrainError,
 ) -> Result<StepReport> {
     let mut accumulator = GradientsAccumulator::new();
@@ -238,7 +273,11 @@ pub(crate) fn step<B: Kernels + Ops, L: Steps<B>>(
     let mut tokens = 0;
     #[allow(clippy::cast_precision_loss)]
     let share = 1.0 / rates.grad_accum as f32;
-    for _ in 0..rates.grad_accum {
+    for micro in 0..rates.grad_accum {
+        if micro % rank.count() != rank.index() {
+            tokens += learner.skip()?;
+            continue;
+        }
         let (loss, counted) = learner.next_loss()?;
         tokens += counted;
         let Loss { total, terms } = loss;
@@ -248,7 +287,7 @@ pub(crate) fn step<B: Kernels + Ops, L: Steps<B>>(
         accumulator.accumulate(learner.model(), grads);
     }
     learner.end_step();
-    let grads = accumulator.grads();
+    let grads = sum_gradients(learner.model(), accumulator.grads(), rank)?;
     let norm = grad_norm(learner.model(), &grads);
     // Values are asked for once everything is queued, so that a device need not wait for the host.
     let (mut loss, mut terms) = (0.0f32, BTreeMap::new());
@@ -259,6 +298,7 @@ pub(crate) fn step<B: Kernels + Ops, L: Steps<B>>(
         }
     }
     let norm = norm.map_or(0.0, |norm| to_host(norm)[0]);
+    sum_losses(&mut loss, &mut terms, rank)?;
     B::tidy_memory(learner.device());
     for (what, value) in [("loss", loss), ("grad_norm", norm)] {
         if !value.is_finite() {
@@ -278,6 +318,16 @@ pub(crate) fn step<B: Kernels + Ops, L: Steps<B>>(
         norm,
         lr,
     })
+}
+
+/// Adds the losses of all replicas, which have the same terms.
+fn sum_losses(loss: &mut f32, terms: &mut BTreeMap<&'static str, f32>, rank: &Rank) -> Result<()> {
+    let mut all: Vec<&mut f32> = std::iter::once(loss).chain(terms.values_mut()).collect();
+    let own: Vec<f32> = all.iter().map(|value| **value).collect();
+    for (value, sum) in all.iter_mut().zip(rank.sum(&own)?) {
+        **value = sum;
+    }
+    Ok(())
 }
 
 fn not_finite(plan: &Plan<'_>, at: usize, what: &'static str, value: f32) -> TrainError {

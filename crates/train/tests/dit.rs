@@ -32,7 +32,7 @@ fn losses(recipe: &AnyRecipe, out: &Path) -> Result<Vec<f32>, TrainError> {
         }
     };
     let stop = AtomicBool::new(false);
-    train_any(recipe, &run, DeviceKind::Cpu, &mut observer, &stop)?;
+    train_any(recipe, &run, &DeviceKind::Cpu.into(), &mut observer, &stop)?;
     Ok(losses)
 }
 
@@ -95,12 +95,13 @@ fn a_run_stopped_and_resumed_anywhere_ends_with_the_same_bytes() {
                 stop.store(steps == stop_at, Ordering::Relaxed);
             }
         };
-        let error = train_any(&recipe, &run, DeviceKind::Cpu, &mut observer, &stop).unwrap_err();
+        let error =
+            train_any(&recipe, &run, &DeviceKind::Cpu.into(), &mut observer, &stop).unwrap_err();
         assert!(matches!(error, TrainError::Interrupted { step, .. } if step == stop_at));
         let (run, recipe) = RunDir::open_any(&out).unwrap();
         let stop = AtomicBool::new(false);
         let mut quiet = |_: &TrainEvent| {};
-        train_any(&recipe, &run, DeviceKind::Cpu, &mut quiet, &stop).unwrap();
+        train_any(&recipe, &run, &DeviceKind::Cpu.into(), &mut quiet, &stop).unwrap();
         assert!(
             weights(&out) == weights(&dir.path().join("whole")),
             "stopped after step {stop_at}"

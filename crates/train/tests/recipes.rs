@@ -38,7 +38,7 @@ fn losses(recipe: &Recipe, out: &Path) -> Vec<f32> {
         }
     };
     let stop = AtomicBool::new(false);
-    train(recipe, &run, DeviceKind::Cpu, &mut observer, &stop).unwrap();
+    train(recipe, &run, &DeviceKind::Cpu.into(), &mut observer, &stop).unwrap();
     losses
 }
 
@@ -97,7 +97,7 @@ fn ends_with_the_same_bytes(recipe: &Recipe, stops: &[usize]) {
                 stop.store(steps == stop_at, Ordering::Relaxed);
             }
         };
-        let result = train(recipe, &run, DeviceKind::Cpu, &mut observer, &stop);
+        let result = train(recipe, &run, &DeviceKind::Cpu.into(), &mut observer, &stop);
         // The last step of a stage ends the stage: there is nothing to interrupt.
         if let Err(error) = result {
             assert!(matches!(error, TrainError::Interrupted { step, .. } if step == stop_at));
@@ -106,7 +106,7 @@ fn ends_with_the_same_bytes(recipe: &Recipe, stops: &[usize]) {
             train(
                 &recipe,
                 &run,
-                DeviceKind::Cpu,
+                &DeviceKind::Cpu.into(),
                 &mut |_: &TrainEvent| {},
                 &stop,
             )
@@ -143,7 +143,7 @@ fn a_loss_that_is_no_number_stops_the_run_and_keeps_its_checkpoints() {
     let error = train(
         &recipe,
         &run,
-        DeviceKind::Cpu,
+        &DeviceKind::Cpu.into(),
         &mut |_: &TrainEvent| {},
         &stop,
     )
@@ -165,7 +165,7 @@ fn a_checkpoint_that_cannot_be_written_leaves_the_older_ones() {
     let error = train(
         &recipe,
         &run,
-        DeviceKind::Cpu,
+        &DeviceKind::Cpu.into(),
         &mut |_: &TrainEvent| {},
         &stop,
     )

@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use clap::ValueEnum;
 use serde::Serialize;
 use tritburn_engine::bench::{SHAPES, shape};
-use tritburn_nn::device::{DEVICE_NAMES, DeviceKind};
+use tritburn_nn::device::{DEVICE_NAMES, Devices};
 use tritburn_train::recipe::ComputeChoice;
 use tritburn_train::{StepBench, StepMode, StepTimes, bench_step};
 
@@ -26,7 +26,7 @@ pub(crate) struct Args {
         default_value = "qat"
     )]
     mode: Vec<Mode>,
-    /// Rows of a step
+    /// Rows of a step on each device
     #[arg(long, value_name = "N", default_value_t = 16)]
     batch: usize,
     /// Tokens of a row
@@ -47,6 +47,9 @@ pub(crate) struct Args {
     /// Where to run
     #[arg(long, value_name = "NAME", default_value = "cpu", help = format!("Where to run: {DEVICE_NAMES}"))]
     device: String,
+    /// Numbers of the devices to train a replica on each, for example 0,1
+    #[arg(long, value_name = "N,...", value_delimiter = ',', default_value = "0")]
+    devices: Vec<usize>,
     /// Also write the rows to a file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -84,7 +87,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     ] {
         ensure!(value > 0, "{name} must be at least 1");
     }
-    let device = DeviceKind::named(&args.device)?;
+    let devices = Devices::named(&args.device, &args.devices)?;
     let config = shape(&args.shape)?;
     ensure!(
         args.seq <= config.max_position_embeddings,
@@ -111,10 +114,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
                 Compute::Bf16 => ComputeChoice::Bf16,
             },
         };
-        let times = bench_step(&bench, device)?;
+        let times = bench_step(&bench, &devices)?;
         rows.push(Row {
             shape: &args.shape,
-            device: device.name(),
+            device: devices.kind.name(),
             mfu: args.peak_tflops.map(|peak| times.tflops / peak),
             times,
         });
@@ -146,7 +149,10 @@ fn table(rows: &[Row<'_>]) -> String {
         vec![
             row.shape.to_owned(),
             format!("{:?}", t.mode).to_lowercase(),
-            row.device.to_owned(),
+            match t.devices {
+                1 => row.device.to_owned(),
+                n => format!("{} ×{n}", row.device),
+            },
             format!("{}×{}", t.batch, t.seq),
             format!("{:.1}", t.ms_per_step),
             format!("{:.1}", t.host_ms),

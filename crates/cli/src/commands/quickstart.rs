@@ -78,7 +78,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     say(format!("run {}", run.path().display()));
     let mut progress = Progress::new(recipe.total_steps());
     let stop = stop_on_signals()?;
-    tritburn_train::train(&recipe, &run, device, &mut progress, stop)?;
+    tritburn_train::train(&recipe, &run, &device.into(), &mut progress, stop)?;
 
     let mut rows = Vec::new();
     for name in ROWS {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, bail};
-use tritburn_nn::device::DeviceKind;
+use tritburn_nn::device::Devices;
 use tritburn_train::recipe::{AnyRecipe, Written};
 use tritburn_train::run::{RunDir, latest_run};
 
@@ -23,6 +23,9 @@ pub(crate) struct Args {
     /// cpu, ndarray, wgpu or cuda
     #[arg(long, default_value = "cpu")]
     device: String,
+    /// Numbers of the devices to share the micro-batches of each step among, for example 0,1
+    #[arg(long, value_name = "N,...", value_delimiter = ',', default_value = "0")]
+    devices: Vec<usize>,
     /// Go on with a run: `auto` for the newest of this recipe, or its folder
     #[arg(long, value_name = "auto|RUN")]
     resume: Option<PathBuf>,
@@ -39,7 +42,7 @@ static STOP: AtomicBool = AtomicBool::new(false);
 
 /// Runs the command.
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
-    let device = DeviceKind::named(&args.device)?;
+    let devices = Devices::named(&args.device, &args.devices)?;
     let (run, recipe) = match &args.resume {
         Some(from) => {
             if !args.set.is_empty() {
@@ -68,7 +71,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     say(format!("run {}", run.path().display()));
     let stop = stop_on_signals()?;
     let mut progress = Progress::new(recipe.total_steps());
-    let outcome = tritburn_train::train_any(&recipe, &run, device, &mut progress, stop)?;
+    let outcome = tritburn_train::train_any(&recipe, &run, &devices, &mut progress, stop)?;
     say(format!(
         "{} steps, {} tokens in {:.1} s; weights in {}",
         outcome.steps,

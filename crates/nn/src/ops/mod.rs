@@ -30,7 +30,9 @@ pub use quant::{CacheQuant, Codes, LinearQuant, QuantActs, QuantWeight};
 use tritburn_quant::config::HiddenAct;
 use tritburn_quant::scheme::{ActQuant, WeightQuant};
 
+use crate::Result;
 use crate::packed::Packed;
+use crate::ranks::Rank;
 
 /// Shape of a multi-head attention over `batch` sequences of `seq` tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -357,6 +359,15 @@ pub trait Kernels: Backend {
     fn sum_squares(all: Vec<Tensor<Self, 1>>) -> Option<Tensor<Self, 1>> {
         let squares = all.into_iter().map(|x| (x.clone() * x).sum());
         squares.reduce(|a, b| a + b)
+    }
+
+    /// Sums over replicas: every rank calls it with f32 tensors of the same sizes in the same order,
+    /// and all get the same bits.
+    ///
+    /// # Errors
+    /// [`NnError::RankGone`](crate::NnError::RankGone) where another rank has ended.
+    fn all_reduce(tensors: Vec<Tensor<Self, 1>>, rank: &Rank) -> Result<Vec<Tensor<Self, 1>>> {
+        reference::all_reduce(tensors, rank)
     }
 
     /// One AdamW step on one parameter, all tensors of the same shape.

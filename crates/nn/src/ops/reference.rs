@@ -5,6 +5,9 @@ use burn::tensor::{Bool, IndexingUpdateOp, Int, Tensor, activation, backend::Bac
 use tritburn_quant::config::HiddenAct;
 
 use super::{AdamWStep, AttentionGrads, AttentionShape, Relation};
+use crate::Result;
+use crate::ranks::Rank;
+use crate::weights::to_host;
 
 /// Probabilities of relations are clamped from below before the logarithm (BitDistill Algorithm 1).
 pub(super) const MIN_PROBABILITY: f64 = 1e-8;
@@ -199,6 +202,25 @@ pub(super) fn self_attention_grad<B: Backend>(
     let grad_q = grad_scores.clone().matmul(k);
     let grad_k = grad_scores.swap_dims(2, 3).matmul(q);
     (join_heads(grad_q), sum_kv(grad_k, s), sum_kv(grad_v, s))
+}
+
+/// Through the memory of the host, all tensors at once.
+pub(super) fn all_reduce<B: Backend>(
+    tensors: Vec<Tensor<B, 1>>,
+    rank: &Rank,
+) -> Result<Vec<Tensor<B, 1>>> {
+    if rank.count() == 1 {
+        return Ok(tensors);
+    }
+    let own: Vec<f32> = tensors.iter().cloned().flat_map(to_host).collect();
+    let sums = rank.sum(&own)?;
+    let mut left = &sums[..];
+    let sum = |tensor: Tensor<B, 1>| {
+        let (values, rest) = left.split_at(tensor.dims()[0]);
+        left = rest;
+        Tensor::from_data(values, &tensor.device())
+    };
+    Ok(tensors.into_iter().map(sum).collect())
 }
 
 pub(super) fn adamw<B: Backend>(

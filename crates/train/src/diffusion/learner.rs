@@ -121,6 +121,10 @@ impl<B: Kernels + Ops> Steps<B> for DitLearner<'_, B> {
         };
         Ok((loss, images.len() * self.config.patches()))
     }
+
+    fn skip(&mut self) -> Result<usize> {
+        Ok(self.loader.next_batch().len() * self.config.patches())
+    }
 }
 
 impl<B: Kernels + Ops> Learner<B> for DitLearner<'_, B> {

@@ -6,8 +6,10 @@ use std::sync::atomic::AtomicBool;
 use burn::backend::Autodiff;
 use burn::module::Module;
 use tritburn_data::{ImageLoader, LabelledImages, read_labelled};
+use tritburn_nn::device::Devices;
 use tritburn_nn::dit::{Dit, DitInit};
 use tritburn_nn::ops::{Kernels, Ops};
+use tritburn_nn::ranks::Rank;
 use tritburn_nn::weights::WeightSource;
 use tritburn_quant::config::DitConfig;
 
@@ -19,6 +21,7 @@ use crate::observer::{Observer, TrainEvent};
 use crate::optim::{AdamW, AdamWConfig};
 use crate::pipeline::Outcome;
 use crate::recipe::{DIT_STAGE, DitRecipe};
+use crate::replicas;
 use crate::run::{MetricsLog, RunDir, TextLog, replace_dir};
 use crate::steps::{self, Plan, Progress, Rates, Start};
 
@@ -26,12 +29,31 @@ use crate::steps::{self, Plan, Progress, Rates, Start};
 pub(crate) fn train<B: Kernels + Ops>(
     recipe: &DitRecipe,
     run: &RunDir,
-    device: &B::Device,
+    devices: &Devices,
     observer: &mut dyn Observer,
     stop: &AtomicBool,
 ) -> Result<Outcome> {
     let file = &recipe.file;
-    let observer = &mut TextLog::open(&run.log(), file.train.log_every, observer)?;
+    let share = ("optim.grad_accum".to_owned(), file.optim.grad_accum);
+    replicas::check::<B>(devices, &file.name, std::iter::once(share))?;
+    let first = |rank: &Rank| {
+        let observer = &mut TextLog::open(&run.log(), file.train.log_every, observer)?;
+        replica::<B>(recipe, run, rank, observer, stop)
+    };
+    let other =
+        |rank: &Rank| replica::<B>(recipe, run, rank, &mut |_: &TrainEvent| (), stop).map(drop);
+    replicas::run(devices, first, other)
+}
+
+/// The run on one device. Only the first replica writes and reports.
+fn replica<B: Kernels + Ops>(
+    recipe: &DitRecipe,
+    run: &RunDir,
+    rank: &Rank,
+    observer: &mut dyn Observer,
+    stop: &AtomicBool,
+) -> Result<Outcome> {
+    let (file, device) = (&recipe.file, &rank.device::<B>());
     let checkpoint = run.newest_checkpoint()?;
     let mut progress = checkpoint
         .as_ref()
@@ -68,27 +90,33 @@ pub(crate) fn train<B: Kernels + Ops>(
             optim.restore(checkpoint.state.optim_step, &checkpoint.optim()?, device);
             start = Start::from(&checkpoint.state);
         }
-        let mut log = MetricsLog::open(run, progress.step)?;
-        observer.event(&TrainEvent::StageStart {
-            stage: DIT_STAGE.into(),
-            done: start.done,
-            steps: file.optim.steps,
-            parameters: learner.model.num_params(),
-        });
-        let plan = plan(recipe, run, stop);
-        steps::run(
-            &mut learner,
-            &mut optim,
-            &plan,
-            &mut progress,
-            start,
-            &mut log,
-            observer,
-        )?;
+        let plan = plan(recipe, run, rank, stop);
+        if rank.is_first() {
+            let mut log = MetricsLog::open(run, progress.step)?;
+            observer.event(&TrainEvent::StageStart {
+                stage: DIT_STAGE.into(),
+                done: start.done,
+                steps: file.optim.steps,
+                parameters: learner.model.num_params(),
+            });
+            steps::run(
+                &mut learner,
+                &mut optim,
+                &plan,
+                &mut progress,
+                start,
+                &mut log,
+                observer,
+            )?;
+        } else {
+            steps::follow(&mut learner, &mut optim, &plan, &mut progress, &start)?;
+        }
     }
-    let (config, model) = folder::read::<B>(&last, device)?;
     let end = run.last();
-    replace_dir(&end, |aside| folder::write(aside, &config, &model))?;
+    if rank.is_first() {
+        let (config, model) = folder::read::<B>(&last, device)?;
+        replace_dir(&end, |aside| folder::write(aside, &config, &model))?;
+    }
     Ok(Outcome {
         last: end,
         steps: file.optim.steps,
@@ -97,7 +125,12 @@ pub(crate) fn train<B: Kernels + Ops>(
     })
 }
 
-fn plan<'a>(recipe: &'a DitRecipe, run: &'a RunDir, stop: &'a AtomicBool) -> Plan<'a> {
+fn plan<'a>(
+    recipe: &'a DitRecipe,
+    run: &'a RunDir,
+    rank: &'a Rank,
+    stop: &'a AtomicBool,
+) -> Plan<'a> {
     let optim = &recipe.file.optim;
     Plan {
         stage: DIT_STAGE,
@@ -114,6 +147,7 @@ fn plan<'a>(recipe: &'a DitRecipe, run: &'a RunDir, stop: &'a AtomicBool) -> Pla
         train: &recipe.file.train,
         run,
         stop,
+        rank,
         hands_on: false,
     }
 }

@@ -28,6 +28,6 @@ pub(crate) fn run(
     let recipe = Recipe::parse(recipe, "test", &set).unwrap();
     let run = RunDir::create_at(dir.to_path_buf(), &recipe)?;
     let (stop, mut quiet) = (AtomicBool::new(false), |_: &TrainEvent| {});
-    train(&recipe, &run, DeviceKind::Cpu, &mut quiet, &stop)?;
+    train(&recipe, &run, &DeviceKind::Cpu.into(), &mut quiet, &stop)?;
     Ok(run.path().to_path_buf())
 }

@@ -11,6 +11,7 @@
 //! runs the reference.
 
 mod attention;
+mod collective;
 mod gemm;
 mod launch;
 mod optim;
@@ -28,6 +29,9 @@ use gemm::{Operand, Scales, gemm};
 use launch::{Buffer, hopper};
 use tritburn_quant::config::HiddenAct;
 use tritburn_quant::scheme::{ActQuant, WeightQuant};
+
+use crate::Result;
+use crate::ranks::Rank;
 
 use super::{
     AdamWStep, Attended, AttentionGrads, AttentionShape, Codes, Compute, Kernels, QuantActs,
@@ -419,6 +423,11 @@ impl Kernels for Cuda {
         }
         let all: Vec<Buffer> = all.into_iter().map(buffer).collect();
         optim::sum_squares(&all).map(float)
+    }
+
+    fn all_reduce(tensors: Vec<Tensor<Self, 1>>, rank: &Rank) -> Result<Vec<Tensor<Self, 1>>> {
+        collective::all_reduce(tensors.into_iter().map(buffer), rank)
+            .map(|sums| sums.into_iter().map(float).collect())
     }
 
     fn adamw(
