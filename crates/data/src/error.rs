@@ -25,6 +25,15 @@ pub enum DataError {
     #[error(transparent)]
     Write(#[from] tritburn_quant::QuantError),
 
+    /// A file that is not on this machine could not be reached.
+    #[error("{}: {message}", path.display())]
+    Remote {
+        /// Its address.
+        path: PathBuf,
+        /// Why, and what to do.
+        message: String,
+    },
+
     /// The data path does not exist.
     #[error("{}: no such file or folder; pass the folder that holds the parquet files, such as data/mnli", path.display())]
     MissingPath {

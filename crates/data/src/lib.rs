@@ -11,7 +11,10 @@ mod generation;
 mod idx;
 pub mod loader;
 pub mod mnist;
+#[cfg(feature = "remote")]
+mod remote;
 mod rows;
+mod shard_file;
 mod split;
 pub mod stream;
 pub mod synth;

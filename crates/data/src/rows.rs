@@ -1,19 +1,17 @@
 //! Streaming rows of text and label out of parquet files, with bounded memory.
 
 use std::collections::VecDeque;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Int64Type, SchemaRef};
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::{
-    ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder,
-};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReader;
 use parquet::errors::ParquetError;
 
 use crate::error::{DataError, Result};
+use crate::shard_file::{Builder, open_parquet};
 
 /// Rows decoded at a time. Web documents reach 60 kB, so this keeps a batch near 16 MB at most.
 const BATCH_ROWS: usize = 256;
@@ -70,7 +68,7 @@ impl RowReader {
     pub fn open(files: &[PathBuf], columns: &[&str], label_column: Option<&str>) -> Result<Self> {
         let mut rows = 0;
         for path in files {
-            let builder = open_builder(path)?;
+            let builder = open_parquet(path)?;
             rows += builder.metadata().file_metadata().num_rows();
             for column in columns {
                 check_column(path, builder.schema(), column, false)?;
@@ -104,7 +102,7 @@ impl RowReader {
                     return Ok(None);
                 };
                 let names = self.columns.iter().chain(&self.label_column);
-                let reader = build(open_builder(&path)?, &path, names, BATCH_ROWS)?;
+                let reader = build(open_parquet(&path)?, &path, names, BATCH_ROWS)?;
                 self.open = Some(OpenFile {
                     path: path.into(),
                     reader,
@@ -153,7 +151,7 @@ impl Iterator for RowReader {
 /// # Errors
 /// If the file cannot be opened or is not parquet.
 pub fn column_names(path: &Path) -> Result<Vec<String>> {
-    Ok(present(open_builder(path)?.schema()))
+    Ok(present(open_parquet(path)?.schema()))
 }
 
 /// Number of rows that the files declare together.
@@ -163,7 +161,7 @@ pub fn column_names(path: &Path) -> Result<Vec<String>> {
 pub fn count_rows(files: &[PathBuf]) -> Result<u64> {
     let mut rows = 0;
     for path in files {
-        rows += open_builder(path)?
+        rows += open_parquet(path)?
             .metadata()
             .file_metadata()
             .num_rows()
@@ -172,21 +170,8 @@ pub fn count_rows(files: &[PathBuf]) -> Result<u64> {
     Ok(rows)
 }
 
-fn open_builder(path: &Path) -> Result<ParquetRecordBatchReaderBuilder<File>> {
-    let file = File::open(path).map_err(DataError::io(path, "open"))?;
-    // Without the embedded Arrow schema every string column reads as Utf8, and a schema that
-    // disagrees with the file cannot mislead.
-    let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
-    guarded(|| ParquetRecordBatchReaderBuilder::try_new_with_options(file, options)).map_err(
-        |message| DataError::NotParquet {
-            path: path.to_owned(),
-            message,
-        },
-    )
-}
-
 fn build<'a>(
-    builder: ParquetRecordBatchReaderBuilder<File>,
+    builder: Builder,
     path: &Path,
     names: impl Iterator<Item = &'a String>,
     batch_rows: usize,
@@ -338,7 +323,7 @@ fn unpack(
 fn locate(path: &Path, first_row: u64, columns: &[&String], message: String) -> DataError {
     if message.to_lowercase().contains("utf") {
         for column in columns {
-            let Ok(builder) = open_builder(path) else {
+            let Ok(builder) = open_parquet(path) else {
                 break;
             };
             let builder = builder.with_offset(first_row as usize);

@@ -1,15 +1,12 @@
 //! Documents out of parquet shards, one row group at a time.
 
 use std::collections::VecDeque;
-use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use arrow::array::{Array, AsArray};
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::{
-    ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder,
-};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReader;
 
 use super::document::{Document, Source};
 use super::index::{Shard, ShardIndex};
@@ -17,29 +14,16 @@ use super::plan::{Unit, units};
 use crate::corpus::TEXT_COLUMNS;
 use crate::error::{DataError, Result};
 use crate::rows::{check_column, guarded, next_batch, present};
+use crate::shard_file::{open_parquet, size};
 
 /// Rows decoded at a time, as for other readers.
 const BATCH_ROWS: usize = 256;
-
-type Builder = ParquetRecordBatchReaderBuilder<File>;
-
-fn open(path: &Path) -> Result<Builder> {
-    let file = File::open(path).map_err(DataError::io(path, "open"))?;
-    // As in `rows`: every string column reads as Utf8, whatever wrote it.
-    let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
-    guarded(|| Builder::try_new_with_options(file, options)).map_err(|message| bad(path, message))
-}
 
 fn bad(path: &Path, message: String) -> DataError {
     DataError::NotParquet {
         path: path.to_owned(),
         message,
     }
-}
-
-fn size(path: &Path) -> Result<u64> {
-    let metadata = std::fs::metadata(path).map_err(DataError::io(path, "open"))?;
-    Ok(metadata.len())
 }
 
 /// Whether a shard is there and as large as it was.
@@ -56,7 +40,7 @@ pub(super) fn check_size(path: &Path, bytes: u64) -> Result<()> {
 
 /// Row counts of a shard, and its text column: the one asked for, else the first usual one.
 pub(super) fn describe(path: &Path, column: Option<&str>) -> Result<(Shard, String)> {
-    let builder = open(path)?;
+    let builder = open_parquet(path)?;
     let columns = present(builder.schema());
     let column = match column {
         Some(column) => column.to_owned(),
@@ -115,7 +99,7 @@ impl ParquetSource {
     fn open_at(&self, number: usize, row: u64) -> Result<Open> {
         let unit = self.units[number];
         let path = &self.paths[unit.shard];
-        let builder = open(path)?;
+        let builder = open_parquet(path)?;
         check_column(path, builder.schema(), &self.column, false)?;
         let groups = builder.metadata().row_groups();
         let found = groups.get(unit.group).map(|group| group.num_rows());

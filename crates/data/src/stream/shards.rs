@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use crate::error::{DataError, Result};
+use crate::shard_file::is_remote;
 use crate::split::SplitFiles;
 
 /// Characters that make a path a pattern.
@@ -11,15 +12,17 @@ const PATTERN: [char; 3] = ['*', '?', '['];
 
 /// The shards that `inputs` name, in their order; those of a pattern or folder sorted.
 ///
-/// An input is a parquet file, a folder as [`SplitFiles::find`] takes it, or a pattern such as
-/// `web/**/*.parquet`.
+/// An input is a parquet file, a folder as [`SplitFiles::find`] takes it, a pattern such as
+/// `web/**/*.parquet`, or any of them as an address (`https://…`, `s3://…`, `gs://…`, `az://…`).
 ///
 /// # Errors
 /// If an input names nothing, if a pattern is malformed, or if a shard is named twice.
 pub fn expand_shards(inputs: &[String], split: &str) -> Result<Vec<PathBuf>> {
     let mut shards = Vec::new();
     for input in inputs {
-        if input.contains(PATTERN) && !Path::new(input).exists() {
+        if is_remote(Path::new(input)) {
+            shards.extend(remote(input)?);
+        } else if input.contains(PATTERN) && !Path::new(input).exists() {
             shards.extend(matches(input)?);
         } else {
             shards.extend(SplitFiles::find(Path::new(input), split)?.files);
@@ -37,6 +40,16 @@ pub fn expand_shards(inputs: &[String], split: &str) -> Result<Vec<PathBuf>> {
         });
     }
     Ok(shards)
+}
+
+#[cfg(feature = "remote")]
+fn remote(input: &str) -> Result<Vec<PathBuf>> {
+    crate::remote::expand(input)
+}
+
+#[cfg(not(feature = "remote"))]
+fn remote(input: &str) -> Result<Vec<PathBuf>> {
+    Err(crate::shard_file::not_built(Path::new(input)))
 }
 
 fn matches(pattern: &str) -> Result<Vec<PathBuf>> {
