@@ -191,6 +191,7 @@ impl StepBench {
         let mut optim = AdamW::<B>::new(AdamWConfig {
             betas: [0.9, 0.95],
             eps: 1e-8,
+            ema: 0.0,
         });
         let rates = rates(rank.count());
         let mut at = 0;

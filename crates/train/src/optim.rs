@@ -15,13 +15,16 @@ pub struct AdamWConfig {
     pub betas: [f64; 2],
     /// Added to the root of the second moment.
     pub eps: f64,
+    /// Decay of the running average of weights; 0 for none.
+    pub ema: f64,
 }
 
-/// Moments of one parameter, flat.
+/// Moments of one parameter, flat, and its running average where there is one.
 #[derive(Debug, Clone)]
 struct Moments<B: Backend> {
     m: Tensor<B, 1>,
     v: Tensor<B, 1>,
+    ema: Option<Tensor<B, 1>>,
 }
 
 /// Decoupled AdamW (Loshchilov & Hutter 2019) with moments kept by parameter name.
@@ -81,12 +84,37 @@ impl<B: Kernels> AdamW<B> {
         model.map(&mut update)
     }
 
+    /// `model` with the running average of its weights; none where none is kept.
+    #[must_use]
+    pub fn averaged<A, M>(&self, model: &M) -> Option<M>
+    where
+        A: AutodiffBackend<InnerBackend = B>,
+        M: AutodiffModule<A>,
+    {
+        let averages = self.moments.iter();
+        let averages: BTreeMap<_, _> = averages
+            .filter_map(|(name, moments)| Some((name.as_str(), moments.ema.clone()?)))
+            .collect();
+        (!averages.is_empty()).then(|| {
+            let names = Names::default();
+            model.clone().map(&mut Averaged { averages, names })
+        })
+    }
+
+    /// Share of the average that a step keeps: less in the first steps, which start from weights that
+    /// nothing was learned in.
+    fn kept(&self) -> f64 {
+        let step = f64::from(self.step);
+        self.config.ema.min((1.0 + step) / (10.0 + step))
+    }
+
     /// Step count and moments, for a checkpoint.
     #[must_use]
     pub fn state(&self) -> (i32, BTreeMap<String, HostTensor>) {
         let mut out = BTreeMap::new();
         for (name, moments) in &self.moments {
-            for (kind, tensor) in [("m", &moments.m), ("v", &moments.v)] {
+            let average = moments.ema.iter().map(|ema| ("ema", ema));
+            for (kind, tensor) in average.chain([("m", &moments.m), ("v", &moments.v)]) {
                 let shape = tensor.dims().to_vec();
                 let data = to_host(tensor.clone());
                 out.insert(format!("{kind}.{name}"), HostTensor { shape, data });
@@ -116,6 +144,7 @@ impl<B: Kernels> AdamW<B> {
                     Moments {
                         m: flat(m),
                         v: flat(v),
+                        ema: tensors.get(&format!("ema.{name}")).map(flat),
                     },
                 );
             }
@@ -155,7 +184,9 @@ impl<B: Kernels, A: AutodiffBackend<InnerBackend = B>> ModuleMapper<A> for Updat
             .unwrap_or_else(|| Moments {
                 m: Tensor::zeros([size], &device),
                 v: Tensor::zeros([size], &device),
+                ema: None,
             });
+        let before = value.clone().reshape([size]);
         let decay = if D >= 2 {
             self.scalars.weight_decay
         } else {
@@ -172,10 +203,39 @@ impl<B: Kernels, A: AutodiffBackend<InnerBackend = B>> ModuleMapper<A> for Updat
             moments.v,
             &scalars,
         );
+        let ema = (self.optim.config.ema > 0.0).then(|| {
+            let kept = self.optim.kept();
+            moments.ema.unwrap_or(before) * kept + value.clone() * (1.0 - kept)
+        });
         self.optim
             .moments
-            .insert(self.names.current(), Moments { m, v });
+            .insert(self.names.current(), Moments { m, v, ema });
         let tensor = Tensor::from_inner(value.reshape(shape)).require_grad();
+        Param::from_mapped_value(id, tensor, mapper)
+    }
+}
+
+/// Puts averages in the place of weights.
+struct Averaged<'a, B: Backend> {
+    averages: BTreeMap<&'a str, Tensor<B, 1>>,
+    names: Names,
+}
+
+impl<B: Kernels, A: AutodiffBackend<InnerBackend = B>> ModuleMapper<A> for Averaged<'_, B> {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.names.enter(name);
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.names.exit();
+    }
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<A, D>>) -> Param<Tensor<A, D>> {
+        let (id, tensor, mapper) = param.consume();
+        let tensor = match self.averages.remove(self.names.current().as_str()) {
+            Some(average) => Tensor::from_inner(average.reshape(tensor.dims())).require_grad(),
+            None => tensor,
+        };
         Param::from_mapped_value(id, tensor, mapper)
     }
 }
@@ -215,5 +275,77 @@ pub fn clip_factor(norm: f32, clip: f64) -> f32 {
         1.0
     } else {
         (clip as f32 / (norm + 1e-6)).min(1.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use burn::backend::{Autodiff, Flex};
+    use burn::module::Module;
+
+    use super::*;
+
+    type A = Autodiff<Flex>;
+
+    #[derive(Module, Debug)]
+    struct Two<B: Backend> {
+        w: Param<Tensor<B, 1>>,
+    }
+
+    fn values(model: &Two<A>) -> Vec<f32> {
+        to_host(model.w.val().inner())
+    }
+
+    #[test]
+    fn the_average_runs_behind_the_weights_and_survives_a_checkpoint() {
+        let config = AdamWConfig {
+            betas: [0.9, 0.99],
+            eps: 1e-8,
+            ema: 0.4,
+        };
+        let device = Default::default();
+        let w = Tensor::<A, 1>::from_data([1.0, -2.0], &device).require_grad();
+        let mut model = Two {
+            w: Param::from_tensor(w),
+        };
+        let mut optim = AdamW::<Flex>::new(config);
+        assert!(optim.averaged(&model).is_none());
+        let mut expected = values(&model);
+        for kept in [2.0 / 11.0, 3.0 / 12.0, 4.0 / 13.0, 5.0 / 14.0, 0.4, 0.4] {
+            let grads = (model.w.val() * model.w.val()).sum().backward();
+            let grads = GradientsParams::from_grads(grads, &model);
+            model = optim.step(model, grads, 0.1, 0.0, 1.0);
+            for (average, value) in expected.iter_mut().zip(values(&model)) {
+                *average = *average * kept + value * (1.0 - kept);
+            }
+            // As a run that was stopped here goes on.
+            let (step, moments) = optim.state();
+            optim = AdamW::new(config);
+            optim.restore(step, &moments, &device);
+            let found = values(&optim.averaged(&model).unwrap());
+            for (a, b) in found.iter().zip(&expected) {
+                assert!((a - b).abs() < 1e-6, "{found:?} {expected:?}");
+            }
+        }
+        assert_ne!(values(&model), expected);
+    }
+
+    #[test]
+    fn without_a_decay_there_is_no_average() {
+        let device = Default::default();
+        let w = Tensor::<A, 1>::from_data([1.0, -2.0], &device).require_grad();
+        let model = Two {
+            w: Param::from_tensor(w),
+        };
+        let mut optim = AdamW::<Flex>::new(AdamWConfig {
+            betas: [0.9, 0.99],
+            eps: 1e-8,
+            ema: 0.0,
+        });
+        let grads = GradientsParams::from_grads(model.w.val().sum().backward(), &model);
+        let model = optim.step(model, grads, 0.1, 0.0, 1.0);
+        assert!(optim.averaged(&model).is_none());
+        assert!(optim.state().1.keys().all(|name| !name.starts_with("ema.")));
     }
 }

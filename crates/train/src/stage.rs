@@ -63,6 +63,7 @@ impl<B: Kernels + Ops> Stage<'_, B> {
         let mut optim = AdamW::<B>::new(AdamWConfig {
             betas: section.betas,
             eps: section.eps,
+            ema: section.ema,
         });
         let mut start = Start::default();
         if let Some(checkpoint) = resume {

@@ -178,7 +178,9 @@ pub(crate) fn run<B: Kernels + Ops, L: Learner<B>>(
             log.append(line(plan, progress, at + 1, epoch, &step, tok_s))?;
         }
         if last || (train.eval_every > 0 && (at + 1).is_multiple_of(train.eval_every)) {
-            let score = measure(learner, plan, progress, log, observer)?;
+            let score = on_average(learner, optim, |learner| {
+                measure(learner, plan, progress, log, observer)
+            })?;
             let beats = |score: &Score| {
                 let old = best.as_ref().map(|b| b.value);
                 train.eval_every > 0 && old.is_none_or(|old| learner.improves(score.value, old))
@@ -186,7 +188,10 @@ pub(crate) fn run<B: Kernels + Ops, L: Learner<B>>(
             if let Some(score) = score.filter(beats) {
                 best = Some(score);
                 let path = plan.run.best(plan.stage);
-                checkpoint(learner, optim, plan, progress, at + 1, &best, &path)?;
+                // It is there to be evaluated and exported, and no run goes on from it.
+                on_average(learner, optim, |learner| {
+                    checkpoint(learner, optim, plan, progress, at + 1, &best, &path)
+                })?;
                 observer.event(&TrainEvent::Saved { path });
             }
         }
@@ -218,7 +223,9 @@ pub(crate) fn run<B: Kernels + Ops, L: Learner<B>>(
     if plan.hands_on {
         checkpoint(learner, optim, plan, progress, end, &best, &path)?;
     } else {
-        replace_dir(&path, |aside| learner.write_model(aside))?;
+        on_average(learner, optim, |learner| {
+            replace_dir(&path, |aside| learner.write_model(aside))
+        })?;
     }
     plan.rank.wait()?;
     observer.event(&TrainEvent::StageEnd {
@@ -227,6 +234,21 @@ pub(crate) fn run<B: Kernels + Ops, L: Learner<B>>(
         seconds: started.elapsed().as_secs_f64(),
     });
     Ok(())
+}
+
+/// Does `work` with the average of weights in their place, where the stage keeps one.
+fn on_average<B: Kernels + Ops, L: Learner<B>, T>(
+    learner: &mut L,
+    optim: &AdamW<B>,
+    work: impl FnOnce(&mut L) -> T,
+) -> T {
+    let Some(average) = optim.averaged(learner.model()) else {
+        return work(learner);
+    };
+    let trained = std::mem::replace(learner.model(), average);
+    let out = work(learner);
+    *learner.model() = trained;
+    out
 }
 
 /// The steps of a stage from `start` on, on a replica that is not the first, until the first has

@@ -70,12 +70,21 @@ fn every_recipe_is_valid() {
 fn a_run_stopped_and_resumed_anywhere_ends_with_the_same_bytes() {
     ends_with_the_same_bytes(&recipe("mnli-smoke.toml", &[]), &[1, 5, 6, 13]);
     // In the middle of a streamed corpus.
-    let streamed = ["data.stream.shuffle_window=16", "data.stream.workers=2"];
+    let streamed = [
+        "data.stream.shuffle_window=16",
+        "data.stream.workers=2",
+        "data.stream.separate_documents=true",
+    ];
     ends_with_the_same_bytes(&recipe("mnli-smoke.toml", &streamed), &[1, 5, 6]);
     // Stops in the quantisation warm-up, after it, and in a stage that keeps the optimiser.
     ends_with_the_same_bytes(&recipe("a48-smoke.toml", &[]), &[2, 5, 9]);
     // The best evaluation of a stage may lie before the stop, or after it.
-    let best = ["train.eval_every=2", "train.load_best=true"];
+    let best = [
+        "train.eval_every=2",
+        "train.load_best=true",
+        "stage.fp-sft.ema=0.9",
+        "stage.bitdistill.ema=0.5",
+    ];
     ends_with_the_same_bytes(&recipe("mnli-smoke.toml", &best), &[7, 9, 17, 19]);
 }
 

@@ -83,6 +83,7 @@ fn replica<B: Kernels + Ops>(
         let mut optim = AdamW::<B>::new(AdamWConfig {
             betas: file.optim.betas,
             eps: file.optim.eps,
+            ema: file.optim.ema,
         });
         let mut start = Start::default();
         if let Some(checkpoint) = &checkpoint {

@@ -87,11 +87,6 @@ pub(super) fn problems(file: &RecipeFile) -> Vec<String> {
         "data.corpus",
         "names no folder, but a stage trains on a corpus",
     );
-    say(
-        !streamed.is_some_and(|s| s.separate_documents),
-        "data.stream.separate_documents",
-        "attention cannot be kept inside documents in training yet; leave it out",
-    );
     if let Some(stream) = streamed {
         out.extend(stream.faults().iter().map(ToString::to_string));
     }
@@ -113,6 +108,7 @@ impl StageSection {
             weight_decay: self.weight_decay,
             betas: self.betas,
             eps: self.eps,
+            ema: self.ema,
             clip: self.clip,
         }
     }
@@ -156,6 +152,12 @@ fn stage_problems(
         !stage.keep_optimizer || stage.from != "init",
         "keep_optimizer",
         "needs `from` to name the stage that ran the optimiser",
+    );
+    let source = file.stage.iter().find(|s| s.name == stage.from);
+    say(
+        !stage.keep_optimizer || source.is_none_or(|s| s.ema == 0.0),
+        "keep_optimizer",
+        "cannot go on from a stage with `ema`, which ends with averaged weights",
     );
     if stage.kind == StageKind::Lm {
         say(stage.seq_len > 1, "seq_len", "must be at least 2");

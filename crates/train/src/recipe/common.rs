@@ -12,6 +12,7 @@ pub(super) struct Pace {
     pub(super) weight_decay: f64,
     pub(super) betas: [f64; 2],
     pub(super) eps: f64,
+    pub(super) ema: f64,
     pub(super) clip: f64,
 }
 
@@ -46,6 +47,7 @@ impl Pace {
             "must lie in [0, 1)",
         );
         say(self.eps > 0.0, "eps", "must be positive");
+        say((0.0..1.0).contains(&self.ema), "ema", "must lie in [0, 1)");
         say(self.clip >= 0.0, "clip", "must not be negative");
     }
 }

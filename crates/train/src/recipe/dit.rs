@@ -159,6 +159,9 @@ pub struct OptimSection {
     pub betas: [f64; 2],
     /// AdamW's epsilon.
     pub eps: f64,
+    /// Decay of a running average of the weights, which is measured and written in their place; 0 for
+    /// none.
+    pub ema: f64,
     /// Global gradient norm is clipped to this; 0 for no clipping.
     pub clip: f64,
 }
@@ -176,6 +179,7 @@ impl Default for OptimSection {
             weight_decay: 0.0,
             betas: [0.9, 0.99],
             eps: 1e-8,
+            ema: 0.0,
             clip: 1.0,
         }
     }
@@ -311,6 +315,7 @@ impl DitFile {
             weight_decay: optim.weight_decay,
             betas: optim.betas,
             eps: optim.eps,
+            ema: optim.ema,
             clip: optim.clip,
         };
         pace.check(&mut |ok, key, message| say(ok, &format!("optim.{key}"), message));

@@ -266,6 +266,9 @@ pub struct StageSection {
     pub betas: [f64; 2],
     /// AdamW's epsilon.
     pub eps: f64,
+    /// Decay of a running average of the weights, which is measured and written in their place; 0 for
+    /// none.
+    pub ema: f64,
     /// Global gradient norm is clipped to this; 0 for no clipping.
     pub clip: f64,
     /// How projections are quantised, where not as in BitNet b1.58.
@@ -293,6 +296,7 @@ impl Default for StageSection {
             weight_decay: 0.01,
             betas: [0.9, 0.95],
             eps: 1e-8,
+            ema: 0.0,
             clip: 1.0,
             quant: QuantSection::default(),
             distill: DistillSection::default(),
