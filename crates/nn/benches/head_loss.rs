@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use burn::backend::{Autodiff, Flex};
 use burn::tensor::{Distribution, Int, Tensor};
-use tritburn_nn::ops::{HeadTarget, Ops};
+use tritburn_nn::ops::{HeadTarget, Ops, TeacherHead};
 
 type B = Autodiff<Flex>;
 
@@ -31,14 +31,15 @@ fn main() {
     let (hidden, head) = (random(ROWS).require_grad(), random(VOCAB).require_grad());
     let tokens = Tensor::<B, 1, Int>::arange(0..ROWS as i64, &device);
     let targets: [(&str, HeadTarget<B>); 2] = [
-        ("cross-entropy", HeadTarget::Tokens(tokens)),
+        ("cross-entropy", tokens.into()),
         (
             "KL",
-            HeadTarget::Teacher {
+            TeacherHead {
                 hidden: random(ROWS),
                 head: random(VOCAB).into(),
                 temperature: 5.0,
-            },
+            }
+            .into(),
         ),
     ];
     for (name, target) in targets {

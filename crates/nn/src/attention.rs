@@ -7,11 +7,22 @@ use tritburn_quant::scheme::Input;
 
 use crate::linear::{BitLinear, LinearSpec};
 use crate::norm::RmsNorm;
-use crate::ops::{AttentionShape, CacheQuant, Ops};
+use crate::ops::{AttentionShape, CacheQuant, Ops, Starts};
 use crate::probe::Probe;
 use crate::rope::Rope;
 use crate::weights::WeightSource;
 use crate::{NnError, Result};
+
+/// How the rows of `[batch · seq, …]` make sequences.
+#[derive(Debug, Clone)]
+pub struct Layout<B: Backend> {
+    /// Sequences.
+    pub batch: usize,
+    /// Tokens of each.
+    pub seq: usize,
+    /// Where documents that share a sequence begin.
+    pub starts: Starts<B>,
+}
 
 /// Query, key and value states of one layer as relation distillation wants them: after the rotary
 /// embedding, key and value heads not repeated.
@@ -151,13 +162,13 @@ impl<B: Backend> Attention<B> {
         &self,
         x: Tensor<B, 2>,
         rope: Option<&Rope<B>>,
-        batch: usize,
-        seq: usize,
+        layout: &Layout<B>,
         probe: &mut dyn Probe<B>,
     ) -> (Tensor<B, 2>, QkvStates<B>)
     where
         B: Ops,
     {
+        let &Layout { batch, seq, .. } = layout;
         probe.input(Input::Qkv, &x, &self.q_proj);
         let normed = |x: Tensor<B, 2>, norm: &Option<RmsNorm<B>>| match norm {
             Some(norm) => {
@@ -207,6 +218,7 @@ impl<B: Backend> Attention<B> {
             cached(&k, self.kv_bits),
             cached(&v, self.kv_bits),
             shape,
+            layout.starts.clone(),
         );
         let heads = match &self.attn_sub_norm {
             Some(norm) => norm.forward(heads),

@@ -113,12 +113,15 @@ impl Devices {
         })
     }
 
-    /// Refuses numbers that the machine has no device for. The CPU holds as many replicas as are
+    /// Refuses numbers that the machine has no device for, and several where nothing adds over them. The CPU holds as many replicas as are
     /// wanted, which lets a recipe for several GPUs be tried on it.
     ///
     /// # Errors
     /// [`NnError::Devices`].
     pub fn check<B: Kernels>(&self) -> Result<()> {
+        if self.numbers.len() > 1 {
+            B::check_all_reduce()?;
+        }
         let count = B::device_count(B::Device::default().id().type_id);
         let missing = self.numbers.iter().find(|n| !B::ON_HOST && **n >= count);
         missing.map_or(Ok(()), |missing| {

@@ -4,11 +4,11 @@ use burn::module::{Module, Param};
 use burn::tensor::{DType, Int, Tensor, TensorData, backend::Backend};
 use tritburn_quant::config::ModelConfig;
 
-use crate::attention::{Attention, QkvStates};
+use crate::attention::{Attention, Layout, QkvStates};
 use crate::linear::BitLinear;
 use crate::mlp::Mlp;
 use crate::norm::RmsNorm;
-use crate::ops::{Compute, Head, Kernels, Ops};
+use crate::ops::{Compute, Head, Kernels, Ops, Starts};
 use crate::packed::pack_all;
 use crate::probe::{Blind, Probe};
 use crate::rope::Rope;
@@ -84,15 +84,14 @@ impl<B: Backend> DecoderLayer<B> {
         &self,
         x: Tensor<B, 2>,
         rope: &Rope<B>,
-        batch: usize,
-        seq: usize,
+        layout: &Layout<B>,
         probe: &mut dyn Probe<B>,
     ) -> (Tensor<B, 2>, QkvStates<B>)
     where
         B: Ops,
     {
         let h = self.input_layernorm.forward(x.clone());
-        let (attn, states) = self.self_attn.forward(h, Some(rope), batch, seq, probe);
+        let (attn, states) = self.self_attn.forward(h, Some(rope), layout, probe);
         let (attn, ffn_norm) = match &self.pre_feedforward_layernorm {
             Some(pre) => (self.post_attention_layernorm.forward(attn), pre),
             None => (attn, &self.post_attention_layernorm),
@@ -151,6 +150,22 @@ pub struct CausalLm<B: Backend> {
     pub lm_head: Option<Embedding<B>>,
     #[module(skip)]
     compute: Compute,
+}
+
+/// What a forward pass takes.
+#[derive(Debug, Clone)]
+pub struct Tokens<B: Backend> {
+    /// `[batch, seq]`.
+    pub ids: Tensor<B, 2, Int>,
+    /// Where documents that share a row begin. Positions go on from one to the next: between two
+    /// tokens a rotary embedding knows their distance alone.
+    pub starts: Starts<B>,
+}
+
+impl<B: Backend> From<Tensor<B, 2, Int>> for Tokens<B> {
+    fn from(ids: Tensor<B, 2, Int>) -> Self {
+        Self { ids, starts: None }
+    }
 }
 
 /// What a forward pass leaves behind.
@@ -270,7 +285,7 @@ impl<B: Backend> CausalLm<B> {
     /// # Shapes
     /// `tokens` `[batch, seq]`.
     #[must_use]
-    pub fn forward(&self, tokens: Tensor<B, 2, Int>, capture: &[usize]) -> Forward<B>
+    pub fn forward(&self, tokens: impl Into<Tokens<B>>, capture: &[usize]) -> Forward<B>
     where
         B: Ops,
     {
@@ -281,17 +296,19 @@ impl<B: Backend> CausalLm<B> {
     #[must_use]
     pub fn forward_probed(
         &self,
-        tokens: Tensor<B, 2, Int>,
+        tokens: impl Into<Tokens<B>>,
         capture: &[usize],
         probe: &mut dyn Probe<B>,
     ) -> Forward<B>
     where
         B: Ops,
     {
-        let [batch, seq] = tokens.dims();
+        let Tokens { ids, starts } = tokens.into();
+        let [batch, seq] = ids.dims();
+        let layout = Layout { batch, seq, starts };
         let table = self.model.embed_tokens.weight.val();
         let held = B::activation_type(self.compute, &table.device());
-        let mut x = B::take_rows(table, tokens.reshape([batch * seq])).cast(held);
+        let mut x = B::take_rows(table, ids.reshape([batch * seq])).cast(held);
         if self.model.embed_scale != 1.0 {
             x = x * self.model.embed_scale;
         }
@@ -299,7 +316,7 @@ impl<B: Backend> CausalLm<B> {
         let mut captured: Vec<Option<QkvStates<B>>> = vec![None; capture.len()];
         for (i, layer) in self.model.layers.iter().enumerate() {
             let rope = &self.model.ropes[self.model.rope_of[i]];
-            let (y, states) = layer.forward(x, rope, batch, seq, probe);
+            let (y, states) = layer.forward(x, rope, &layout, probe);
             x = y;
             probe.residual(&x);
             for (slot, _) in captured

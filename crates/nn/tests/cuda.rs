@@ -259,16 +259,21 @@ fn rotations_are_the_reference() {
 #[test]
 fn attention_is_the_reference() {
     let mut rng = ChaCha8Rng::seed_from_u64(7);
-    for (batch, seq, heads, kv_heads, head_dim, causal, window) in [
-        (2, 1, 1, 1, 16, true, None),
-        (1, 64, 2, 2, 32, true, None),
-        (2, 130, 4, 2, 64, true, None),
-        (1, 200, 3, 1, 64, true, Some(50)),
-        (2, 49, 4, 4, 32, false, None),
-        (1, 97, 2, 2, 128, true, None),
-        (2, 320, 4, 2, 128, true, None),
-        (1, 300, 2, 1, 128, true, Some(70)),
-        (1, 20, 2, 1, 24, true, None),
+    // The last number is that of tokens in a document, where rows have several.
+    for (batch, seq, heads, kv_heads, head_dim, causal, window, document) in [
+        (2, 1, 1, 1, 16, true, None, None),
+        (1, 64, 2, 2, 32, true, None, None),
+        (2, 130, 4, 2, 64, true, None, None),
+        (2, 130, 4, 2, 64, true, None, Some(60)),
+        (2, 256, 4, 2, 64, true, None, Some(64)),
+        (2, 333, 2, 1, 64, true, None, Some(7)),
+        (1, 300, 2, 1, 128, true, Some(70), Some(150)),
+        (1, 200, 3, 1, 64, true, Some(50), None),
+        (2, 49, 4, 4, 32, false, None, None),
+        (1, 97, 2, 2, 128, true, None, None),
+        (2, 320, 4, 2, 128, true, None, None),
+        (1, 300, 2, 1, 128, true, Some(70), None),
+        (1, 20, 2, 1, 24, true, None, None),
     ] {
         let shape = AttentionShape {
             batch,
@@ -279,8 +284,17 @@ fn attention_is_the_reference() {
             causal,
             window,
         };
-        let name = format!("{shape:?}");
+        let name = format!("{shape:?}, documents of {document:?}");
         let rows = batch * seq;
+        let starts = document.map(|length| {
+            let starts = (0..rows).map(|i| (i % seq / length * length) as i32);
+            TensorData::new(starts.collect::<Vec<_>>(), [batch, seq])
+        });
+        let of_row = || {
+            starts
+                .clone()
+                .map(|s| Tensor::from_data(s, &Default::default()))
+        };
         let (q, g) = (
             pair(&mut rng, [rows, heads * head_dim]),
             pair(&mut rng, [rows, heads * head_dim]),
@@ -289,17 +303,23 @@ fn attention_is_the_reference() {
             pair(&mut rng, [rows, kv_heads * head_dim]),
             pair(&mut rng, [rows, kv_heads * head_dim]),
         );
-        let expected = NdArray::self_attention(q.1.clone(), k.1.clone(), v.1.clone(), shape);
+        let expected =
+            NdArray::self_attention(q.1.clone(), k.1.clone(), v.1.clone(), shape, of_row());
         let out = expected.out.clone();
-        let grads = NdArray::self_attention_grad(q.1, k.1, v.1, shape, expected, g.1);
+        let grads = NdArray::self_attention_grad(q.1, k.1, v.1, shape, of_row(), expected, g.1);
+        let on_gpu = || {
+            starts
+                .clone()
+                .map(|s| Tensor::from_data(s, &Default::default()))
+        };
         // Operands of the products are bf16 in any case; here inputs and outputs are too.
         for (dtype, more) in [(DType::F32, 1.0), (DType::BF16, 1.5)] {
             let name = format!("{dtype:?} {name}");
             let [q, k, v, g] = [&q.0, &k.0, &v.0, &g.0].map(|x| x.clone().cast(dtype));
-            let attended = Cuda::self_attention(q.clone(), k.clone(), v.clone(), shape);
+            let attended = Cuda::self_attention(q.clone(), k.clone(), v.clone(), shape, on_gpu());
             let full = |x: Tensor<Cuda, 2>| x.cast(DType::F32);
             close(&name, full(attended.out.clone()), out.clone(), 5e-3 * more);
-            let found = Cuda::self_attention_grad(q, k, v, shape, attended, g);
+            let found = Cuda::self_attention_grad(q, k, v, shape, on_gpu(), attended, g);
             let v = format!("v of {name}");
             close(&v, full(found.2), grads.2.clone(), 6e-3 * more);
             // One token has no gradient but rounding.

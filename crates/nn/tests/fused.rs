@@ -5,6 +5,7 @@ use burn::backend::{Autodiff, Flex, NdArray};
 use burn::tensor::{Distribution, Int, Tensor, TensorData, bf16};
 use tritburn_nn::ops::{
     AdamWStep, AttentionShape, Compute, HeadTarget, Kernels, LinearQuant, Ops, Relation,
+    TeacherHead,
 };
 use tritburn_quant::config::HiddenAct;
 
@@ -151,17 +152,48 @@ fn attention_agrees() {
     }
 }
 
+#[test]
+fn attention_inside_documents_agrees() {
+    for (seq, window, starts) in [
+        (1, None, vec![0]),
+        (7, None, vec![0, 0, 2, 2, 2, 5, 6]),
+        (7, Some(2), vec![0, 0, 0, 0, 4, 4, 4]),
+    ] {
+        let shape = AttentionShape {
+            batch: 2,
+            seq,
+            heads: 4,
+            kv_heads: 2,
+            head_dim: 8,
+            causal: true,
+            window,
+        };
+        // The other row is one document.
+        let starts: Vec<i32> = starts.into_iter().chain(vec![0; seq]).collect();
+        agrees_with(shape, Some(TensorData::new(starts, [2, seq])));
+    }
+}
+
 fn attention_agrees_at(shape: AttentionShape) {
+    agrees_with(shape, None);
+}
+
+fn agrees_with(shape: AttentionShape, starts: Option<TensorData>) {
+    let device = Default::default();
     let tokens = shape.batch * shape.seq;
     let q = [tokens, shape.heads * shape.head_dim];
     let kv = [tokens, shape.kv_heads * shape.head_dim];
     let inputs = [(random(q), q), (random(kv), kv), (random(kv), kv)];
     let g = random(q);
     let fused = run::<Flex>(&inputs, &g, |x| {
-        Fused::self_attention(x[0].clone(), x[1].clone(), x[2].clone(), shape)
+        let starts = starts.clone().map(|s| Tensor::from_data(s, &device));
+        Fused::self_attention(x[0].clone(), x[1].clone(), x[2].clone(), shape, starts)
     });
     let plain = run::<NdArray>(&inputs, &g, |x| {
-        Plain::self_attention(x[0].clone(), x[1].clone(), x[2].clone(), shape)
+        let starts = starts
+            .clone()
+            .map(|s| Tensor::from_data(s, &Default::default()));
+        Plain::self_attention(x[0].clone(), x[1].clone(), x[2].clone(), shape, starts)
     });
     same("attention", &fused, &plain);
 }
@@ -316,44 +348,65 @@ fn targets<B: Kernels>(rows: usize, vocab: usize) -> Tensor<Autodiff<B>, 1, Int>
 #[test]
 fn vocabulary_losses_agree() {
     for [rows, vocab] in [[1, 2], [3, 17], [9, 100], [20, 512]] {
-        let (width, taught) = (16, 24);
-        let weight = random([rows, 1]);
+        let width = 16;
+        let weight = random([2 * rows, 1]);
         let inputs = [
             (random([rows, width]), [rows, width]),
             (random([vocab, width]), [vocab, width]),
         ];
-        fn nll<B: Kernels>(x: Vec<Tensor<Autodiff<B>, 2>>) -> Tensor<Autodiff<B>, 2> {
-            let target = HeadTarget::Tokens(targets::<B>(x[0].dims()[0], x[1].dims()[0]));
-            Ops::head_loss(x[0].clone(), x[1].clone().into(), target).unsqueeze_dim(1)
-        }
-        same(
-            "nll",
-            &run::<Flex>(&inputs, &weight, nll::<Flex>),
-            &run::<NdArray>(&inputs, &weight, nll::<NdArray>),
-        );
-        let hidden = TensorData::new(random([rows, taught]), [rows, taught]);
-        let head = TensorData::new(random([vocab, taught]), [vocab, taught]);
-        for temperature in [1.0, 5.0] {
-            fn kl<B: Kernels>(
-                x: Vec<Tensor<Autodiff<B>, 2>>,
-                hidden: &TensorData,
-                head: &TensorData,
-                temperature: f32,
-            ) -> Tensor<Autodiff<B>, 2> {
-                let target = HeadTarget::Teacher {
-                    hidden: Tensor::from_data(hidden.clone(), &Default::default()),
-                    head: Tensor::from_data(head.clone(), &Default::default()).into(),
-                    temperature,
-                };
-                Ops::head_loss(x[0].clone(), x[1].clone().into(), target).unsqueeze_dim(1)
-            }
+        let teacher = [random([rows, TAUGHT]), random([vocab, TAUGHT])];
+        for (by_tokens, temperature) in [
+            (true, None),
+            (false, Some(1.0)),
+            (false, Some(5.0)),
+            (true, Some(5.0)),
+        ] {
+            let target = (by_tokens, temperature);
             same(
-                "kl",
-                &run::<Flex>(&inputs, &weight, |x| kl(x, &hidden, &head, temperature)),
-                &run::<NdArray>(&inputs, &weight, |x| kl(x, &hidden, &head, temperature)),
+                &format!("{target:?}"),
+                &run::<Flex>(&inputs, &weight, |x| head_loss(x, &teacher, target)),
+                &run::<NdArray>(&inputs, &weight, |x| head_loss(x, &teacher, target)),
             );
         }
+        // Both losses at once are the one and the other.
+        let losses = |weight: &[f32], target| {
+            run::<Flex>(&inputs, weight, |x| head_loss(x, &teacher, target))
+        };
+        let (of_tokens, of_teacher) = weight.split_at(rows);
+        let tokens = losses(of_tokens, (true, None));
+        let teacher = losses(of_teacher, (false, Some(5.0)));
+        let mut expected = vec![[&tokens[0][..], &teacher[0]].concat()];
+        expected.extend([1, 2].map(|i| {
+            let sums = tokens[i].iter().zip(&teacher[i]).map(|(a, b)| a + b);
+            sums.collect::<Vec<f32>>()
+        }));
+        same("both", &losses(&weight, (true, Some(5.0))), &expected);
     }
+}
+
+/// Width of a teacher.
+const TAUGHT: usize = 24;
+
+/// Losses by tokens, by a teacher of these hidden states and head at a temperature, or both.
+fn head_loss<B: Kernels>(
+    x: Vec<Tensor<Autodiff<B>, 2>>,
+    teacher: &[Vec<f32>; 2],
+    (by_tokens, temperature): (bool, Option<f32>),
+) -> Tensor<Autodiff<B>, 2> {
+    let (rows, vocab) = (x[0].dims()[0], x[1].dims()[0]);
+    let [hidden, head] = teacher.each_ref().map(|values| {
+        let data = TensorData::new(values.clone(), [values.len() / TAUGHT, TAUGHT]);
+        Tensor::from_data(data, &Default::default())
+    });
+    let target = HeadTarget {
+        tokens: by_tokens.then(|| targets::<B>(rows, vocab)),
+        teacher: temperature.map(|temperature| TeacherHead {
+            hidden,
+            head: head.into(),
+            temperature,
+        }),
+    };
+    Ops::head_loss(x[0].clone(), x[1].clone().into(), target).unsqueeze_dim(1)
 }
 
 /// More logits than are held at once: the same losses and gradients as row by row.
@@ -375,12 +428,12 @@ fn a_large_vocabulary_is_taken_in_chunks() {
         };
         let hidden = Tensor::<Fused, 2>::from_inner(part(&hidden)).require_grad();
         let head = Tensor::<Fused, 2>::from_data(head.clone(), &device).require_grad();
-        let target = HeadTarget::Teacher {
+        let target = TeacherHead {
             hidden: Tensor::from_inner(part(&teacher)),
             head: head.clone().detach().into(),
             temperature: 2.0,
         };
-        let loss = Fused::head_loss(hidden.clone(), head.clone().into(), target);
+        let loss = Fused::head_loss(hidden.clone(), head.clone().into(), target.into());
         let grads = loss.clone().sum().backward();
         let host = |x: Tensor<Flex, 2>| x.into_data().iter::<f32>().collect::<Vec<_>>();
         let values: Vec<f32> = loss.inner().into_data().iter::<f32>().collect();

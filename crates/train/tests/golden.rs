@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use burn::backend::{Autodiff, Flex, NdArray};
 use burn::tensor::{Tensor, TensorData};
 use tritburn_nn::attention::QkvStates;
-use tritburn_nn::ops::{AdamWStep, Kernels, Ops};
+use tritburn_nn::ops::{AdamWStep, Kernels, Ops, TeacherHead};
 use tritburn_quant::tensor_file::TensorFile;
-use tritburn_train::loss::{RelationShape, logits_kd, relation_loss};
+use tritburn_train::loss::{RelationShape, distilled, relation_loss};
 use tritburn_train::optim::clip_factor;
 use tritburn_train::recipe::RelationForm;
 
@@ -106,12 +106,16 @@ fn logits_kd_golden<B: Kernels + Ops>(tolerance: f32) {
         let t = Tensor::<A<B>, 2>::from_data(TensorData::new(pick(&teacher), rows), &device);
         // With the unit matrix as head, hidden states are logits.
         let head = Tensor::<A<B>, 2>::eye(vocab, &device);
-        let loss = logits_kd(
-            (s.clone(), head.clone().into()),
-            (t, head.into()),
-            tau,
-            false,
+        let answers = (
+            Tensor::zeros([rows[0]], &device),
+            Tensor::zeros([rows[0]], &device),
         );
+        let teacher = TeacherHead {
+            hidden: t,
+            head: head.clone().into(),
+            temperature: tau,
+        };
+        let [_, loss] = distilled((s.clone(), head.into()), answers, teacher, false);
         let expected = get(&file, &format!("kd.tau{tau}.loss")).1;
         close("loss", &host(loss.clone().inner()), &expected, tolerance);
         let grads = loss.backward();

@@ -6,7 +6,7 @@ use tritburn_quant::config::DitConfig;
 
 use super::outer;
 use crate::Result;
-use crate::attention::Attention;
+use crate::attention::{Attention, Layout};
 use crate::linear::BitLinear;
 use crate::mlp::Mlp;
 use crate::ops::Ops;
@@ -99,7 +99,12 @@ impl<B: Backend> DitBlock<B> {
         let parts = self.ada_ln.forward(c);
         let part = |i: usize| parts.clone().narrow(1, i * width, width);
         let h = modulate(layer_norm(x.clone(), self.eps), part(0), part(1));
-        let (h, _) = self.self_attn.forward(h, None, batch, seq, &mut Blind);
+        let layout = Layout {
+            batch,
+            seq,
+            starts: None,
+        };
+        let (h, _) = self.self_attn.forward(h, None, &layout, &mut Blind);
         let x = gated(x, part(2), h);
         let h = modulate(layer_norm(x.clone(), self.eps), part(3), part(4));
         gated(x, part(5), self.mlp.forward(h, &mut Blind))

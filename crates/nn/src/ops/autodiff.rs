@@ -19,7 +19,7 @@ use super::product;
 use super::quant::blend;
 use super::{
     Attended, AttentionShape, CacheQuant, Codes, Compute, Head, HeadTarget, Kernels, LinearQuant,
-    Ops, QuantActs, QuantWeight, Relation,
+    Ops, QuantActs, QuantWeight, Relation, Starts, TeacherHead,
 };
 use crate::packed::Packed;
 
@@ -239,7 +239,7 @@ impl<B: Kernels> Backward<B, 1> for Rope {
 struct Attention;
 
 impl<B: Kernels> Backward<B, 3> for Attention {
-    type State = ([Tensor<B, 2>; 3], AttentionShape, Attended<B>);
+    type State = ([Tensor<B, 2>; 3], AttentionShape, Starts<B>, Attended<B>);
 
     fn backward(
         self,
@@ -247,9 +247,10 @@ impl<B: Kernels> Backward<B, 3> for Attention {
         grads: &mut Gradients,
         _checkpointer: &mut Checkpointer,
     ) {
-        let ([q, k, v], shape, attended) = node.state;
+        let ([q, k, v], shape, starts, attended) = node.state;
         let grad = wrap::<B, 2>(grads.consume::<B>(&node.node));
-        let (grad_q, grad_k, grad_v) = B::self_attention_grad(q, k, v, shape, attended, grad);
+        let (grad_q, grad_k, grad_v) =
+            B::self_attention_grad(q, k, v, shape, starts, attended, grad);
         register::<B, _>(
             grads,
             node.parents.map(|p| p.map(|p| p.id)),
@@ -425,16 +426,19 @@ impl<B: Kernels, C: CheckpointStrategy> Ops for Autodiff<B, C> {
         k: Tensor<Self, 2>,
         v: Tensor<Self, 2>,
         shape: AttentionShape,
+        starts: Starts<Self>,
     ) -> Tensor<Self, 2> {
+        let starts = starts.map(Tensor::inner);
         let (q, k, v) = (raw(q), raw(k), raw(v));
         let qi = wrap::<B, 2>(q.primitive.clone());
         let ki = wrap::<B, 2>(k.primitive.clone());
         let vi = wrap::<B, 2>(v.primitive.clone());
-        let attended = <B as Kernels>::self_attention(qi.clone(), ki.clone(), vi.clone(), shape);
+        let [q2, k2, v2] = [&qi, &ki, &vi].map(Tensor::clone);
+        let attended = <B as Kernels>::self_attention(q2, k2, v2, shape, starts.clone());
         let y = raw(attended.out.clone());
         let prep = Backward::<B, 3>::prepare::<C>(Attention, [q.node, k.node, v.node]);
         wrap(match prep.compute_bound().stateful() {
-            OpsKind::Tracked(prep) => prep.finish(([qi, ki, vi], shape, attended), y),
+            OpsKind::Tracked(prep) => prep.finish(([qi, ki, vi], shape, starts, attended), y),
             OpsKind::UnTracked(prep) => prep.finish(y),
         })
     }
@@ -447,20 +451,16 @@ impl<B: Kernels, C: CheckpointStrategy> Ops for Autodiff<B, C> {
         let compute = head.compute;
         let (hidden, head) = (raw(hidden), raw(head.weight));
         let inner = |x: Tensor<Self, 2>| wrap::<B, 2>(raw(x).primitive);
-        let target = match target {
-            HeadTarget::Tokens(tokens) => HeadTarget::Tokens(tokens.inner()),
-            HeadTarget::Teacher {
-                hidden,
-                head,
-                temperature,
-            } => HeadTarget::Teacher {
-                hidden: inner(hidden),
+        let target = HeadTarget {
+            tokens: target.tokens.map(Tensor::inner),
+            teacher: target.teacher.map(|teacher| TeacherHead {
+                hidden: inner(teacher.hidden),
                 head: Head {
-                    weight: inner(head.weight),
-                    compute: head.compute,
+                    weight: inner(teacher.head.weight),
+                    compute: teacher.head.compute,
                 },
-                temperature,
-            },
+                temperature: teacher.temperature,
+            }),
         };
         let (hi, weight) = (wrap(hidden.primitive.clone()), wrap(head.primitive.clone()));
         let (loss, kept) = HeadLoss::forward(hi, Head { weight, compute }, target);

@@ -10,7 +10,7 @@ use tritburn_quant::scheme::WeightQuant;
 use super::head::HeadLoss;
 use super::{
     AttentionShape, CacheQuant, Compute, Head, HeadTarget, Kernels, LinearQuant, Ops, QuantWeight,
-    Relation,
+    Relation, Starts,
 };
 use crate::packed::Packed;
 
@@ -88,8 +88,9 @@ macro_rules! plain_ops {
                 k: Tensor<Self, 2>,
                 v: Tensor<Self, 2>,
                 shape: AttentionShape,
+                starts: Starts<Self>,
             ) -> Tensor<Self, 2> {
-                <Self as Kernels>::self_attention(q, k, v, shape).out
+                <Self as Kernels>::self_attention(q, k, v, shape, starts).out
             }
 
             fn head_loss(

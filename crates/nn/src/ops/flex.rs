@@ -17,7 +17,7 @@ use tritburn_quant::scheme::{ActQuant, Granularity, Grid, WeightQuant};
 
 use super::{
     AdamWStep, Attended, AttentionGrads, AttentionShape, Kernels, QuantActs, QuantWeight, Relation,
-    quant,
+    Starts, quant,
 };
 use crate::packed::Packed;
 
@@ -64,6 +64,19 @@ fn indices(x: Tensor<Flex, 1, Int>, classes: usize) -> Vec<usize> {
     x.iter::<i64>()
         .map(|i| usize::try_from(i).map_or(0, |i| i.min(classes.saturating_sub(1))))
         .collect()
+}
+
+/// For each token of each sequence the place of the first that it sees.
+fn first_seen(starts: Starts<Flex>, shape: AttentionShape) -> Vec<usize> {
+    let mut out: Vec<usize> = (0..shape.batch * shape.seq)
+        .map(|i| shape.first_seen(i % shape.seq))
+        .collect();
+    if let Some(starts) = starts {
+        for (first, start) in out.iter_mut().zip(starts.into_data().iter::<i64>()) {
+            *first = (*first).max(usize::try_from(start).unwrap_or(0));
+        }
+    }
+    out
 }
 
 /// Multiplies row `r` by `step[r] · scale`, in place where nobody else holds the tensor.
@@ -207,10 +220,17 @@ impl Kernels for Flex {
         k: Tensor<Self, 2>,
         v: Tensor<Self, 2>,
         shape: AttentionShape,
+        starts: Starts<Self>,
     ) -> Attended<Self> {
         let dims = q.dims();
         let (q, k, v) = (contiguous(q), contiguous(k), contiguous(v));
-        let out = attention::forward(values(&q), values(&k), values(&v), shape);
+        let out = attention::forward(
+            values(&q),
+            values(&k),
+            values(&v),
+            shape,
+            &first_seen(starts, shape),
+        );
         tensor(out, dims).into()
     }
 
@@ -219,6 +239,7 @@ impl Kernels for Flex {
         k: Tensor<Self, 2>,
         v: Tensor<Self, 2>,
         shape: AttentionShape,
+        starts: Starts<Self>,
         _attended: Attended<Self>,
         grad: Tensor<Self, 2>,
     ) -> AttentionGrads<Self> {
@@ -229,8 +250,11 @@ impl Kernels for Flex {
             contiguous(v),
             contiguous(grad),
         );
-        let (grad_q, grad_k, grad_v) =
-            attention::grad(values(&q), values(&k), values(&v), values(&grad), shape);
+        let (grad_q, grad_k, grad_v) = attention::grad(
+            [&q, &k, &v, &grad].map(values),
+            shape,
+            &first_seen(starts, shape),
+        );
         (
             tensor(grad_q, q_dims),
             tensor(grad_k, kv_dims),

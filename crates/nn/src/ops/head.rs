@@ -30,58 +30,90 @@ impl<B: Kernels> Head<B> {
     }
 }
 
-/// What the output distribution of each row is compared with.
+/// A teacher's output distribution of each row.
 #[derive(Debug, Clone)]
-pub enum HeadTarget<B: Backend> {
+pub struct TeacherHead<B: Backend> {
+    /// `[rows, teacher's width]`.
+    pub hidden: Tensor<B, 2>,
+    /// Of the teacher's width.
+    pub head: Head<B>,
+    /// τ.
+    pub temperature: f32,
+}
+
+/// What the output distribution of each row is compared with: tokens, a teacher, or both. Both share
+/// the logits, and the losses by tokens stand before those by the teacher.
+#[derive(Debug, Clone)]
+pub struct HeadTarget<B: Backend> {
     /// A token each, `[rows]`: negative log-likelihood.
-    Tokens(Tensor<B, 1, Int>),
-    /// A teacher's distribution: `KL(teacher ‖ student)` of `softmax(logits / τ)` (BitDistill
-    /// Eq. 9).
-    Teacher {
-        /// `[rows, teacher's width]`.
-        hidden: Tensor<B, 2>,
-        /// Of the teacher's width.
-        head: Head<B>,
-        /// τ.
-        temperature: f32,
-    },
+    pub tokens: Option<Tensor<B, 1, Int>>,
+    /// `KL(teacher ‖ student)` of `softmax(logits / τ)` (BitDistill Eq. 9).
+    pub teacher: Option<TeacherHead<B>>,
+}
+
+impl<B: Backend> From<Tensor<B, 1, Int>> for HeadTarget<B> {
+    fn from(tokens: Tensor<B, 1, Int>) -> Self {
+        Self {
+            tokens: Some(tokens),
+            teacher: None,
+        }
+    }
+}
+
+impl<B: Backend> From<TeacherHead<B>> for HeadTarget<B> {
+    fn from(teacher: TeacherHead<B>) -> Self {
+        Self {
+            tokens: None,
+            teacher: Some(teacher),
+        }
+    }
 }
 
 impl<B: Kernels> HeadTarget<B> {
     /// Rows `from..from + count`, with the teacher's logits in place of its hidden states.
     fn rows(&self, from: usize, count: usize) -> Chunk<B> {
-        match self {
-            Self::Tokens(tokens) => Chunk::Tokens(tokens.clone().narrow(0, from, count)),
-            Self::Teacher {
-                hidden,
-                head,
-                temperature,
-            } => {
-                let hidden = hidden.clone().narrow(0, from, count);
-                Chunk::Teacher(head.logits(hidden), *temperature)
-            }
+        let tokens = self.tokens.as_ref();
+        Chunk {
+            tokens: tokens.map(|tokens| tokens.clone().narrow(0, from, count)),
+            teacher: self.teacher.as_ref().map(|teacher| {
+                let hidden = teacher.hidden.clone().narrow(0, from, count);
+                (teacher.head.logits(hidden), teacher.temperature)
+            }),
         }
     }
 }
 
 #[derive(Debug, Clone)]
-enum Chunk<B: Backend> {
-    Tokens(Tensor<B, 1, Int>),
-    Teacher(Tensor<B, 2>, f32),
+struct Chunk<B: Backend> {
+    tokens: Option<Tensor<B, 1, Int>>,
+    teacher: Option<(Tensor<B, 2>, f32)>,
 }
 
 impl<B: Kernels> Chunk<B> {
-    fn loss(&self, logits: Tensor<B, 2>) -> Tensor<B, 1> {
-        match self {
-            Self::Tokens(tokens) => B::nll(logits, tokens.clone()),
-            Self::Teacher(teacher, tau) => B::kl(logits, teacher.clone(), *tau),
-        }
+    /// Losses by tokens and by the teacher, where there are such.
+    fn losses(&self, logits: &Tensor<B, 2>) -> [Option<Tensor<B, 1>>; 2] {
+        let tokens = self.tokens.clone();
+        let teacher = self.teacher.clone();
+        [
+            tokens.map(|tokens| B::nll(logits.clone(), tokens)),
+            teacher.map(|(teacher, tau)| B::kl(logits.clone(), teacher, tau)),
+        ]
     }
 
-    fn grad(self, logits: Tensor<B, 2>, grad: Tensor<B, 1>) -> Tensor<B, 2> {
-        match self {
-            Self::Tokens(tokens) => B::nll_grad(logits, tokens, grad),
-            Self::Teacher(teacher, tau) => B::kl_grad(logits, teacher, tau, grad),
+    /// Gradient for the logits of losses with the gradients `of_tokens` and `of_teacher`.
+    fn grad(
+        self,
+        logits: Tensor<B, 2>,
+        [of_tokens, of_teacher]: [Tensor<B, 1>; 2],
+    ) -> Tensor<B, 2> {
+        match (self.tokens, self.teacher) {
+            (Some(tokens), None) => B::nll_grad(logits, tokens, of_tokens),
+            (None, Some((teacher, tau))) => B::kl_grad(logits, teacher, tau, of_teacher),
+            (Some(tokens), Some((teacher, tau))) => {
+                B::nll_grad(logits.clone(), tokens, of_tokens)
+                    + B::kl_grad(logits, teacher, tau, of_teacher)
+            }
+            (None, None) => logits.zeros_like(),
         }
     }
 }
@@ -105,7 +137,7 @@ fn chunks<B: Kernels>(rows: usize, vocab: usize) -> impl Iterator<Item = (usize,
 }
 
 impl<B: Kernels> HeadLoss<B> {
-    /// Loss of each row, and what the backward pass needs.
+    /// Losses of each row, and what the backward pass needs.
     pub(super) fn forward(
         hidden: Tensor<B, 2>,
         head: Head<B>,
@@ -118,13 +150,16 @@ impl<B: Kernels> HeadLoss<B> {
             target,
             whole: None,
         };
-        let mut losses = Vec::new();
+        let mut losses: [Vec<_>; 2] = Default::default();
         for (from, count) in chunks::<B>(rows, vocab) {
             let logits = state.logits(from, count);
             let target = state.target.rows(from, count);
-            losses.push(target.loss(logits.clone()));
+            for (all, loss) in losses.iter_mut().zip(target.losses(&logits)) {
+                all.extend(loss);
+            }
             state.whole = (count == rows).then_some((logits, target));
         }
+        let mut losses = losses.concat();
         let loss = match losses.len() {
             0 => Tensor::zeros([0], &state.hidden.device()),
             1 => losses.remove(0),
@@ -138,6 +173,13 @@ impl<B: Kernels> HeadLoss<B> {
         self.head.logits(hidden)
     }
 
+    /// Of the gradients of all losses those of some rows: by tokens, and by the teacher.
+    fn of_rows(&self, grad: &Tensor<B, 1>, from: usize, count: usize) -> [Tensor<B, 1>; 2] {
+        let behind = self.target.tokens.as_ref().map_or(0, |t| t.dims()[0]);
+        let teacher = self.target.teacher.as_ref().map_or(0, |_| behind);
+        [from, teacher + from].map(|at| grad.clone().narrow(0, at, count))
+    }
+
     /// Gradients for hidden states and head.
     pub(super) fn backward(mut self, grad: Tensor<B, 1>) -> (Tensor<B, 2>, Tensor<B, 2>) {
         let (rows, vocab) = (self.hidden.dims()[0], self.head.weight.dims()[0]);
@@ -148,7 +190,8 @@ impl<B: Kernels> HeadLoss<B> {
                 .whole
                 .take()
                 .unwrap_or_else(|| (self.logits(from, count), self.target.rows(from, count)));
-            let grad = target.grad(logits, grad.clone().narrow(0, from, count));
+            let grads = self.of_rows(&grad, from, count);
+            let grad = target.grad(logits, grads);
             let hidden = self.hidden.clone().narrow(0, from, count);
             let (of_hidden, part) =
                 B::dense_matmul_grad(hidden, self.head.weight.clone(), self.head.compute, grad);

@@ -24,7 +24,7 @@ mod reference;
 use std::sync::Arc;
 
 use burn::tensor::{DType, IndexingUpdateOp, Int, Tensor, backend::Backend};
-pub use head::{Head, HeadTarget};
+pub use head::{Head, HeadTarget, TeacherHead};
 pub use product::Compute;
 pub use quant::{CacheQuant, Codes, LinearQuant, QuantActs, QuantWeight};
 use tritburn_quant::config::HiddenAct;
@@ -105,6 +105,11 @@ impl<B: Backend> From<Tensor<B, 2>> for Attended<B> {
         Self { out, sums: None }
     }
 }
+
+/// `[batch, seq]`: for each token the place in its sequence of the first that it sees, where that is not
+/// the first of all: documents that share a row do not see each other. Causal, and along a row never
+/// less than at the token before.
+pub type Starts<B> = Option<Tensor<B, 2, Int>>;
 
 /// Gradients of [`Kernels::self_attention`] for query, key and value.
 pub type AttentionGrads<B> = (Tensor<B, 2>, Tensor<B, 2>, Tensor<B, 2>);
@@ -260,8 +265,9 @@ pub trait Kernels: Backend {
         k: Tensor<Self, 2>,
         v: Tensor<Self, 2>,
         shape: AttentionShape,
+        starts: Starts<Self>,
     ) -> Attended<Self> {
-        reference::self_attention(q, k, v, shape).into()
+        reference::self_attention(q, k, v, shape, starts).into()
     }
 
     /// Gradients of [`Kernels::self_attention`], which gave `attended`; the probabilities are
@@ -272,10 +278,11 @@ pub trait Kernels: Backend {
         k: Tensor<Self, 2>,
         v: Tensor<Self, 2>,
         shape: AttentionShape,
+        starts: Starts<Self>,
         _attended: Attended<Self>,
         grad: Tensor<Self, 2>,
     ) -> AttentionGrads<Self> {
-        reference::self_attention_grad(q, k, v, shape, grad)
+        reference::self_attention_grad(q, k, v, shape, starts, grad)
     }
 
     /// `−log softmax(logits)[target]` of each row; `logits` `[rows, vocab]`.
@@ -359,6 +366,14 @@ pub trait Kernels: Backend {
     fn sum_squares(all: Vec<Tensor<Self, 1>>) -> Option<Tensor<Self, 1>> {
         let squares = all.into_iter().map(|x| (x.clone() * x).sum());
         squares.reduce(|a, b| a + b)
+    }
+
+    /// Whether replicas on several devices can add their gradients.
+    ///
+    /// # Errors
+    /// [`NnError::Devices`](crate::NnError::Devices) with what is missing.
+    fn check_all_reduce() -> Result<()> {
+        Ok(())
     }
 
     /// Sums over replicas: every rank calls it with f32 tensors of the same sizes in the same order,
@@ -465,10 +480,11 @@ pub trait Ops: Backend {
         k: Tensor<Self, 2>,
         v: Tensor<Self, 2>,
         shape: AttentionShape,
+        starts: Starts<Self>,
     ) -> Tensor<Self, 2>;
 
-    /// Loss of each row of `hidden` `[rows, width]` under the output head, against tokens or a
-    /// teacher, to whom no gradient flows.
+    /// Losses of each row of `hidden` `[rows, width]` under the output head, against tokens, a teacher, to
+    /// whom no gradient flows, or both: `[rows]`, or `[2 · rows]`.
     ///
     /// Logits are made in chunks of rows and, where there is more than one chunk, again in the
     /// backward pass, so that memory does not grow with `rows · vocab`.

@@ -4,7 +4,7 @@
 use burn::tensor::{Bool, IndexingUpdateOp, Int, Tensor, activation, backend::Backend};
 use tritburn_quant::config::HiddenAct;
 
-use super::{AdamWStep, AttentionGrads, AttentionShape, Relation};
+use super::{AdamWStep, AttentionGrads, AttentionShape, Relation, Starts};
 use crate::Result;
 use crate::ranks::Rank;
 use crate::weights::to_host;
@@ -155,6 +155,7 @@ fn probabilities<B: Backend>(
     q: &Tensor<B, 4>,
     k: &Tensor<B, 4>,
     s: AttentionShape,
+    starts: Starts<B>,
 ) -> Tensor<B, 4> {
     let scores = q.clone().matmul(k.clone().swap_dims(2, 3)) * scale(s);
     if !s.causal {
@@ -168,6 +169,14 @@ fn probabilities<B: Backend>(
         let past = Tensor::<B, 2, Bool>::triu_mask(square, offset, &q.device());
         scores = scores.mask_fill(past.unsqueeze(), f32::NEG_INFINITY);
     }
+    if let Some(starts) = starts {
+        let all = [s.batch, 1, s.seq, s.seq];
+        let keys = Tensor::arange(0..i64::try_from(s.seq).unwrap_or(i64::MAX), &q.device());
+        let keys = keys.reshape([1, 1, 1, s.seq]).expand(all);
+        let starts = starts.reshape([s.batch, 1, s.seq, 1]).expand(all);
+        let unseen = keys.lower(starts).expand([s.batch, s.heads, s.seq, s.seq]);
+        scores = scores.mask_fill(unseen, f32::NEG_INFINITY);
+    }
     activation::softmax(scores, 3)
 }
 
@@ -180,8 +189,9 @@ pub(super) fn self_attention<B: Backend>(
     k: Tensor<B, 2>,
     v: Tensor<B, 2>,
     s: AttentionShape,
+    starts: Starts<B>,
 ) -> Tensor<B, 2> {
-    let p = probabilities(&split_heads(q, s, s.heads), &repeat_kv(k, s), s);
+    let p = probabilities(&split_heads(q, s, s.heads), &repeat_kv(k, s), s, starts);
     join_heads(p.matmul(repeat_kv(v, s)))
 }
 
@@ -190,11 +200,12 @@ pub(super) fn self_attention_grad<B: Backend>(
     k: Tensor<B, 2>,
     v: Tensor<B, 2>,
     s: AttentionShape,
+    starts: Starts<B>,
     grad: Tensor<B, 2>,
 ) -> AttentionGrads<B> {
     let (q, k, v) = (split_heads(q, s, s.heads), repeat_kv(k, s), repeat_kv(v, s));
     let grad = split_heads(grad, s, s.heads);
-    let p = probabilities(&q, &k, s);
+    let p = probabilities(&q, &k, s, starts);
     let grad_v = p.clone().swap_dims(2, 3).matmul(grad.clone());
     let grad_p = grad.matmul(v.swap_dims(2, 3));
     let along = (grad_p.clone() * p.clone()).sum_dim(3);

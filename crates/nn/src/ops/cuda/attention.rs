@@ -14,15 +14,16 @@ pub(super) fn fits(shape: AttentionShape) -> bool {
     width.is_multiple_of(16) && width <= 128 && shape.batch * shape.seq * shape.heads > 0
 }
 
-fn launch(entry: &'static str, dtype: DType, shape: AttentionShape) -> Launch {
-    // Two tiles of bf16 rows, eight values wider than a head, for each of two stages, and two floats a
+fn launch(entry: &'static str, dtype: DType, shape: AttentionShape, starts: bool) -> Launch {
+    // Two tiles of bf16 rows, eight values wider than a head, for each of two stages, and three words a
     // row.
     let tiles = 4 * BLOCK * (shape.head_dim + 8) * 2;
     Launch::new(Source::Attention, entry, 128)
-        .shared(tiles + 4 * BLOCK * 4)
+        .shared(tiles + 6 * BLOCK * 4)
         .define("IN", element(dtype))
         .define("D", shape.head_dim)
         .define("CAUSAL", u8::from(shape.causal))
+        .define("STARTS", u8::from(starts))
 }
 
 #[allow(clippy::cast_precision_loss)]
@@ -39,16 +40,23 @@ fn words(shape: AttentionShape) -> [usize; 6] {
 }
 
 /// Output, and for each head and token the log₂ of the sum that its probabilities were divided by.
-pub(super) fn forward(q: &Buffer, k: &Buffer, v: &Buffer, shape: AttentionShape) -> [Buffer; 2] {
+/// `starts` is one i32 a token.
+pub(super) fn forward(
+    [q, k, v]: [&Buffer; 3],
+    shape: AttentionShape,
+    starts: Option<&Buffer>,
+) -> [Buffer; 2] {
     let rows = shape.batch * shape.seq;
     let out = empty(q, [rows, shape.heads * shape.head_dim], q.dtype);
     let sums = empty(q, [shape.batch * shape.heads, shape.seq], DType::F32);
-    launch("attention", q.dtype, shape)
-        .buffer(q)
-        .buffer(k)
-        .buffer(v)
-        .buffer(&out)
-        .buffer(&sums)
+    // A kernel without starts has the parameter too.
+    let place = starts.unwrap_or(&sums);
+    [q, k, v, place, &out, &sums]
+        .into_iter()
+        .fold(
+            launch("attention", q.dtype, shape, starts.is_some()),
+            Launch::buffer,
+        )
         .run(
             &q.client,
             shape.seq.div_ceil(BLOCK) * shape.heads * shape.batch,
@@ -63,18 +71,19 @@ pub(super) fn backward(
     [out, sums]: [&Buffer; 2],
     grad: &Buffer,
     shape: AttentionShape,
+    starts: Option<&Buffer>,
 ) -> [Buffer; 3] {
     let along = empty(sums, [shape.batch * shape.heads, shape.seq], DType::F32);
     let (rows, words) = (shape.batch * shape.seq, words(shape));
-    launch("attention_along", q.dtype, shape)
+    launch("attention_along", q.dtype, shape, false)
         .buffer(out)
         .buffer(grad)
         .buffer(&along)
         .run(&q.client, (rows * shape.heads).div_ceil(4), &words);
     let blocks = shape.seq.div_ceil(BLOCK) * shape.batch;
     let inputs = |entry| {
-        let all = [q, k, v, grad, sums, &along];
-        let launch = launch(entry, q.dtype, shape);
+        let all = [q, k, v, grad, sums, &along, starts.unwrap_or(sums)];
+        let launch = launch(entry, q.dtype, shape, starts.is_some());
         all.into_iter().fold(launch, Launch::buffer)
     };
     let grad_q = empty(q, [rows, shape.heads * shape.head_dim], q.dtype);

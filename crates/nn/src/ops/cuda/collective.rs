@@ -6,8 +6,20 @@ use cubecl::cuda::CudaRuntime;
 use cubecl::server::ReduceOperation;
 
 use super::launch::Buffer;
-use crate::Result;
 use crate::ranks::Rank;
+use crate::{NnError, Result};
+
+/// Whether NCCL is there. It is loaded when it is first called, and the runtime panics without it.
+pub(super) fn check() -> Result<()> {
+    match std::panic::catch_unwind(cudarc::nccl::result::get_nccl_version) {
+        Ok(Ok(_)) => Ok(()),
+        _ => Err(NnError::Devices {
+            message: "numbers: NCCL, which adds over several GPUs, is not found as libnccl.so; install it \
+                      (Debian: libnccl-dev) or put its folder into LD_LIBRARY_PATH"
+                .to_owned(),
+        }),
+    }
+}
 
 /// Sums each of `tensors` over the ranks, in place.
 ///

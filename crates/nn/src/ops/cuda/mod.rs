@@ -35,7 +35,7 @@ use crate::ranks::Rank;
 
 use super::{
     AdamWStep, Attended, AttentionGrads, AttentionShape, Codes, Compute, Kernels, QuantActs,
-    QuantWeight, product, quant, reference,
+    QuantWeight, Starts, product, quant, reference,
 };
 
 fn buffer<const D: usize>(x: Tensor<Cuda, D>) -> Buffer {
@@ -48,6 +48,10 @@ fn float<const D: usize>(x: Buffer) -> Tensor<Cuda, D> {
 
 fn int(x: Buffer) -> Tensor<Cuda, 2, Int> {
     Tensor::from_primitive(x)
+}
+
+fn int32(x: Starts<Cuda>) -> Option<Buffer> {
+    x.map(|x| into_contiguous(x.cast(DType::I32).into_primitive()))
 }
 
 /// Whether the kernels take rows of `width` values.
@@ -311,11 +315,13 @@ impl Kernels for Cuda {
         k: Tensor<Self, 2>,
         v: Tensor<Self, 2>,
         shape: AttentionShape,
+        starts: Starts<Self>,
     ) -> Attended<Self> {
         if !eights(&q, &[&k, &v]) || !attention::fits(shape) {
-            return reference::self_attention(q, k, v, shape).into();
+            return reference::self_attention(q, k, v, shape, starts).into();
         }
-        let [out, sums] = attention::forward(&buffer(q), &buffer(k), &buffer(v), shape);
+        let [q, k, v] = [q, k, v].map(buffer);
+        let [out, sums] = attention::forward([&q, &k, &v], shape, int32(starts).as_ref());
         Attended {
             out: float(out),
             sums: Some(float(sums)),
@@ -327,16 +333,19 @@ impl Kernels for Cuda {
         k: Tensor<Self, 2>,
         v: Tensor<Self, 2>,
         shape: AttentionShape,
+        starts: Starts<Self>,
         attended: Attended<Self>,
         grad: Tensor<Self, 2>,
     ) -> AttentionGrads<Self> {
         let Some(sums) = attended.sums else {
-            return reference::self_attention_grad(q, k, v, shape, grad);
+            return reference::self_attention_grad(q, k, v, shape, starts, grad);
         };
         let [q, k, v, grad, out] =
             [q, k, v, grad.cast(attended.out.dtype()), attended.out].map(buffer);
         let kept = [&out, &buffer(sums)];
-        let [q, k, v] = attention::backward([&q, &k, &v], kept, &grad, shape).map(float);
+        let starts = int32(starts);
+        let grads = attention::backward([&q, &k, &v], kept, &grad, shape, starts.as_ref());
+        let [q, k, v] = grads.map(float);
         (q, k, v)
     }
 
@@ -423,6 +432,10 @@ impl Kernels for Cuda {
         }
         let all: Vec<Buffer> = all.into_iter().map(buffer).collect();
         optim::sum_squares(&all).map(float)
+    }
+
+    fn check_all_reduce() -> Result<()> {
+        collective::check()
     }
 
     fn all_reduce(tensors: Vec<Tensor<Self, 1>>, rank: &Rank) -> Result<Vec<Tensor<Self, 1>>> {

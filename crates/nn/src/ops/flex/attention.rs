@@ -72,11 +72,11 @@ fn score_products(a: &Padded, b: &Padded, s: AttentionShape, bt: &mut Padded, ou
     }
 }
 
-/// Row-wise softmax of what each row sees of `scale · scores`, in place; 0 before the window.
+/// Row-wise softmax of what each row sees of `scale · scores`, in place; 0 before its `first_seen`.
 #[inline(always)]
-fn softmax_seen(scores: &mut Padded, s: AttentionShape, scale: f32) {
+fn softmax_seen(scores: &mut Padded, s: AttentionShape, first_seen: &[usize], scale: f32) {
     for i in 0..s.seq {
-        let (unseen, row) = scores.row_mut(i)[..s.end_seen(i)].split_at_mut(s.first_seen(i));
+        let (unseen, row) = scores.row_mut(i)[..s.end_seen(i)].split_at_mut(first_seen[i]);
         unseen.fill(0.0);
         let top = max(row);
         for x in row.iter_mut() {
@@ -119,18 +119,31 @@ impl Scratch {
 
     /// Loads query head `head` with its key and value heads and fills `p` with probabilities.
     #[inline(always)]
-    fn load(&mut self, q: &[f32], k: &[f32], v: &[f32], head: usize, s: AttentionShape) {
+    fn load(
+        &mut self,
+        [q, k, v]: [&[f32]; 3],
+        head: usize,
+        s: AttentionShape,
+        first_seen: &[usize],
+    ) {
         let (kv_head, d) = (head / (s.heads / s.kv_heads), s.head_dim);
         let (width, kv_width) = (s.heads * d, s.kv_heads * d);
         self.q.gather(q, width, head, d);
         self.k.gather(k, kv_width, kv_head, d);
         self.v.gather(v, kv_width, kv_head, d);
         score_products(&self.q, &self.k, s, &mut self.transposed, &mut self.p);
-        softmax_seen(&mut self.p, s, scale(s));
+        softmax_seen(&mut self.p, s, first_seen, scale(s));
     }
 }
 
-pub(super) fn forward(q: &[f32], k: &[f32], v: &[f32], s: AttentionShape) -> Vec<f32> {
+/// `first_seen`: for each token of each sequence the place of the first that it sees.
+pub(super) fn forward(
+    q: &[f32],
+    k: &[f32],
+    v: &[f32],
+    s: AttentionShape,
+    first_seen: &[usize],
+) -> Vec<f32> {
     let (width, kv_width) = (s.heads * s.head_dim, s.kv_heads * s.head_dim);
     let mut out = vec![0.0; q.len()];
     out.par_chunks_mut(s.seq * width)
@@ -139,14 +152,15 @@ pub(super) fn forward(q: &[f32], k: &[f32], v: &[f32], s: AttentionShape) -> Vec
             k.par_chunks(s.seq * kv_width)
                 .zip(v.par_chunks(s.seq * kv_width)),
         )
+        .zip(first_seen.par_chunks(s.seq))
         .for_each_init(
             || Scratch::new(s),
-            |scratch, ((out, q), (k, v))| {
+            |scratch, (((out, q), (k, v)), first_seen)| {
                 wide(
                     #[inline(always)]
                     || {
                         for head in 0..s.heads {
-                            scratch.load(q, k, v, head, s);
+                            scratch.load([q, k, v], head, s, first_seen);
                             scores_times(&scratch.p, &scratch.v, s, &mut scratch.y);
                             scratch.y.add_to_head(width, head, s.head_dim, out);
                         }
@@ -158,11 +172,9 @@ pub(super) fn forward(q: &[f32], k: &[f32], v: &[f32], s: AttentionShape) -> Vec
 }
 
 pub(super) fn grad(
-    q: &[f32],
-    k: &[f32],
-    v: &[f32],
-    grad: &[f32],
+    [q, k, v, grad]: [&[f32]; 4],
     s: AttentionShape,
+    first_seen: &[usize],
 ) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
     let (width, kv_width) = (s.heads * s.head_dim, s.kv_heads * s.head_dim);
     let (mut grad_q, mut grad_k, mut grad_v) =
@@ -182,6 +194,7 @@ pub(super) fn grad(
                 .zip(grad_v.par_chunks_mut(s.seq * kv_width)),
         )
         .zip(ins)
+        .zip(first_seen.par_chunks(s.seq))
         .for_each_init(
             || {
                 (
@@ -190,14 +203,14 @@ pub(super) fn grad(
                     Padded::new(s.seq, s.head_dim),
                 )
             },
-            |(scratch, dp, dy), ((grad_q, (grad_k, grad_v)), ((q, grad), (k, v)))| {
+            |(scratch, dp, dy), (((grad_q, (grad_k, grad_v)), ((q, grad), (k, v))), first_seen)| {
                 wide(
                     #[inline(always)]
                     || {
                         let (seq, d) = (s.seq, s.head_dim);
                         for head in 0..s.heads {
                             let kv_head = head / (s.heads / s.kv_heads);
-                            scratch.load(q, k, v, head, s);
+                            scratch.load([q, k, v], head, s, first_seen);
                             dy.gather(grad, width, head, d);
                             let Scratch {
                                 q,

@@ -2,7 +2,8 @@
 // (FlashAttention-2, arXiv 2307.08691). bf16 operands, f32 sums; no atomics, so the same bits at every
 // call.
 //
-// Defined before: IN (float, or u16 for bf16), D (width of a head, a multiple of 16), CAUSAL (0 or 1).
+// Defined before: IN (float, or u16 for bf16), D (width of a head, a multiple of 16), CAUSAL (0 or 1),
+// STARTS (1 where `starts` has the first key that each query sees, along a sequence never less than before).
 // A block has four warps of 16 rows each and goes over the other side 64 at a time: the next 64 are on
 // their way while these are computed with.
 
@@ -13,14 +14,14 @@
 #define HALF_BLOCK (D > 64 ? 32 : 64)
 #define LOG2E 1.4426950408889634f
 
-// Two tiles for each of two stages; behind them two floats for each row of a stage.
+// Two tiles for each of two stages; behind them three words for each row of a stage.
 extern __shared__ __align__(16) u8 shared_bytes[];
 __device__ inline u16* shared_tile(int stage, int which) {
     return reinterpret_cast<u16*>(shared_bytes) + (stage * 2 + which) * TILE;
 }
 __device__ inline float* shared_row(int stage, int which) {
     return reinterpret_cast<float*>(reinterpret_cast<u16*>(shared_bytes) + 4 * TILE) +
-           (stage * 2 + which) * BLOCK;
+           (stage * 3 + which) * BLOCK;
 }
 
 struct Shape {
@@ -150,32 +151,40 @@ __device__ inline void add_product(float (&sums)[D / 8][4], const float (&p)[N][
     }
 }
 
-__device__ inline bool sees(int query, int key, const Shape& shape) {
+// `start` is the first key that the query sees.
+__device__ inline bool sees(int query, int key, int start, const Shape& shape) {
     int window = static_cast<int>(shape.window);
     bool in_time = !CAUSAL || key <= query;
     return in_time && key < static_cast<int>(shape.seq) && query < static_cast<int>(shape.seq) &&
-           (window == 0 || key + window > query);
+           key >= start && (window == 0 || key + window > query);
+}
+
+// The first key that a query sees, as far as `starts` of its sequence says.
+__device__ inline int start_of(const int* starts, int query, const Shape& shape) {
+    return STARTS ? starts[min(query, static_cast<int>(shape.seq) - 1)] : 0;
 }
 
 // Whether every query of a block sees every key of another.
-__device__ inline bool sees_all(int q0, int k0, const Shape& shape) {
+__device__ inline bool sees_all(int q0, int k0, const int* starts, const Shape& shape) {
     int seq = static_cast<int>(shape.seq), window = static_cast<int>(shape.window);
     bool in_time = !CAUSAL || k0 + BLOCK - 1 <= q0;
     return in_time && k0 + BLOCK <= seq && q0 + BLOCK <= seq &&
+           start_of(starts, q0 + BLOCK - 1, shape) <= k0 &&
            (window == 0 || k0 + window > q0 + BLOCK - 1);
 }
 
-// Takes out the scores of what is not seen: `row` and `column` are those of the first, `turned` says
-// that rows are keys.
-template <int N>
-__device__ inline void hide(float (&s)[N][4], int row, int column, bool turned, int lane,
+// Takes out the scores of what is not seen: `row` and `column` are those of the first, `start` says of a
+// row and column of this thread where its query starts to see, `turned` that rows are keys.
+template <int N, typename Start>
+__device__ inline void hide(float (&s)[N][4], int row, int column, bool turned, int lane, Start start,
                             const Shape& shape) {
 #pragma unroll
     for (int n = 0; n < N; ++n) {
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
             int r = row + lane / 4 + i / 2 * 8, c = column + n * 8 + lane % 4 * 2 + i % 2;
-            if (!(turned ? sees(c, r, shape) : sees(r, c, shape))) s[n][i] = LEAST;
+            int first = start(i / 2, n * 8 + lane % 4 * 2 + i % 2);
+            if (!(turned ? sees(c, r, first, shape) : sees(r, c, first, shape))) s[n][i] = LEAST;
         }
     }
 }
@@ -193,9 +202,9 @@ __device__ inline void store_rows(IN* to, u64 stride, int row, int end, const fl
 }
 
 // Keys that the queries from `q` of a block see.
-__device__ inline int first_key_block(int q, const Shape& shape) {
-    int window = static_cast<int>(shape.window);
-    return window == 0 ? 0 : max(0, q - window + 1) / BLOCK;
+__device__ inline int first_key_block(int q, const int* starts, const Shape& shape) {
+    int window = static_cast<int>(shape.window), start = start_of(starts, q, shape);
+    return (window == 0 ? start : max(start, q - window + 1)) / BLOCK;
 }
 __device__ inline int last_key_block(int q, const Shape& shape) {
     int last = static_cast<int>(shape.seq) - 1;
@@ -204,7 +213,7 @@ __device__ inline int last_key_block(int q, const Shape& shape) {
 
 // out, and log₂ Σ 2^score of each row, `[batch, heads, seq]`.
 extern "C" __global__ void __launch_bounds__(128)
-attention(const IN* q, const IN* k, const IN* v, IN* out, float* sums_of_rows,
+attention(const IN* q, const IN* k, const IN* v, const int* starts, IN* out, float* sums_of_rows,
           const __grid_constant__ Shape shape) {
     int seq = static_cast<int>(shape.seq), heads = static_cast<int>(shape.heads);
     int blocks = (seq + BLOCK - 1) / BLOCK, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
@@ -215,7 +224,12 @@ attention(const IN* q, const IN* k, const IN* v, IN* out, float* sums_of_rows,
     u64 stride = shape.heads * D, kv_stride = shape.kv_heads * D, token = batch * shape.seq;
     const IN* k_head = k + token * kv_stride + kv_head * D;
     const IN* v_head = v + token * kv_stride + kv_head * D;
-    int begin = first_key_block(q0, shape), end = last_key_block(q0, shape);
+    starts += static_cast<u64>(batch) * seq;
+    int begin = first_key_block(q0, starts, shape), end = last_key_block(q0, shape);
+    int start[2];
+#pragma unroll
+    for (int i = 0; i < 2; ++i) start[i] = start_of(starts, q0 + warp * 16 + lane / 4 + i * 8, shape);
+    auto starts_at = [&](int half, int) { return start[half]; };
     auto load = [&](int block) {
         int k0 = block * BLOCK, stage = (block - begin) % 2;
         load_tile(shared_tile(stage, 0), k_head + k0 * kv_stride, kv_stride, seq - k0);
@@ -235,7 +249,9 @@ attention(const IN* q, const IN* k, const IN* v, IN* out, float* sums_of_rows,
         if (block < end) load(block + 1);
         float s[BLOCK / 8][4];
         score(s, rows, shared_tile(stage, 0), 0, lane);
-        if (!sees_all(q0, k0, shape)) hide(s, q0 + warp * 16, k0, false, lane, shape);
+        if (!sees_all(q0, k0, starts, shape)) {
+            hide(s, q0 + warp * 16, k0, false, lane, starts_at, shape);
+        }
         float shrink[2], base[2];
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
@@ -301,7 +317,8 @@ attention_along(const IN* out, const IN* grad, float* along, const __grid_consta
 // Gradient of the queries of a block.
 extern "C" __global__ void __launch_bounds__(128)
 attention_grad_q(const IN* q, const IN* k, const IN* v, const IN* grad, const float* sums_of_rows,
-                 const float* along, IN* grad_q, const __grid_constant__ Shape shape) {
+                 const float* along, const int* starts, IN* grad_q,
+                 const __grid_constant__ Shape shape) {
     int seq = static_cast<int>(shape.seq), heads = static_cast<int>(shape.heads);
     int blocks = (seq + BLOCK - 1) / BLOCK, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     int q0 = (blocks - 1 - static_cast<int>(blockIdx.x) % blocks) * BLOCK;
@@ -310,7 +327,12 @@ attention_grad_q(const IN* q, const IN* k, const IN* v, const IN* grad, const fl
     u64 stride = shape.heads * D, kv_stride = shape.kv_heads * D, token = batch * shape.seq;
     const IN* k_head = k + token * kv_stride + kv_head * D;
     const IN* v_head = v + token * kv_stride + kv_head * D;
-    int begin = first_key_block(q0, shape), end = last_key_block(q0, shape);
+    starts += static_cast<u64>(batch) * seq;
+    int begin = first_key_block(q0, starts, shape), end = last_key_block(q0, shape);
+    int start[2];
+#pragma unroll
+    for (int i = 0; i < 2; ++i) start[i] = start_of(starts, q0 + warp * 16 + lane / 4 + i * 8, shape);
+    auto starts_at = [&](int half, int) { return start[half]; };
     auto load = [&](int block) {
         int k0 = block * BLOCK, stage = (block - begin) % 2;
         load_tile(shared_tile(stage, 0), k_head + k0 * kv_stride, kv_stride, seq - k0);
@@ -335,7 +357,7 @@ attention_grad_q(const IN* q, const IN* k, const IN* v, const IN* grad, const fl
     float sums[D / 8][4] = {};
     for (int block = begin; block <= end; ++block) {
         int k0 = block * BLOCK, stage = (block - begin) % 2;
-        bool all = sees_all(q0, k0, shape);
+        bool all = sees_all(q0, k0, starts, shape);
         arrived();
         if (block < end) load(block + 1);
         const u16 *keys = shared_tile(stage, 0), *values = shared_tile(stage, 1);
@@ -344,7 +366,7 @@ attention_grad_q(const IN* q, const IN* k, const IN* v, const IN* grad, const fl
             float s[HALF_BLOCK / 8][4], d[HALF_BLOCK / 8][4];
             score(s, rows, keys, first, lane);
             score(d, grads, values, first, lane);
-            if (!all) hide(s, q0 + warp * 16, k0 + first, false, lane, shape);
+            if (!all) hide(s, q0 + warp * 16, k0 + first, false, lane, starts_at, shape);
 #pragma unroll
             for (int n = 0; n < HALF_BLOCK / 8; ++n) {
 #pragma unroll
@@ -362,7 +384,8 @@ attention_grad_q(const IN* q, const IN* k, const IN* v, const IN* grad, const fl
 // Gradients of the keys and values of a block, over all query heads that share them.
 extern "C" __global__ void __launch_bounds__(128)
 attention_grad_kv(const IN* q, const IN* k, const IN* v, const IN* grad, const float* sums_of_rows,
-                  const float* along, IN* grad_k, IN* grad_v, const __grid_constant__ Shape shape) {
+                  const float* along, const int* starts, IN* grad_k, IN* grad_v,
+                  const __grid_constant__ Shape shape) {
     int seq = static_cast<int>(shape.seq), heads = static_cast<int>(shape.heads);
     int kv_heads = static_cast<int>(shape.kv_heads), shared_by = heads / kv_heads;
     int blocks = (seq + BLOCK - 1) / BLOCK, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
@@ -372,6 +395,9 @@ attention_grad_kv(const IN* q, const IN* k, const IN* v, const IN* grad, const f
     int window = static_cast<int>(shape.window);
     int begin = CAUSAL ? k0 / BLOCK : 0, end = blocks - 1;
     if (window > 0) end = min(end, (k0 + BLOCK - 1 + window - 1) / BLOCK);
+    starts += static_cast<u64>(batch) * seq;
+    // Queries of later documents.
+    while (STARTS && end > begin && starts[end * BLOCK] > k0 + BLOCK - 1) --end;
     // All blocks of the first head that shares the keys, then of the next.
     int of_head = end - begin + 1, turns = of_head * shared_by;
     auto load = [&](int turn) {
@@ -384,6 +410,9 @@ attention_grad_kv(const IN* q, const IN* k, const IN* v, const IN* grad, const f
             u64 row = (static_cast<u64>(batch) * heads + head) * seq + q0;
             load_row(shared_row(stage, 0), sums_of_rows + row, seq - 1 - q0);
             load_row(shared_row(stage, 1), along + row, seq - 1 - q0);
+            // Words are words.
+            const float* words = reinterpret_cast<const float*>(starts + q0);
+            if (STARTS) load_row(shared_row(stage, 2), words, seq - 1 - q0);
         }
     };
     u64 place = (token + k0) * kv_stride + kv_head * D;
@@ -397,17 +426,19 @@ attention_grad_kv(const IN* q, const IN* k, const IN* v, const IN* grad, const f
     float scale = as_float(shape.scale), k_sums[D / 8][4] = {}, v_sums[D / 8][4] = {};
     for (int turn = 0; turn < turns; ++turn) {
         int stage = turn % 2, q0 = (begin + turn % of_head) * BLOCK;
-        bool all = sees_all(q0, k0, shape);
+        bool all = sees_all(q0, k0, starts, shape);
         arrived();
         if (turn + 1 < turns) load(turn + 1);
         const u16 *queries = shared_tile(stage, 0), *grads = shared_tile(stage, 1);
         const float *levels = shared_row(stage, 0), *means = shared_row(stage, 1);
+        const int* firsts = reinterpret_cast<const int*>(shared_row(stage, 2));
 #pragma unroll
         for (int first = 0; first < BLOCK; first += HALF_BLOCK) {
             float p[HALF_BLOCK / 8][4], d[HALF_BLOCK / 8][4];
             score(p, key_rows, queries, first, lane);
             score(d, value_rows, grads, first, lane);
-            if (!all) hide(p, k0 + warp * 16, q0 + first, true, lane, shape);
+            auto starts_at = [&](int, int column) { return STARTS ? firsts[first + column] : 0; };
+            if (!all) hide(p, k0 + warp * 16, q0 + first, true, lane, starts_at, shape);
 #pragma unroll
             for (int n = 0; n < HALF_BLOCK / 8; ++n) {
 #pragma unroll
