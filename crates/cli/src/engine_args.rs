@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 
 use anyhow::Context;
-use tritburn_engine::{Engine, EngineOptions, Format, KvFormat};
+use tritburn_engine::{Engine, EngineOptions, Format, HeadFormat, KvFormat};
 
 /// Threads and kernel.
 #[derive(Debug, Clone, clap::Args)]
@@ -23,6 +23,19 @@ pub(crate) struct EngineArgs {
     /// arithmetic) or lookup (tables of pairs)
     #[arg(long, value_name = "NAME", default_value = Format::default().name(), value_parser = format)]
     pub(crate) format: Format,
+    /// How output head and embedding are stored: int6, int8 or f32 [default: int6 for ternary models,
+    /// f32 for others]
+    #[arg(long, value_name = "NAME", value_parser = head)]
+    pub(crate) head: Option<HeadFormat>,
+}
+
+/// A format of output head and embedding by name.
+pub(crate) fn head(name: &str) -> Result<HeadFormat, String> {
+    let known = HeadFormat::ALL.into_iter().find(|f| f.name() == name);
+    known.ok_or_else(|| {
+        let names = HeadFormat::ALL.map(HeadFormat::name).join(", ");
+        format!("no head format of this name; there are {names}")
+    })
 }
 
 /// A packing of ternary weights by name.
@@ -46,6 +59,7 @@ impl EngineArgs {
             threads: self.threads.map(NonZeroUsize::get),
             kernel: self.kernel.clone(),
             format: self.format,
+            head: self.head,
             kv: self.kv_cache_dtype,
             ..EngineOptions::default()
         }

@@ -28,8 +28,8 @@ pub struct EngineOptions {
     pub kernel: Option<String>,
     /// How ternary weights are packed when they are loaded; two bits by default.
     pub format: Format,
-    /// How output head and embedding are stored when they are loaded. `None` takes int8 for a model
-    /// with ternary projections, whose logits then differ by at most 1% of the largest from those
+    /// How output head and embedding are stored when they are loaded. `None` takes six bits for a
+    /// model with ternary projections, whose logits then differ by at most 2% of the largest from those
     /// of [`Self::exact`] on the golden models, and f32 for a model in full precision.
     pub head: Option<HeadFormat>,
     /// Whether decoding leaves out what zeros make needless; decided when weights are loaded. No

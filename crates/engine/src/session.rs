@@ -105,6 +105,8 @@ impl Session {
         } = self;
         let (model, exec) = (&core.model, &core.exec);
         let vocab = model.config.vocab_size;
+        // At once: a cache that grows with the chunks is held twice while it is copied.
+        cache.reserve(tokens.len());
         for (i, chunk) in tokens.chunks(PREFILL_CHUNK).enumerate() {
             let start = i * PREFILL_CHUNK;
             model.forward(exec, chunk, cache, scratch);

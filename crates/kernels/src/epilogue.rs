@@ -51,6 +51,26 @@ pub(crate) fn scale_total(total: &[f32], step: f32, out: &mut [f32]) {
     }
 }
 
+/// `total[r] += high[r] · 128 + low[r]`, the sums of the two digits of wide activations.
+pub(crate) fn add_digits(high: &[i32], low: &[i32], total: &mut [f32]) {
+    vectorized(
+        #[inline(always)]
+        || {
+            let sums = high.iter().zip(low);
+            for (total, (h, l)) in total.iter_mut().zip(sums) {
+                *total += *h as f32 * 128.0 + *l as f32;
+            }
+        },
+    );
+}
+
+/// `out[r] = total[r] · (step · scales[r])`.
+pub(crate) fn scale_rows(total: &[f32], step: f32, scales: &[f32], out: &mut [f32]) {
+    for ((out, total), scale) in out.iter_mut().zip(total).zip(scales) {
+        *out = total * (step * scale);
+    }
+}
+
 /// `out[r] = (high[r] · 128 + low[r]) · (step · scales[r])`, the sums of the two digits of wide
 /// activations, each less its share of the offset 128 of the weights.
 pub(crate) fn scale_wide(

@@ -1,4 +1,4 @@
-//! The int8 matrix of the output head and the embedding.
+//! The int8 matrix of the output head and the embedding, and the activations that all heads take.
 
 use std::cell::RefCell;
 
@@ -25,8 +25,8 @@ thread_local! {
 }
 
 /// A matrix `[rows, cols]` of int8 with one scale a row: `w ≈ code · max|w| / 127`, code rounded
-/// half to even. An error of at most half a step a weight, a seventh of what six bits in groups of
-/// 16 (Q6_K) leave on normally distributed weights when squared and summed over a row.
+/// half to even. An error of at most half a step a weight, a quarter of what [`crate::Int6Matrix`] leaves
+/// on normally distributed weights when squared and summed over a row.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Int8Matrix {
     rows: usize,
@@ -165,6 +165,11 @@ impl WideActivations {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// High and low digits of each token in turn.
+    pub(crate) fn digits(&self) -> &Activations {
+        &self.digits
     }
 
     /// Quantises `x`, row major `[tokens, width]`, with one step per token: `max|x| / 16256`.

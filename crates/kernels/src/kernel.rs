@@ -1,7 +1,8 @@
 //! What an instruction set has to provide.
 
 use crate::activations::ActBlock;
-use crate::layout::{DEPTH_BLOCKS, QUAD, WeightBlock};
+use crate::int6::{Chunk, GROUPS};
+use crate::layout::{DEPTH_BLOCKS, LANES, QUAD, WeightBlock};
 use crate::lookup::Table;
 use crate::planes::Planes;
 use crate::scalar;
@@ -40,6 +41,17 @@ impl<'a> PackedTile<'a> {
     pub(crate) fn deep_blocks(&self) -> &'a [[WeightBlock; DEPTH_BLOCKS]] {
         self.weights.as_chunks().0
     }
+}
+
+/// Some columns of a row tile of six-bit weights, for one token: `crate::int6`.
+#[derive(Debug, Clone, Copy)]
+pub struct Int6Tile<'a> {
+    /// The weights.
+    pub chunks: &'a [Chunk],
+    /// The two digits of the activations.
+    pub x: [&'a [ActBlock]; 2],
+    /// For each digit what has to be added to the products of each group with codes that have a bias.
+    pub offsets: [&'a [[i32; GROUPS]]; 2],
 }
 
 /// Some columns of a tile of 256 rows, for one token: `crate::sparse`.
@@ -129,6 +141,12 @@ pub trait Kernel: Send + Sync + std::fmt::Debug {
     /// `acc[t, r] = Σ w[r, c] · x[t, c]` for the 16 rows of a tile with one weight, 0…255, in a
     /// byte, exact in i32; `acc` is `[tokens, LANES]`.
     fn byte_tile(&self, tile: PackedTile<'_>, acc: &mut [i32]);
+
+    /// `acc[d, r] = Σ level[r, g] · Σ code[r, c] · x[d, c]` over groups `g` and their columns `c`, for both
+    /// digits `d`, modulo 2³².
+    fn int6_tile(&self, tile: Int6Tile<'_>, acc: &mut [[i32; LANES]; 2]) {
+        scalar::int6_tile(tile, acc);
+    }
 
     /// `acc[r] = Σ (w[r, c] + 1) · x[c]` over some columns `c`, exact in i32; `acc` is `[256]`.
     fn column_tile(&self, tile: ColumnTile<'_>, acc: &mut [i32]) {

@@ -1,7 +1,8 @@
 //! The reference: plain Rust that every processor runs and every other kernel is compared with.
 
 use crate::activations::ActBlock;
-use crate::kernel::{ColumnTile, DenseTile, Kernel, LookupTile, PackedTile, RowPart};
+use crate::int6::{GROUP, GROUPS};
+use crate::kernel::{ColumnTile, DenseTile, Int6Tile, Kernel, LookupTile, PackedTile, RowPart};
 use crate::layout::{LANES, QUAD, WeightBlock};
 use crate::planes::Planes;
 use crate::sparse::SparseLimits;
@@ -67,6 +68,35 @@ pub(crate) fn lookup_tile(tile: LookupTile<'_>, acc: &mut [i32]) {
     for (block, table) in tile.weights.iter().zip(tile.tables) {
         for (acc, byte) in acc.iter_mut().zip(block.0) {
             *acc += table.sum(0, byte & 15) + table.sum(1, byte >> 4);
+        }
+    }
+}
+
+/// See [`Kernel::int6_tile`].
+pub(crate) fn int6_tile(tile: Int6Tile<'_>, acc: &mut [[i32; LANES]; 2]) {
+    *acc = [[0; LANES]; 2];
+    for (c, chunk) in tile.chunks.iter().enumerate() {
+        for g in 0..GROUPS {
+            let mut sums = tile.offsets.map(|offsets| [offsets[c][g]; LANES]);
+            for i in 0..GROUP / QUAD {
+                let codes = chunk.codes(g, i);
+                for (sums, x) in sums.iter_mut().zip(tile.x) {
+                    let x = quads(&x[c])[g * (GROUP / QUAD) + i];
+                    for (sum, codes) in sums.iter_mut().zip(codes.as_chunks::<QUAD>().0) {
+                        let products = codes
+                            .iter()
+                            .zip(x)
+                            .map(|(&w, x)| i32::from(w) * i32::from(x));
+                        *sum += products.sum::<i32>();
+                    }
+                }
+            }
+            let levels = chunk.levels(g);
+            for (acc, sums) in acc.iter_mut().zip(sums) {
+                for ((acc, sum), level) in acc.iter_mut().zip(sums).zip(levels) {
+                    *acc = acc.wrapping_add(sum * i32::from(level));
+                }
+            }
         }
     }
 }

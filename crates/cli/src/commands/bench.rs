@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use tritburn_engine::bench::{self, BenchOptions, BenchRow, Limits, Phase};
-use tritburn_engine::{Engine, EngineOptions, Format, Sparsity};
+use tritburn_engine::{Engine, EngineOptions, Format, HeadFormat, Sparsity};
 
 use crate::commands::bench_train;
 use crate::{engine_args, model_path, output};
@@ -44,6 +44,10 @@ pub(crate) struct Args {
     /// How ternary weights are packed: 2bit or base3
     #[arg(long, value_name = "NAME", default_value = Format::default().name(), value_parser = engine_args::format)]
     format: Format,
+    /// How output head and embedding are stored: int6, int8 or f32 [default: int6 for ternary models,
+    /// f32 for others]
+    #[arg(long, value_name = "NAME", value_parser = engine_args::head)]
+    head: Option<HeadFormat>,
     /// Whether decoding leaves out what zeros make needless: auto or off
     #[arg(long, value_name = "NAME", default_value = "auto", value_parser = sparsity)]
     sparsity: Sparsity,
@@ -71,6 +75,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
         threads: threads.map(NonZeroUsize::get),
         kernel: args.kernel.clone(),
         format: args.format,
+        head: args.head,
         sparsity: args.sparsity,
         ..EngineOptions::default()
     };

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use tritburn_kernels::{DenseMatrix, Int8Matrix, PackedCodes, Pool, Scales};
+use tritburn_kernels::{DenseMatrix, PackedCodes, Pool, Scales};
 use tritburn_quant::config::QuantizationConfig;
 use tritburn_quant::gguf::{GgufModel, TernaryScales};
 use tritburn_quant::scheme::WeightQuant;
@@ -78,20 +78,17 @@ impl Source for GgufSource<'_> {
     }
 
     fn table(&mut self, name: &str, rows: usize, cols: usize, format: HeadFormat) -> Result<Table> {
-        if format == HeadFormat::F32 {
-            return Ok(Table::F32(self.dense(name, rows, cols)?));
-        }
         self.use_name(name);
         let stored = self.model.matrix(name, rows, cols)?;
         let finite = AtomicBool::new(true);
-        let matrix = Int8Matrix::quantize(self.pool, rows, cols, |r, out| {
+        let table = Table::from_rows(self.pool, [rows, cols], format, |r, out| {
             stored.read(r, out);
             if !out.iter().all(|v| v.is_finite()) {
                 finite.store(false, Ordering::Relaxed);
             }
         })?;
         if finite.into_inner() {
-            Ok(Table::Int8(matrix))
+            Ok(table)
         } else {
             Err(self.error(name, NOT_FINITE))
         }

@@ -146,7 +146,7 @@ impl<'a> WeightFormats<'a> {
         kernel: &dyn Kernel,
     ) -> Self {
         let head = match config.is_ternary() {
-            true => HeadFormat::Int8,
+            true => HeadFormat::Int6,
             false => HeadFormat::F32,
         };
         Self {

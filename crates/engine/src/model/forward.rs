@@ -23,14 +23,14 @@ pub(crate) struct Scratch {
     wide: WideActivations,
     /// Residual stream, `[tokens, hidden]`.
     pub(super) x: Vec<f32>,
-    /// Output of a sub-layer, or of the final norm, `[tokens, hidden]`.
+    /// Queries; when they have been used, what a sub-layer or the final norm gives, `[tokens, hidden]`.
     pub(super) h: Vec<f32>,
-    q: Vec<f32>,
     k: Vec<f32>,
     v: Vec<f32>,
-    attn: Vec<f32>,
     /// What is normalised in place.
     pub(super) normed: Vec<f32>,
+    /// What attention gives, then what the gate does. The longer of both, so that neither is filled
+    /// with zeros in every layer.
     pub(super) gate: Vec<f32>,
     pub(super) up: Vec<f32>,
     /// Channels that the gate of a token lets through.
@@ -59,10 +59,8 @@ impl Scratch {
             wide: WideActivations::new(),
             x: Vec::new(),
             h: Vec::new(),
-            q: Vec::new(),
             k: Vec::new(),
             v: Vec::new(),
-            attn: Vec::new(),
             normed: Vec::new(),
             gate: Vec::new(),
             up: Vec::new(),
@@ -145,7 +143,7 @@ impl Model {
     ) {
         let c = &self.config;
         let outputs = [
-            (&layer.q_proj, &mut s.q),
+            (&layer.q_proj, &mut s.h),
             (&layer.k_proj, &mut s.k),
             (&layer.v_proj, &mut s.v),
         ];
@@ -153,16 +151,16 @@ impl Model {
         project(exec, &s.x, c.hidden_size, norm, outputs, &mut s.linear);
         s.lap(Op::Qkv);
         if let Some([q_norm, k_norm]) = &layer.qk_norms {
-            q_norm.in_place(exec, &mut s.q, &mut s.normed);
+            q_norm.in_place(exec, &mut s.h, &mut s.normed);
             k_norm.in_place(exec, &mut s.k, &mut s.normed);
         }
         let rope = &s.ropes[s.rope_of[index]];
-        rope.apply(exec, &mut s.q, c.q_dim());
+        rope.apply(exec, &mut s.h, c.q_dim());
         rope.apply(exec, &mut s.k, c.kv_dim());
         if let Some(scheme) = c.quant_scheme() {
             let (head_dim, first) = (c.head_dim(), cache.len());
             if let Some(bits) = scheme.q_bits {
-                through_cache(&mut s.q, c.q_dim(), head_dim, bits, first);
+                through_cache(&mut s.h, c.q_dim(), head_dim, bits, first);
             }
             if let Some(bits) = scheme.kv_bits {
                 through_cache(&mut s.k, c.kv_dim(), head_dim, bits, first);
@@ -173,11 +171,13 @@ impl Model {
         let own = 1.0 / (c.head_dim() as f32).sqrt();
         if c.attention_scale() != own {
             let factor = c.attention_scale() / own;
-            s.q.iter_mut().for_each(|q| *q *= factor);
+            s.h.iter_mut().for_each(|q| *q *= factor);
         }
         cache.write(index, &s.k, &s.v);
         s.lap(Op::RopeAndCache);
-        s.attn.resize(s.q.len(), 0.0);
+        let len = s.h.len();
+        s.gate.resize(s.gate.len().max(len), 0.0);
+        let attn = &mut s.gate[..len];
         let heads = Heads {
             kv_heads: c.num_key_value_heads,
             group: c.num_attention_heads / c.num_key_value_heads,
@@ -185,10 +185,10 @@ impl Model {
         };
         let window = c.layer_window(index);
         let (stored, seen) = (cache.layer(index), cache.len());
-        causal(exec, heads, &s.q, stored, seen, window, &mut s.attn);
+        causal(exec, heads, &s.h, stored, seen, window, attn);
         s.lap(Op::Attention);
         let out = [(&layer.o_proj, &mut s.h)];
-        project(exec, &s.attn, c.q_dim(), None, out, &mut s.linear);
+        project(exec, &s.gate[..len], c.q_dim(), None, out, &mut s.linear);
         s.lap(Op::OutProjection);
         if let Some(norm) = &layer.attn_post_norm {
             norm.in_place(exec, &mut s.h, &mut s.normed);

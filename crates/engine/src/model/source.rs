@@ -6,9 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use tritburn_kernels::activations::GROUP;
-use tritburn_kernels::{
-    DenseMatrix, Int8Matrix, PackedCodes, Pool, Result as KernelResult, Scales,
-};
+use tritburn_kernels::{DenseMatrix, PackedCodes, Pool, Result as KernelResult, Scales};
 use tritburn_quant::Dtype;
 use tritburn_quant::config::{LinearClass, QuantizationConfig, QuantizationMode};
 use tritburn_quant::hf_pack::packed_rows;
@@ -174,11 +172,8 @@ impl Source for FileSource<'_> {
     }
 
     fn table(&mut self, name: &str, rows: usize, cols: usize, format: HeadFormat) -> Result<Table> {
-        Ok(match format {
-            HeadFormat::F32 => Table::F32(self.dense(name, rows, cols)?),
-            HeadFormat::Int8 => Table::Int8(self.by_rows(name, [rows, cols], |pool, read| {
-                Int8Matrix::quantize(pool, rows, cols, read)
-            })?),
+        self.by_rows(name, [rows, cols], |pool, read| {
+            Table::from_rows(pool, [rows, cols], format, read)
         })
     }
 
@@ -299,14 +294,9 @@ impl Source for RandomSource<'_> {
         Ok(DenseMatrix::from_rows(self.pool, rows, cols, row)?)
     }
 
-    fn table(&mut self, name: &str, rows: usize, cols: usize, format: HeadFormat) -> Result<Table> {
-        Ok(match format {
-            HeadFormat::F32 => Table::F32(self.dense(name, rows, cols)?),
-            HeadFormat::Int8 => {
-                let row = self.rows(cols);
-                Table::Int8(Int8Matrix::quantize(self.pool, rows, cols, row)?)
-            }
-        })
+    fn table(&mut self, _: &str, rows: usize, cols: usize, format: HeadFormat) -> Result<Table> {
+        let row = self.rows(cols);
+        Ok(Table::from_rows(self.pool, [rows, cols], format, row)?)
     }
 
     fn projection(

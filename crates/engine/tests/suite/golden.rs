@@ -139,28 +139,30 @@ fn golden_bitnet_offline_is_near_its_own_bf16_logits() {
     );
 }
 
-/// What runs by default, int8 for head and embedding and f16 for keys and values, in each ternary
-/// format; and the most compact cache.
+/// What runs by default, six bits for head and embedding and f16 for keys and values, in each ternary
+/// format; a head of eight bits; and a more compact cache.
 #[test]
 fn golden_bitnet_in_default_formats() {
     let name = "bitnet_online_autobitlinear";
     let Some(dir) = model(name) else { return };
-    for (format, kv, tolerance) in [
-        (Format::TwoBit, None, 1e-2),
-        (Format::Base3, None, 1e-2),
-        (Format::Base3, Some(KvFormat::Int8), 3e-2),
+    for (format, head, kv, tolerance) in [
+        (Format::TwoBit, None, None, 2e-2),
+        (Format::TwoBit, Some(HeadFormat::Int8), None, 1e-2),
+        (Format::Base3, None, None, 2e-2),
+        (Format::Base3, None, Some(KvFormat::Int8), 3e-2),
     ] {
         let options = EngineOptions {
             format,
+            head,
             kv,
             ..EngineOptions::default()
         };
         let engine = Engine::load(&dir, options).unwrap();
-        assert_eq!(engine.info().head, HeadFormat::Int8);
+        assert_eq!(engine.info().head, head.unwrap_or(HeadFormat::Int6));
         for row in rows(&dir) {
             let logits = engine.new_session(64).prefill_all(&row.tokens).unwrap();
             let diff = max_relative(&logits, &row.logits);
-            eprintln!("{format:?} {kv:?}: relative difference {diff:e}");
+            eprintln!("{format:?} {head:?} {kv:?}: relative difference {diff:e}");
             assert!(diff < tolerance, "{format:?} {kv:?}: {diff}");
         }
     }

@@ -7,9 +7,9 @@
 use std::arch::x86_64::*;
 
 use super::planes_of;
-use super::{avx2, dense512, lookup512, sparse512};
+use super::{avx2, dense512, int6_512, lookup512, sparse512};
 use crate::activations::ActBlock;
-use crate::kernel::{ColumnTile, DenseTile, Kernel, LookupTile, PackedTile, RowPart};
+use crate::kernel::{ColumnTile, DenseTile, Int6Tile, Kernel, LookupTile, PackedTile, RowPart};
 use crate::layout::{DEPTH_BLOCKS, LANES, QUAD, WeightBlock};
 use crate::planes::Planes;
 use crate::sparse::SparseLimits;
@@ -51,6 +51,11 @@ impl Kernel for Avx512Vnni {
     fn byte_tile(&self, tile: PackedTile<'_>, acc: &mut [i32]) {
         // SAFETY: `detect` has found AVX-512 F, BW and VNNI.
         unsafe { bytes(tile, acc) }
+    }
+
+    fn int6_tile(&self, tile: Int6Tile<'_>, acc: &mut [[i32; LANES]; 2]) {
+        // SAFETY: `detect` has found AVX-512 F, BW and VNNI.
+        unsafe { int6_512::int6_tile(tile, acc) }
     }
 
     fn column_tile(&self, tile: ColumnTile<'_>, acc: &mut [i32]) {

@@ -6,10 +6,10 @@ use std::arch::x86_64::*;
 use super::avx2;
 use super::half_block::{load, prefixes, store};
 use super::planes_of;
-use super::{lookup256, sparse256};
+use super::{int6_256, lookup256, sparse256};
 use crate::activations::ActBlock;
-use crate::kernel::{ColumnTile, DenseTile, Kernel, LookupTile, PackedTile, RowPart};
-use crate::layout::{DEPTH_BLOCKS, QUAD};
+use crate::kernel::{ColumnTile, DenseTile, Int6Tile, Kernel, LookupTile, PackedTile, RowPart};
+use crate::layout::{DEPTH_BLOCKS, LANES, QUAD};
 use crate::planes::Planes;
 use crate::sparse::SparseLimits;
 
@@ -47,6 +47,11 @@ impl Kernel for AvxVnni {
     fn byte_tile(&self, tile: PackedTile<'_>, acc: &mut [i32]) {
         // SAFETY: `detect` has found AVX2 and AVX-VNNI.
         unsafe { tokens::<1>(tile, acc) }
+    }
+
+    fn int6_tile(&self, tile: Int6Tile<'_>, acc: &mut [[i32; LANES]; 2]) {
+        // SAFETY: `detect` has found AVX2 and AVX-VNNI.
+        unsafe { int6_256::avxvnni_tile(tile, acc) }
     }
 
     fn column_tile(&self, tile: ColumnTile<'_>, acc: &mut [i32]) {

@@ -8,6 +8,8 @@ mod avx512vnni;
 mod avxvnni;
 mod dense512;
 mod half_block;
+mod int6_256;
+mod int6_512;
 mod lookup256;
 mod lookup512;
 mod lookup_sums;

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod common;
+mod int6;
 mod int8_and_f32;
 mod kv;
 mod sparse;
@@ -10,8 +11,8 @@ mod ternary;
 use tritburn_kernels::head::WideActivations;
 use tritburn_kernels::ternary::MAX_COLS;
 use tritburn_kernels::{
-    DenseMatrix, Exec, Format, Int8Matrix, PackedCodes, Pool, Scales, TernaryMatrix, available,
-    select,
+    DenseMatrix, Exec, Format, Int6Matrix, Int8Matrix, PackedCodes, Pool, Scales, TernaryMatrix,
+    available, select,
 };
 
 use common::{Case, Noise, execs};
@@ -100,6 +101,7 @@ fn bad_matrices_and_names_are_refused() {
     }
     assert!(DenseMatrix::new(vec![0.0; 5], 2, 3).is_err());
     assert!(Int8Matrix::quantize(&pool, 1, MAX_COLS + 1, |_, _| ()).is_err());
+    assert!(Int6Matrix::quantize(&pool, 1, MAX_COLS + 1, |_, _| ()).is_err());
     let scales = |scales| TernaryMatrix::with_scales(&[0; 6], 2, 3, scales, Format::Base3);
     assert!(scales(Scales::Row(vec![1.0; 3])).is_err());
     assert!(scales(Scales::Group(vec![1.0; 1])).is_err());

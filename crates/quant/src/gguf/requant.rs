@@ -196,6 +196,32 @@ mod tests {
         }
     }
 
+    /// A number for other formats of six bits to compare with.
+    #[test]
+    fn q6_k_leaves_3e_4_of_normal_values() {
+        let mut state = 9u64;
+        let mut uniform = || {
+            let factor = 6_364_136_223_846_793_005;
+            state = state
+                .wrapping_mul(factor)
+                .wrapping_add(1_442_695_040_888_963);
+            ((state >> 33) as f64 + 0.5) / f64::from(1u32 << 31)
+        };
+        let mut normal = || {
+            let (a, b) = (uniform(), uniform());
+            ((-2.0 * a.ln()).sqrt() * (std::f64::consts::TAU * b).cos()) as f32
+        };
+        let values: Vec<f32> = (0..640 * SUPER).map(|_| normal()).collect();
+        let mut bytes = Vec::new();
+        assert!(row(TensorKind::Q6K, &values, &mut bytes));
+        let read = back(TensorKind::Q6K, &bytes, values.len());
+        let square = |v: f32| f64::from(v) * f64::from(v);
+        let lost: f64 = values.iter().zip(&read).map(|(v, r)| square(v - r)).sum();
+        let share = lost / values.iter().map(|v| square(*v)).sum::<f64>();
+        eprintln!("{share:e}");
+        assert!((share - 2.99e-4).abs() < 0.03e-4, "{share:e}");
+    }
+
     #[test]
     fn zeros_tiny_and_damaged_values() {
         for kind in [TensorKind::Q8_0, TensorKind::Q6K] {

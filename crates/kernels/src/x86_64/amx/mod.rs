@@ -16,7 +16,7 @@ use tiles::{TileConfig, Walk, four, single, two_planes, two_tokens};
 
 use super::avx512vnni::{Avx512Vnni, load, prefixes};
 use crate::activations::{ActBlock, TOKEN_TILE};
-use crate::kernel::{ColumnTile, DenseTile, Kernel, LookupTile, PackedTile, RowPart};
+use crate::kernel::{ColumnTile, DenseTile, Int6Tile, Kernel, LookupTile, PackedTile, RowPart};
 use crate::layout::{DEPTH_BLOCKS, LANES, WeightBlock};
 use crate::planes::Planes;
 use crate::sparse::SparseLimits;
@@ -80,6 +80,10 @@ impl Kernel for Amx {
             |tile, acc| unsafe { multiply::<1>(tile, acc) },
             |tile, acc| self.vectors.byte_tile(tile, acc),
         );
+    }
+
+    fn int6_tile(&self, tile: Int6Tile<'_>, acc: &mut [[i32; LANES]; 2]) {
+        self.vectors.int6_tile(tile, acc);
     }
 
     fn column_tile(&self, tile: ColumnTile<'_>, acc: &mut [i32]) {
