@@ -8,6 +8,7 @@ mod avx512vnni;
 mod avxvnni;
 mod dense512;
 mod half_block;
+pub(crate) mod halves;
 mod lookup256;
 mod lookup512;
 mod lookup_sums;
