@@ -17,19 +17,25 @@ pub(crate) enum Factor<'a> {
 pub(crate) fn scale(acc: &[i32], sum: i32, factor: Factor<'_>, out: &mut [f32]) {
     vectorized(
         #[inline(always)]
-        || match factor {
-            Factor::Step(step) => {
-                for (out, acc) in out.iter_mut().zip(acc) {
-                    *out = acc.wrapping_sub(sum) as f32 * step;
-                }
-            }
-            Factor::Rows(step, scales) => {
-                for ((out, acc), scale) in out.iter_mut().zip(acc).zip(scales) {
-                    *out = acc.wrapping_sub(sum) as f32 * (step * scale);
-                }
-            }
-        },
+        || scale_token(acc, sum, factor, out),
     );
+}
+
+/// [`scale`] as a part of a loop that is compiled for vectors.
+#[inline(always)]
+pub(crate) fn scale_token(acc: &[i32], sum: i32, factor: Factor<'_>, out: &mut [f32]) {
+    match factor {
+        Factor::Step(step) => {
+            for (out, acc) in out.iter_mut().zip(acc) {
+                *out = acc.wrapping_sub(sum) as f32 * step;
+            }
+        }
+        Factor::Rows(step, scales) => {
+            for ((out, acc), scale) in out.iter_mut().zip(acc).zip(scales) {
+                *out = acc.wrapping_sub(sum) as f32 * (step * scale);
+            }
+        }
+    }
 }
 
 /// `total[r] += (acc[r] − sum) · scales[r]`.

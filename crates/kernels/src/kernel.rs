@@ -8,6 +8,9 @@ use crate::planes::Planes;
 use crate::scalar;
 use crate::sparse::SparseLimits;
 
+/// Tokens whose sums are handed over at once: a multiple of what vector kernels compute side by side.
+const SOME_TOKENS: usize = 24;
+
 /// Part of a product with packed weights: one row tile, or some of its columns, against `tokens`
 /// rows of activations.
 #[derive(Debug, Clone, Copy)]
@@ -137,6 +140,25 @@ pub trait Kernel: Send + Sync + std::fmt::Debug {
     /// `acc[t, r] = Σ (w[r, c] + 1) · x[t, c]` for the rows of a row tile, exact in i32; `acc` is
     /// `[tokens, planes.tile_rows()]`. The caller takes the sum of the activations off.
     fn ternary_tile(&self, planes: Planes, tile: PackedTile<'_>, acc: &mut [i32]);
+
+    /// [`Self::ternary_tile`] for some tokens after the other: `each` gets the number of the first
+    /// and their sums, `[tokens, planes.tile_rows()]`, while they are in the nearest cache. What is
+    /// in `acc` before and after means nothing.
+    fn ternary_sums(
+        &self,
+        planes: Planes,
+        tile: PackedTile<'_>,
+        acc: &mut Vec<i32>,
+        each: &mut dyn FnMut(usize, &[i32]),
+    ) {
+        for first in (0..tile.tokens).step_by(SOME_TOKENS) {
+            let tokens = SOME_TOKENS.min(tile.tokens - first);
+            acc.resize(tokens * planes.tile_rows(), 0);
+            let x = &tile.x[first * tile.stride..];
+            self.ternary_tile(planes, PackedTile { x, tokens, ..tile }, acc);
+            each(first, acc);
+        }
+    }
 
     /// `acc[t, r] = Σ w[r, c] · x[t, c]` for the 16 rows of a tile with one weight, 0…255, in a
     /// byte, exact in i32; `acc` is `[tokens, LANES]`.

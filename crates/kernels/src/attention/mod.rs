@@ -241,25 +241,37 @@ impl WithSimd for Task<'_> {
 impl Task<'_> {
     /// Copies the queries to `[rows / T, width, T]`, `T` as they are computed together.
     fn gather(&self, out: &mut Vec<f32>) {
+        let rows = self.tokens.len() * self.heads.group;
+        out.resize(rows * self.heads.head_dim, 0.0);
+        let mut row = 0;
+        while row < rows {
+            row += match together(rows - row) {
+                TOGETHER => self.gather_rows::<TOGETHER>(row, out),
+                HALF => self.gather_rows::<HALF>(row, out),
+                _ => self.gather_rows::<1>(row, out),
+            };
+        }
+    }
+
+    /// [`Self::gather`] for `T` rows; returns `T`.
+    fn gather_rows<const T: usize>(&self, row: usize, out: &mut [f32]) -> usize {
         let Heads {
             kv_heads,
             group,
             head_dim: width,
         } = self.heads;
-        let rows = self.tokens.len() * group;
-        out.resize(rows * width, 0.0);
-        let mut row = 0;
-        while row < rows {
-            let together = together(rows - row);
-            for t in 0..together {
-                let (token, part) = (self.tokens.start + (row + t) / group, (row + t) % group);
-                let head = (token * kv_heads + self.head) * group + part;
-                let out = out[row * width + t..].iter_mut().step_by(together);
-                let q = &self.q[head * width..][..width];
-                out.zip(q).for_each(|(out, q)| *out = *q);
+        let queries: [&[f32]; T] = std::array::from_fn(|t| {
+            let (token, part) = (self.tokens.start + (row + t) / group, (row + t) % group);
+            let head = (token * kv_heads + self.head) * group + part;
+            &self.q[head * width..][..width]
+        });
+        let lines = out[row * width..][..T * width].as_chunks_mut::<T>().0;
+        for (i, line) in lines.iter_mut().enumerate() {
+            for (value, q) in line.iter_mut().zip(queries) {
+                *value = q[i];
             }
-            row += together;
         }
+        T
     }
 
     /// Adds the weighted values of a piece of `n` positions from `start` on to the sums of `T` rows:

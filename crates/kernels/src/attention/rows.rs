@@ -83,6 +83,10 @@ pub(super) fn add_rows<S: Simd, const T: usize>(
     values: &[f32],
     mut out: [&mut [f32]; T],
 ) {
+    // Most rows see all of a piece, and nothing but that.
+    if values.is_empty() {
+        return;
+    }
     let width = out[0].len();
     let vectors = width / S::F32_LANES;
     let most = most_vectors::<S>();

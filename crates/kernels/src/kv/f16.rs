@@ -46,4 +46,17 @@ mod tests {
         assert_eq!((from_f16(0x3C00), from_f16(0x7BFF)), (1.0, 65_504.0));
         assert_eq!((from_f16(1), to_f16(1e9)), (5.960_464_5e-8, 0x7BFF));
     }
+
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn the_processor_widens_to_the_same_bits() {
+        let halves: Vec<u16> = (0..0x7C00).flat_map(|v| [v, v | 0x8000]).collect();
+        for n in [0, 1, 7, 8, 9, halves.len()] {
+            let mut out = vec![f32::NAN; n];
+            if crate::x86_64::halves::widen(&halves[..n], &mut out) {
+                let want = halves[..n].iter().map(|v| from_f16(*v).to_bits());
+                assert!(out.iter().map(|v| v.to_bits()).eq(want), "{n}");
+            }
+        }
+    }
 }

@@ -311,6 +311,10 @@ impl KvRows {
 #[inline(always)]
 fn widen<'a>(from: &[u16], buffer: &'a mut [f32]) -> &'a [f32] {
     let out = &mut buffer[..from.len()];
+    #[cfg(target_arch = "x86_64")]
+    if crate::x86_64::halves::widen(from, out) {
+        return out;
+    }
     for (out, v) in out.iter_mut().zip(from) {
         *out = from_f16(*v);
     }

@@ -14,7 +14,7 @@ use crate::packed::PackedCodes;
 use crate::pool::Pool;
 use crate::scales::Scales;
 use crate::shape::assert_width;
-use crate::ternary::{TernaryMatrix, multiply_spread};
+use crate::ternary::{Target, TernaryMatrix, multiply_spread};
 
 /// Rows of a row tile of [`Format::TwoBit`], which lines are spread into.
 pub(crate) const TILE_ROWS: usize = Format::TwoBit.tile_rows();
@@ -101,22 +101,18 @@ impl<O: Order> SparseMatrix<O> {
         assert_width(x.width(), self.cols);
         let out = Columns::new(out, x.tokens(), self.rows);
         exec.pool.run(self.rows.div_ceil(TILE_ROWS), &|tile| {
-            self.multiply_tile(exec, x, tile, &out, tile * TILE_ROWS);
+            // SAFETY: each task has a row tile of its own.
+            #[allow(unsafe_code)]
+            let out = unsafe { Target::store(&out, tile * TILE_ROWS) };
+            self.multiply_tile(exec, x, tile, out);
         });
     }
 
-    /// One row tile for all tokens, to `at` and the following columns of `out`.
-    pub(crate) fn multiply_tile(
-        &self,
-        exec: &Exec,
-        x: &Activations,
-        tile: usize,
-        out: &Columns<'_, f32>,
-        at: usize,
-    ) {
+    /// One row tile for all tokens.
+    pub(crate) fn multiply_tile(&self, exec: &Exec, x: &Activations, tile: usize, out: Target<'_>) {
         let spread = |out: &mut Vec<WeightBlock>| O::spread(&self.data, self.cols, tile, out);
         let factor = |step: f32| self.factor(step, tile * TILE_ROWS);
-        multiply_spread(exec, x, spread, factor, out, at);
+        multiply_spread(exec, x, spread, factor, out);
     }
 
     /// What the sums of a token with this step are multiplied with, from row `first` on.

@@ -2,6 +2,7 @@
 
 mod gated;
 mod product;
+mod target;
 
 use tritburn_quant::hf_pack;
 
@@ -17,6 +18,7 @@ pub use crate::shape::MAX_COLS;
 pub use gated::{Up, gemm_gated};
 pub use product::gemm_all;
 pub(crate) use product::multiply_spread;
+pub(crate) use target::Target;
 
 /// A matrix `[rows, cols]` of −1, 0, +1 with scales; rows are padded to whole row tiles, columns to
 /// multiples of 64.

@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::ops::Range;
 
 use super::TernaryMatrix;
+use super::target::Target;
 use crate::activations::{Activations, GROUP};
 use crate::columns::Columns;
 use crate::epilogue::{self, Factor};
@@ -14,8 +15,9 @@ use crate::lookup::{self, Table};
 use crate::planes::Planes;
 use crate::scales::Scales;
 use crate::shape::assert_width;
+use crate::vectors::vectorized;
 
-/// Tokens whose sums are held at once.
+/// Tokens whose totals over groups are held at once.
 const TOKENS: usize = 256;
 
 thread_local! {
@@ -61,14 +63,16 @@ impl<'a> Way<'a> {
         }
     }
 
-    /// Sums of `tokens` of `x` from column `column` of these blocks on.
+    /// Gives `each` the sums of `tokens` of `x` from column `column` of these blocks on, some tokens
+    /// after the other, with the number of the first counted from the first of `tokens`.
     fn sums(
         self,
         exec: &Exec,
         x: &Activations,
         tokens: &Range<usize>,
         column: usize,
-        acc: &mut [i32],
+        acc: &mut Vec<i32>,
+        each: &mut dyn FnMut(usize, &[i32]),
     ) {
         match self {
             Self::Products(planes, weights) => {
@@ -78,26 +82,26 @@ impl<'a> Way<'a> {
                     stride: x.stride(),
                     tokens: tokens.len(),
                 };
-                exec.kernel.ternary_tile(planes, part, acc);
+                exec.kernel.ternary_sums(planes, part, acc, each);
             }
             Self::Tables(tables, weights) => {
+                acc.resize(Format::Lookup.tile_rows(), 0);
                 exec.kernel.lookup_tile(LookupTile { weights, tables }, acc);
+                each(0, acc);
             }
         }
     }
 }
 
 impl TernaryMatrix {
-    /// One row tile for all tokens, to `at` and the following columns of `out`; `tables` are those of
-    /// the one token, where there are any.
+    /// One row tile for all tokens; `tables` are those of the one token, where there are any.
     pub(super) fn multiply_tile(
         &self,
         exec: &Exec,
         x: &Activations,
         tables: &[Table],
         tile: usize,
-        out: &Columns<'_, f32>,
-        at: usize,
+        out: Target<'_>,
     ) {
         SUMS.with_borrow_mut(|sums| {
             let mut spread = std::mem::take(&mut sums.spread);
@@ -112,14 +116,14 @@ impl TernaryMatrix {
             };
             let rows = self.format.tile_rows();
             match &self.scales {
-                Scales::Group(_) => self.tile_of_groups(exec, x, (tile, way), sums, out, at),
+                Scales::Group(_) => self.tile_of_groups(exec, x, (tile, way), sums, out),
                 Scales::Row(scales) => {
                     let factor = |step| Factor::Rows(step, &scales[tile * rows..]);
-                    tile_of_rows(exec, x, (rows, way), factor, &mut sums.acc, out, at);
+                    tile_of_rows(exec, x, (rows, way), factor, &mut sums.acc, out);
                 }
                 Scales::Tensor(scale) => {
                     let factor = |step| Factor::Step(step * scale);
-                    tile_of_rows(exec, x, (rows, way), factor, &mut sums.acc, out, at);
+                    tile_of_rows(exec, x, (rows, way), factor, &mut sums.acc, out);
                 }
             }
             sums.spread = spread;
@@ -132,36 +136,36 @@ impl TernaryMatrix {
         x: &Activations,
         (tile, way): (usize, Way<'_>),
         sums: &mut Sums,
-        out: &Columns<'_, f32>,
-        at: usize,
+        out: Target<'_>,
     ) {
         let rows = self.format.tile_rows();
         let groups = self.cols.div_ceil(GROUP);
         for tokens in some_tokens(x) {
-            sums.acc.resize(tokens.len() * rows, 0);
             sums.total.clear();
             sums.total.resize(tokens.len() * rows, 0.0);
             for g in 0..groups {
                 let way = way.part(g * (GROUP / QUAD), GROUP / QUAD);
-                way.sums(exec, x, &tokens, g * GROUP, &mut sums.acc);
                 let scales = &self.group_scales[(tile * groups + g) * rows..][..rows];
-                let acc = sums.acc.chunks_exact(rows);
-                let pairs = acc.zip(sums.total.chunks_exact_mut(rows));
-                for (t, (acc, total)) in tokens.clone().zip(pairs) {
-                    epilogue::add_group(acc, x.group_sums(t)[g], scales, total);
-                }
+                let total = &mut sums.total;
+                let mut add = |first: usize, acc: &[i32]| {
+                    let totals = total[first * rows..].chunks_exact_mut(rows);
+                    for (t, (acc, total)) in acc.chunks_exact(rows).zip(totals).enumerate() {
+                        let sum = x.group_sums(tokens.start + first + t)[g];
+                        epilogue::add_group(acc, sum, scales, total);
+                    }
+                };
+                way.sums(exec, x, &tokens, g * GROUP, &mut sums.acc, &mut add);
             }
             for (t, total) in tokens.zip(sums.total.chunks_exact(rows)) {
-                // SAFETY: each task has a row tile of its own.
-                #[allow(unsafe_code)]
-                let out = unsafe { out.strip(t, at, rows) };
-                epilogue::scale_total(total, x.steps()[t], out);
+                out.token(t, rows, |out| {
+                    epilogue::scale_total(total, x.steps()[t], out);
+                });
             }
         }
     }
 }
 
-/// The tokens whose sums are held at once, part by part.
+/// The tokens whose totals are held at once, part by part.
 fn some_tokens(x: &Activations) -> impl Iterator<Item = Range<usize>> {
     let all = x.tokens();
     (0..all)
@@ -177,19 +181,26 @@ fn tile_of_rows<'a>(
     (rows, way): (usize, Way<'_>),
     factor: impl Fn(f32) -> Factor<'a>,
     acc: &mut Vec<i32>,
-    out: &Columns<'_, f32>,
-    at: usize,
+    out: Target<'_>,
 ) {
-    for tokens in some_tokens(x) {
-        acc.resize(tokens.len() * rows, 0);
-        way.sums(exec, x, &tokens, 0, acc);
-        for (t, acc) in tokens.zip(acc.chunks_exact(rows)) {
-            // SAFETY: each task has a row tile of its own.
-            #[allow(unsafe_code)]
-            let out = unsafe { out.strip(t, at, rows) };
-            epilogue::scale(acc, x.sums()[t], factor(x.steps()[t]), out);
-        }
-    }
+    let mut scale = |first: usize, acc: &[i32]| {
+        vectorized(
+            #[inline(always)]
+            || {
+                for (i, acc) in acc.chunks_exact(rows).enumerate() {
+                    let t = first + i;
+                    let (sum, factor) = (x.sums()[t], factor(x.steps()[t]));
+                    out.token(
+                        t,
+                        rows,
+                        #[inline(always)]
+                        |out| epilogue::scale_token(acc, sum, factor, out),
+                    );
+                }
+            },
+        );
+    };
+    way.sums(exec, x, &(0..x.tokens()), 0, acc, &mut scale);
 }
 
 /// A row tile that `spread` writes as [`Format::TwoBit`] has it, for all tokens.
@@ -198,8 +209,7 @@ pub(crate) fn multiply_spread<'a>(
     x: &Activations,
     spread: impl FnOnce(&mut Vec<WeightBlock>),
     factor: impl Fn(f32) -> Factor<'a>,
-    out: &Columns<'_, f32>,
-    at: usize,
+    out: Target<'_>,
 ) {
     SUMS.with_borrow_mut(|sums| {
         spread(&mut sums.spread);
@@ -207,7 +217,7 @@ pub(crate) fn multiply_spread<'a>(
             Format::TwoBit.tile_rows(),
             Way::Products(Planes::TwoBit, &sums.spread),
         );
-        tile_of_rows(exec, x, tile, factor, &mut sums.acc, out, at);
+        tile_of_rows(exec, x, tile, factor, &mut sums.acc, out);
     });
 }
 
@@ -251,8 +261,10 @@ pub fn gemm_all<const N: usize>(
         exec.pool.run(tiles, &|mut tile| {
             for (matrix, out) in matrices.iter().zip(&outs) {
                 if tile < matrix.tiles() {
-                    let at = tile * matrix.format.tile_rows();
-                    return matrix.multiply_tile(exec, x, tables, tile, out, at);
+                    // SAFETY: each task has a row tile of its own.
+                    #[allow(unsafe_code)]
+                    let out = unsafe { Target::store(out, tile * matrix.format.tile_rows()) };
+                    return matrix.multiply_tile(exec, x, tables, tile, out);
                 }
                 tile -= matrix.tiles();
             }

@@ -8,6 +8,7 @@ mod avx512vnni;
 mod avxvnni;
 mod dense512;
 mod half_block;
+pub(crate) mod halves;
 mod int6_256;
 mod int6_512;
 mod lookup256;

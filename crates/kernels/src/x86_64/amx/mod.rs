@@ -55,31 +55,51 @@ impl Kernel for Amx {
     }
 
     fn ternary_tile(&self, planes: Planes, tile: PackedTile<'_>, acc: &mut [i32]) {
-        split(
-            tile,
-            acc,
-            planes.tile_rows(),
-            // SAFETY: `detect` has found AVX-512 and AMX-INT8 and asked for its use.
-            |tile, acc| unsafe {
-                match planes {
-                    Planes::TwoBit => multiply::<4>(tile, acc),
-                    Planes::Base3 => multiply::<5>(tile, acc),
-                }
-                separate(planes, acc);
-            },
-            |tile, acc| self.vectors.ternary_tile(planes, tile, acc),
-        );
+        let rows = planes.tile_rows();
+        self.ternary_sums(planes, tile, &mut Vec::new(), &mut |first, sums| {
+            acc[first * rows..][..sums.len()].copy_from_slice(sums);
+        });
+    }
+
+    fn ternary_sums(
+        &self,
+        planes: Planes,
+        tile: PackedTile<'_>,
+        acc: &mut Vec<i32>,
+        each: &mut dyn FnMut(usize, &[i32]),
+    ) {
+        let (tiled, rest) = split(tile);
+        acc.resize(tiled.tokens.min(2 * TOKEN_TILE) * planes.tile_rows(), 0);
+        let mut separated = |first: usize, acc: &mut [i32]| {
+            // SAFETY: `detect` has found AVX-512 F and BW.
+            unsafe { separate(planes, acc) }
+            each(first, acc);
+        };
+        // SAFETY: `detect` has found AVX-512 and AMX-INT8 and asked for its use.
+        unsafe {
+            match planes {
+                Planes::TwoBit => multiply::<4>(tiled, acc, &mut separated),
+                Planes::Base3 => multiply::<5>(tiled, acc, &mut separated),
+            }
+        }
+        self.vectors
+            .ternary_sums(planes, rest, acc, &mut |first, acc| {
+                each(tiled.tokens + first, acc);
+            });
     }
 
     fn byte_tile(&self, tile: PackedTile<'_>, acc: &mut [i32]) {
-        split(
-            tile,
-            acc,
-            LANES,
-            // SAFETY: `detect` has found AVX-512 and AMX-INT8 and asked for its use.
-            |tile, acc| unsafe { multiply::<1>(tile, acc) },
-            |tile, acc| self.vectors.byte_tile(tile, acc),
-        );
+        let (tiled, rest) = split(tile);
+        let (first, second) = acc.split_at_mut(tiled.tokens * LANES);
+        let mut sums = [0; 2 * TOKEN_TILE * LANES];
+        let mut store = |at: usize, sums: &mut [i32]| {
+            first[at * LANES..][..sums.len()].copy_from_slice(sums);
+        };
+        // SAFETY: `detect` has found AVX-512 and AMX-INT8 and asked for its use.
+        unsafe { multiply::<1>(tiled, &mut sums, &mut store) }
+        if rest.tokens > 0 {
+            self.vectors.byte_tile(rest, second);
+        }
     }
 
     fn int6_tile(&self, tile: Int6Tile<'_>, acc: &mut [[i32; LANES]; 2]) {
@@ -114,15 +134,8 @@ fn separate(planes: Planes, acc: &mut [i32]) {
     }
 }
 
-/// Gives the tokens that go through tiles to `tiled` and the others to `rest`, each with their sums
-/// of `rows` rows.
-fn split(
-    tile: PackedTile<'_>,
-    acc: &mut [i32],
-    rows: usize,
-    tiled: impl FnOnce(PackedTile<'_>, &mut [i32]),
-    rest: impl FnOnce(PackedTile<'_>, &mut [i32]),
-) {
+/// The tokens that go through tiles, and the others.
+fn split(tile: PackedTile<'_>) -> (PackedTile<'_>, PackedTile<'_>) {
     let over = tile.tokens % TOKEN_TILE;
     // The last tile reads rows of activations past the tokens, where there are such.
     let last = tile.tokens.next_multiple_of(TOKEN_TILE).saturating_sub(1);
@@ -132,23 +145,29 @@ fn split(
     } else {
         tile.tokens - over
     };
-    let (first, second) = acc.split_at_mut(tokens * rows);
-    if tokens > 0 {
-        tiled(PackedTile { tokens, ..tile }, first);
-    }
-    if tokens < tile.tokens {
-        let x = &tile.x[tokens * tile.stride..];
-        let tokens = tile.tokens - tokens;
-        rest(PackedTile { x, tokens, ..tile }, second);
-    }
+    let rest = tile.tokens - tokens;
+    let x = tile.x.get(tokens * tile.stride..).unwrap_or_default();
+    (
+        PackedTile { tokens, ..tile },
+        PackedTile {
+            x,
+            tokens: rest,
+            ..tile
+        },
+    )
 }
 
-/// `acc[t, plane, lane] = Σ u · x` for prefixes `u`.
+/// Gives `each` the sums `[t, plane, lane] = Σ u · x`, for prefixes `u`, of up to two tiles of tokens
+/// after the other, with the number of the first; `acc` has room for them.
 #[target_feature(enable = "avx512f,avx512bw")]
-fn multiply<const P: usize>(tile: PackedTile<'_>, acc: &mut [i32]) {
+fn multiply<const P: usize>(
+    tile: PackedTile<'_>,
+    acc: &mut [i32],
+    each: &mut dyn FnMut(usize, &mut [i32]),
+) {
     let depth = tile.depth();
-    if depth == 0 {
-        return acc.fill(0);
+    if tile.tokens == 0 {
+        return;
     }
     SPREAD.with_borrow_mut(|buffer| {
         let weights = if P == 1 {
@@ -161,6 +180,12 @@ fn multiply<const P: usize>(tile: PackedTile<'_>, acc: &mut [i32]) {
         let mut sums = [[WeightBlock::ZERO; TOKEN_TILE]; 4];
         for t in (0..tile.tokens).step_by(2 * TOKEN_TILE) {
             let two = tile.tokens - t > TOKEN_TILE;
+            let acc = &mut acc[..(tile.tokens - t).min(2 * TOKEN_TILE) * P * LANES];
+            if depth == 0 {
+                acc.fill(0);
+                each(t, acc);
+                continue;
+            }
             for p in (0..P).step_by(2) {
                 let pair = P - p > 1;
                 let x: [&[ActBlock]; 2] =
@@ -191,15 +216,16 @@ fn multiply<const P: usize>(tile: PackedTile<'_>, acc: &mut [i32]) {
                     }
                 }
                 for (i, sums) in sums.iter().enumerate() {
-                    let (first, p) = (t + i / 2 * TOKEN_TILE, p + i % 2);
+                    let (first, p) = (i / 2 * TOKEN_TILE, p + i % 2);
                     if p < P {
-                        store_sums::<P>(sums, first, p, tile.tokens, acc);
+                        store_sums::<P>(sums, first, p, acc);
                     }
                     if i % 2 == 1 && !two {
                         break;
                     }
                 }
             }
+            each(t, acc);
         }
     });
 }
@@ -210,12 +236,11 @@ fn store_sums<const P: usize>(
     sums: &[WeightBlock; TOKEN_TILE],
     first: usize,
     plane: usize,
-    tokens: usize,
     acc: &mut [i32],
 ) {
     let rows = P * LANES;
     let acc = acc[first * rows..].chunks_exact_mut(rows);
-    for (acc, sums) in acc.zip(sums).take(tokens - first) {
+    for (acc, sums) in acc.zip(sums) {
         let acc = &mut acc[plane * LANES..][..LANES];
         for (acc, bytes) in acc.iter_mut().zip(sums.0.as_chunks().0) {
             *acc = i32::from_ne_bytes(*bytes);
