@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod bad_folders;
+mod bad_gguf;
 mod bench;
 mod common;
 mod drive;
