@@ -16,4 +16,5 @@ mod golden;
 mod judges;
 mod mutants;
 mod sparsity;
+mod templates;
 mod tokenizers;
