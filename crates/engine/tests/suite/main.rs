@@ -14,6 +14,7 @@ mod gguf_types;
 mod gguf_write;
 mod golden;
 mod judges;
+mod large;
 mod mutants;
 mod sparsity;
 mod templates;
