@@ -16,6 +16,7 @@ mod golden;
 mod judges;
 mod large;
 mod mutants;
+mod published;
 mod sparsity;
 mod templates;
 mod tokenizers;
