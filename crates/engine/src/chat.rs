@@ -1,5 +1,6 @@
 //! Conversations as text.
 
+mod json;
 mod meter;
 mod program;
 
@@ -113,6 +114,9 @@ impl ChatTemplate {
             bos_token => self.bos_token.as_str(),
             eos_token => self.eos_token.as_str(),
             add_generation_prompt => true,
+            // Templates ask whether these are none, which what is not defined is not.
+            tools => (),
+            documents => (),
         };
         let text = program.run(values);
         text.map_err(|e| EngineError::ChatTemplate(e.to_string()))
@@ -123,6 +127,7 @@ impl ChatTemplate {
 fn environment() -> Environment<'static> {
     let mut environment = Environment::new();
     environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+    environment.add_filter("tojson", json::tojson);
     environment.add_function(
         "raise_exception",
         |message: String| -> std::result::Result<Value, minijinja::Error> {

@@ -159,6 +159,33 @@ mod tests {
             settings(&[("HF_HOME", home)]).unwrap().token.as_deref(),
             Some("hf_file")
         );
+        // The variables come before it, the token itself first.
+        let other = dir.path().join("other");
+        std::fs::write(&other, "hf_other").unwrap();
+        let mut vars = vec![
+            ("HF_HOME", home),
+            ("HF_TOKEN_PATH", other.to_str().unwrap()),
+        ];
+        assert_eq!(settings(&vars).unwrap().token.as_deref(), Some("hf_other"));
+        vars.push(("HF_TOKEN", "hf_env"));
+        assert_eq!(settings(&vars).unwrap().token.as_deref(), Some("hf_env"));
+        assert_eq!(settings(&[("HF_HOME", "/none")]).unwrap().token, None);
+    }
+
+    #[test]
+    fn offline_is_said_as_the_tools_of_the_hub_take_it() {
+        for (value, offline) in [
+            ("1", true),
+            ("ON", true),
+            ("yes", true),
+            ("True", true),
+            ("0", false),
+            ("", false),
+            ("no", false),
+        ] {
+            let found = settings(&[("HOME", "/h"), ("HF_HUB_OFFLINE", value)]).unwrap();
+            assert_eq!(found.offline, offline, "{value:?}");
+        }
     }
 
     #[test]

@@ -48,6 +48,8 @@ impl Shard {
 pub struct TensorFile {
     shards: Vec<Shard>,
     by_name: HashMap<String, usize>,
+    /// What lists the shards, where there are several.
+    index: Option<PathBuf>,
 }
 
 /// What is wrong with a folder that has a tensor [`TensorFile::left_over`], and what to do.
@@ -73,7 +75,7 @@ impl TensorFile {
             .into_iter()
             .map(|file| Shard::open(folder.join(file)))
             .collect::<Result<Vec<_>>>()?;
-        let found = Self::from_shards(shards)?;
+        let mut found = Self::from_shards(shards)?;
         for (name, file) in &map {
             let holds = |&i: &usize| found.shards[i].path == folder.join(file);
             if !found.by_name.get(name).is_some_and(holds) {
@@ -83,6 +85,7 @@ impl TensorFile {
                 ));
             }
         }
+        found.index = Some(index);
         Ok(found)
     }
 
@@ -106,7 +109,11 @@ impl TensorFile {
                 }
             }
         }
-        Ok(Self { shards, by_name })
+        Ok(Self {
+            shards,
+            by_name,
+            index: None,
+        })
     }
 
     /// Whether the files are what they were when they were opened: to be asked after the last read of
@@ -158,11 +165,14 @@ impl TensorFile {
         first.map_or_else(BTreeMap::new, |s| s.header.metadata.clone())
     }
 
-    /// The file that holds `name`, or the first where none does: for messages.
+    /// The file that holds `name`, or the one that should say which does: for messages.
     #[must_use]
     pub fn path_of(&self, name: &str) -> &Path {
-        let i = self.by_name.get(name).copied().unwrap_or(0);
-        self.shards.get(i).map_or(Path::new(""), |s| &s.path)
+        match (self.by_name.get(name), &self.index) {
+            (Some(&i), _) => &self.shards[i].path,
+            (None, Some(index)) => index,
+            (None, None) => self.shards.first().map_or(Path::new(""), |s| &s.path),
+        }
     }
 
     /// The raw little-endian bytes of a tensor of exactly this type and shape.

@@ -60,6 +60,9 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
             if let AnyRecipe::Language(recipe) = &mut recipe {
                 model_path::of_recipe(&mut recipe.file.model.path)?;
                 model_path::of_recipe(&mut recipe.file.tokenizer.path)?;
+                for stage in &mut recipe.file.stage {
+                    model_path::of_recipe(&mut stage.distill.teacher)?;
+                }
             }
             let run = match args.out {
                 Some(out) => RunDir::create_at(out, &recipe)?,

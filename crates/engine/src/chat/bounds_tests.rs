@@ -105,6 +105,7 @@ fn one_instruction_does_not_do_too_much() {
         "{{ [1]|slice(999999999)|list }}",
         "{{ [[1]]|tojson(indent=999999999) }}",
         "{{ [[1]]|tojson(999999999) }}",
+        "{% set x = 'ab' * 999999 %}{{ x|list|tojson(separators=(x, x))|length }}",
         "{% set x = 'ab' * 999999 %}{{ x|join(x)|length }}",
         "{% set x = 'ab' * 999999 %}{{ x.replace('a', x)|length }}",
         "{% set x = 'ab' * 999999 %}{{ x.strip(x)|length }}",

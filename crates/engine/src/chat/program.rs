@@ -98,8 +98,9 @@ fn syntax() -> Result<SyntaxConfig> {
     syntax.trim_blocks(true).lstrip_blocks(true).build()
 }
 
-/// Checks the size of a source, and multiplies every left factor by a variable: the library
-/// multiplies constants when it compiles them, texts too, and before anything counts.
+/// Checks the size of a source; multiplies every left factor by a variable, as the library
+/// multiplies constants when it compiles them, texts too, and before anything counts; and puts an
+/// `if` in the place of transformers' `generation`, which the library does not know.
 fn unfold(source: &str) -> Result<String> {
     let too_large = |what: String| Error::new(ErrorKind::SyntaxError, what);
     if source.len() > MAX_SOURCE {
@@ -108,13 +109,26 @@ fn unfold(source: &str) -> Result<String> {
     }
     let mut unfolded = String::new();
     let (mut copied, mut in_tag, mut elifs) = (0, 0, 0);
-    let mut splat = false;
+    let (mut splat, mut block) = (false, false);
     for token in tokenize(source, false, syntax()?) {
         let (token, span) = token?;
         in_tag += 1;
         match &token {
-            Token::BlockStart | Token::VariableStart => in_tag = 0,
+            Token::BlockStart | Token::VariableStart => {
+                in_tag = 0;
+                block = matches!(token, Token::BlockStart);
+            }
             Token::Ident("elif") => elifs += 1,
+            // They mark what a model is trained on, and write what is in them.
+            Token::Ident(name @ ("generation" | "endgeneration")) if in_tag == 1 && block => {
+                unfolded.push_str(&source[copied..span.start_offset as usize]);
+                unfolded.push_str(if *name == "generation" {
+                    "if true"
+                } else {
+                    "endif"
+                });
+                copied = span.end_offset as usize;
+            }
             Token::Mul if !splat => {
                 let end = span.end_offset as usize;
                 unfolded.push_str(&source[copied..end]);

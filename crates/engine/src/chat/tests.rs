@@ -37,6 +37,43 @@ fn refusals_and_endless_loops_are_errors() {
     assert!(ChatTemplate::new(Some("{% if %}".into()), "".into(), "".into()).is_err());
 }
 
+/// Texts that transformers writes.
+#[test]
+fn json_is_that_of_python() {
+    for (source, text) in [
+        ("{{ '<a> \u{e9}&' | tojson }}", "\"<a> \u{e9}&\""),
+        (
+            "{{ {'a': [1, none], 'b': {}} | tojson }}",
+            r#"{"a": [1, null], "b": {}}"#,
+        ),
+        (
+            "{{ {'a': [1, []], 'b': {}} | tojson(indent=2) }}",
+            "{\n  \"a\": [\n    1,\n    []\n  ],\n  \"b\": {}\n}",
+        ),
+        (
+            "{{ [1, {'a': 2}] | tojson(separators=(',', ':')) }}",
+            r#"[1,{"a":2}]"#,
+        ),
+        (
+            "{{ '\u{e9}\u{1F600}' | tojson(ensure_ascii=true) }}",
+            r#""\u00e9\ud83d\ude00""#,
+        ),
+    ] {
+        assert_eq!(render(source).unwrap(), text, "{source}");
+    }
+    assert!(render("{{ 1 | tojson(colour=1) }}").is_err());
+}
+
+#[test]
+fn what_transformers_knows_and_jinja_does_not() {
+    let source = "{% for m in messages %}{% if m.role == 'user' %}{%- generation -%}\n [{{ m.content }}] \
+                  {%- endgeneration %}{% endif %}{% endfor %}{{ generation is defined }}";
+    assert_eq!(render(source).unwrap(), "[Hi]False");
+    assert!(ChatTemplate::new(Some("{% generation %}".into()), "".into(), "".into()).is_err());
+    let source = "{{ tools is none }}{{ documents is none }}{{ tools is defined }}";
+    assert_eq!(render(source).unwrap(), "TrueTrueTrue");
+}
+
 #[test]
 fn without_a_template_turns_are_lines() {
     let text = ChatTemplate::default().render(&messages()).unwrap();

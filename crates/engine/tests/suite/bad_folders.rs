@@ -81,17 +81,68 @@ fn shapes_types_and_values_that_lie() {
 
 #[test]
 fn a_config_of_another_model() {
+    let weights = "model.safetensors";
     for (key, value, words) in [
-        ("num_hidden_layers", 3, ["layers.2", "missing"]),
-        ("num_hidden_layers", 1, ["layers.1", "without this tensor"]),
-        ("vocab_size", 500, ["embed_tokens", "[500, 24]"]),
-        ("head_dim", 16, ["q_proj", "[16, 24]"]),
+        (
+            "num_hidden_layers",
+            3,
+            [weights, "model.layers.2.", "[24]", "missing"],
+        ),
+        (
+            "num_hidden_layers",
+            1,
+            [
+                weights,
+                "model.layers.1.",
+                "without this tensor",
+                "model_type",
+            ],
+        ),
+        (
+            "vocab_size",
+            500,
+            [
+                weights,
+                "model.embed_tokens.weight",
+                "[260, 24]",
+                "[500, 24]",
+            ],
+        ),
+        (
+            "hidden_size",
+            32,
+            [
+                weights,
+                "model.embed_tokens.weight",
+                "[260, 24]",
+                "[260, 32]",
+            ],
+        ),
+        (
+            "intermediate_size",
+            48,
+            [weights, "model.layers.0.mlp.", "[10, 24]", "[12, 24]"],
+        ),
+        (
+            "head_dim",
+            16,
+            [weights, "self_attn.q_proj.weight", "[8, 24]", "[16, 24]"],
+        ),
+        (
+            "num_key_value_heads",
+            4,
+            [weights, "self_attn.k_proj.weight", "[4, 24]", "[8, 24]"],
+        ),
         (
             "num_attention_heads",
             0,
-            ["config.json", "num_attention_heads"],
+            ["config.json", "num_attention_heads", "0", "at least 1"],
         ),
-        ("hidden_size", i64::MAX, ["config.json", "larger"]),
+        (
+            "hidden_size",
+            i64::MAX,
+            ["config.json", "sizes", "larger", ""],
+        ),
     ] {
         let dir = tempfile::tempdir().unwrap();
         let mut config = config(SubNorm::SubLn, Form::AutoBitLinear);

@@ -12,7 +12,7 @@ const TEXTS: [&str; 4] = [
 ];
 
 /// Chat templates in the manners of published models.
-pub(crate) const TEMPLATES: [&str; 3] = [
+pub(crate) const TEMPLATES: [&str; 4] = [
     "{%- for m in messages %}{% if m['role'] == 'user' %}<|{{ m.role | upper }}|>\
      {{ m['content'].strip() }}{{ eos_token }}{% endif %}{% endfor %}\
      {% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}",
@@ -25,6 +25,9 @@ pub(crate) const TEMPLATES: [&str; 3] = [
      {{- raise_exception('no ' ~ m.role) }}{%- endif %}{%- set ns.last = m.content | trim %}\
      {{- '%s: %s' | format(m.role, ns.last) | replace('a', 'b') }}{%- endfor %}\
      {{- messages | map(attribute='role') | join(',') | tojson }}",
+    "{% for m in messages %}{% if m.role == 'assistant' %}{% generation %}{{ m | tojson(indent=2) }}\
+     {%- endgeneration %}{% elif tools is not none %}{{ tools | tojson }}{% else %}\
+     {{ [m.content] | tojson(ensure_ascii=true, separators=(',', ':')) }}{% endif %}{% endfor %}",
 ];
 
 /// Loads a folder or a GGUF file, and computes where that works.

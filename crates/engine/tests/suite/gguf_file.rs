@@ -91,7 +91,15 @@ impl Gguf {
 /// llama.cpp's metadata for `config`.
 pub(crate) fn metadata(arch: &str, c: &ModelConfig) -> Gguf {
     let mut gguf = Gguf::default();
-    gguf.pair("general.architecture", &json!(arch));
+    for (key, value) in pairs(arch, c) {
+        gguf.pair(&key, &value);
+    }
+    gguf
+}
+
+/// The entries of [`metadata`].
+pub(crate) fn pairs(arch: &str, c: &ModelConfig) -> Vec<(String, Value)> {
+    let mut all = vec![("general.architecture".to_owned(), json!(arch))];
     for (key, value) in [
         ("block_count", json!(c.num_hidden_layers)),
         ("context_length", json!(c.max_position_embeddings)),
@@ -105,12 +113,12 @@ pub(crate) fn metadata(arch: &str, c: &ModelConfig) -> Gguf {
         ("rope.freq_base", json!(c.rope_theta)),
         ("rope.dimension_count", json!(c.head_dim())),
     ] {
-        gguf.pair(&format!("{arch}.{key}"), &value);
+        all.push((format!("{arch}.{key}"), value));
     }
     if let Some(window) = c.sliding_window {
-        gguf.pair(&format!("{arch}.attention.sliding_window"), &json!(window));
+        all.push((format!("{arch}.attention.sliding_window"), json!(window)));
     }
-    gguf
+    all
 }
 
 /// llama.cpp's name, by its converter's table.

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod bad_folders;
+mod bad_gguf;
 mod bench;
 mod common;
 mod drive;
@@ -9,9 +10,13 @@ mod engine;
 mod families;
 mod gguf;
 mod gguf_file;
+mod gguf_types;
 mod gguf_write;
 mod golden;
 mod judges;
+mod large;
 mod mutants;
+mod published;
 mod sparsity;
+mod templates;
 mod tokenizers;

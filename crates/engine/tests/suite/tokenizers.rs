@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use serde_json::json;
 use tokenizers::Tokenizer;
-use tritburn_engine::{Engine, EngineOptions};
+use tritburn_engine::{Engine, EngineOptions, TextTokenizer, gguf_tokenizer};
 use tritburn_quant::config::SubNorm;
 use tritburn_quant::gguf::{GgufEmbedding, GgufTernary, write_gguf};
 
@@ -126,39 +126,63 @@ fn through_gguf(folder: &Path, theirs: &Tokenizer) -> Engine {
     Engine::load(&path, EngineOptions::default()).unwrap()
 }
 
+/// Tokens of every text of the corpus, with `added` tokens in some, and texts of those tokens, at once
+/// and piece by piece.
+fn compare(ours: &TextTokenizer, theirs: &Tokenizer, what: &str, added: &[String]) {
+    let corpus = corpus(added);
+    for text in &corpus {
+        for around in [true, false] {
+            let want = theirs.encode(text.as_str(), around).unwrap();
+            let got = ours.encode(text, around).unwrap();
+            assert_eq!(got, want.get_ids(), "{what} {text:?}");
+        }
+        // Back to text, and so that what is shown piece by piece is the same text.
+        let ids = ours.encode(text, false).unwrap();
+        let want = theirs.decode(&ids, true).unwrap();
+        assert_eq!(ours.decode(&ids).unwrap(), want, "{what} {text:?}");
+        let mut decoder = ours.incremental_decoder();
+        let mut shown = String::new();
+        for &id in &ids {
+            shown += &decoder.push(id).unwrap();
+        }
+        shown += &decoder.finish().unwrap();
+        assert_eq!(shown, want, "{what} {text:?}");
+    }
+    eprintln!("{what}: {} texts", corpus.len());
+}
+
 #[test]
 fn gguf_tokenizers_give_the_tokens_of_the_folder() {
     for folder in folders() {
         let theirs = Tokenizer::from_file(folder.join("tokenizer.json")).unwrap();
         let ours = through_gguf(&folder, &theirs);
+        let what = folder.display().to_string();
         let added = theirs.get_added_tokens_decoder();
-        let special: Vec<String> = added.values().map(|t| t.content.clone()).take(20).collect();
-        let corpus = corpus(&special);
-        for text in &corpus {
-            for around in [true, false] {
-                let want = theirs.encode(text.as_str(), around).unwrap();
-                let got = ours.encode(text, around).unwrap();
-                assert_eq!(got, want.get_ids(), "{} {text:?}", folder.display());
-            }
-            // Back to text, and so that what is shown piece by piece is the same text.
-            let ids = ours.encode(text, false).unwrap();
-            let tokenizer = ours.tokenizer().unwrap();
-            let want = theirs.decode(&ids, true).unwrap();
-            assert_eq!(
-                tokenizer.decode(&ids).unwrap(),
-                want,
-                "{} {text:?}",
-                folder.display()
-            );
-            let mut decoder = tokenizer.incremental_decoder();
-            let mut shown = String::new();
-            for &id in &ids {
-                shown += &decoder.push(id).unwrap();
-            }
-            shown += &decoder.finish().unwrap();
-            assert_eq!(shown, want, "{} {text:?}", folder.display());
-        }
-        eprintln!("{}: {} texts", folder.display(), corpus.len());
+        let added: Vec<String> = added.values().map(|t| t.content.clone()).take(20).collect();
+        compare(ours.tokenizer().unwrap(), &theirs, &what, &added);
+    }
+}
+
+/// GGUF files that others wrote, against the `tokenizer.json` of the same models: pairs of a file and
+/// a folder in `TRITBURN_GGUF_TOKENIZERS`, all separated by colons.
+#[test]
+fn published_gguf_tokenizers_give_the_tokens_of_the_folder() {
+    let pairs = std::env::var_os("TRITBURN_GGUF_TOKENIZERS").unwrap_or_default();
+    let pairs: Vec<PathBuf> = std::env::split_paths(&pairs).collect();
+    let (pairs, rest) = pairs.as_chunks::<2>();
+    if pairs.is_empty() {
+        eprintln!("skipped: TRITBURN_GGUF_TOKENIZERS names no files and folders ({rest:?})");
+    }
+    for [file, folder] in pairs {
+        let [json, _] = gguf_tokenizer(file).unwrap().unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("tokenizer.json"), json.to_string()).unwrap();
+        let ours = TextTokenizer::load(dir.path(), usize::MAX)
+            .unwrap()
+            .unwrap();
+        let theirs = Tokenizer::from_file(folder.join("tokenizer.json")).unwrap();
+        // Which added tokens there are, and which of them are text, is often said in another way there.
+        compare(&ours, &theirs, &file.display().to_string(), &[]);
     }
 }
 

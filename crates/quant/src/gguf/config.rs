@@ -102,6 +102,15 @@ pub(super) fn read(file: &GgufFile) -> Result<(Arch, ModelConfig)> {
     let &[vocab_size, hidden_size] = embedding.unwrap_or_default() else {
         return Err(file.error("`token_embd.weight` is missing or no matrix"));
     };
+    if let Some(width) = meta.optional("embedding_length")?
+        && width != hidden_size
+    {
+        return Err(file.error(format!(
+            "`token_embd.weight` has shape [{vocab_size}, {hidden_size}], but `{}` asks for \
+             [{vocab_size}, {width}]; convert or download the model again",
+            meta.key("embedding_length")
+        )));
+    }
     let mut config = ModelConfig {
         architectures: vec![class.into()],
         model_type: model_type.into(),

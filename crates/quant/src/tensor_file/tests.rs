@@ -92,16 +92,86 @@ fn shards_are_found_and_checked() {
     };
     let file = open(r#"{"a":"one","b":"two"}"#).unwrap();
     assert_eq!(file.bytes("b", Dtype::U8, &[1]).unwrap(), [8]);
-    for bad in [
-        r#"{"a":"two","b":"one"}"#,
-        r#"{"a":"one","b":"three"}"#,
-        r#"{"a":"../one"}"#,
-        r#"{"a":3}"#,
-        "{}",
-        "[]",
-        "",
+    for (name, shape, words) in [
+        ("b", &[2][..], ["two", "`b`", "[1]", "[2]"]),
+        ("c", &[2], [INDEX_FILE, "`c`", "[2]", "missing"]),
     ] {
-        assert!(open(bad).is_err(), "{bad}");
+        let error = file.bytes(name, Dtype::U8, shape).unwrap_err().to_string();
+        assert!(words.iter().all(|w| error.contains(w)), "{error}");
+    }
+    for (bad, words) in [
+        (
+            r#"{"a":"two","b":"one"}"#,
+            ["`a` should be in two", "download"],
+        ),
+        (
+            r#"{"a":"one","b":"one"}"#,
+            ["`b` should be in one", "download"],
+        ),
+        (r#"{"a":"../one"}"#, ["weight_map.a", "file name"]),
+        (r#"{"a":"/one"}"#, ["weight_map.a", "file name"]),
+        (r#"{"a":""}"#, ["weight_map.a", "file name"]),
+        (r#"{"a":3}"#, ["weight_map.a", "is 3"]),
+        ("{}", ["`weight_map` is empty", INDEX_FILE]),
+        ("[]", ["`weight_map` is missing", "no object"]),
+        ("", ["expected value", INDEX_FILE]),
+    ] {
+        let error = open(bad).unwrap_err().to_string();
+        assert!(error.contains(INDEX_FILE), "{bad}: {error}");
+        assert!(words.iter().all(|w| error.contains(w)), "{bad}: {error}");
+    }
+    // A shard that is not there, and one that is damaged, are named themselves.
+    for (file, word) in [("three", "No such file"), ("short", "safetensors file")] {
+        std::fs::write(dir.path().join("short"), [9, 0]).unwrap();
+        let error = open(&format!(r#"{{"a":"one","b":"{file}"}}"#)).unwrap_err();
+        let error = error.to_string();
+        assert!(error.contains(file) && error.contains(word), "{error}");
+    }
+    // One tensor in two shards.
+    let both: [NamedTensor<'_>; 2] = [("a", Dtype::U8, &[1], &[7]), ("b", Dtype::U8, &[1], &[8])];
+    write(&dir.path().join("two"), &both);
+    let error = open(r#"{"a":"one","b":"two"}"#).unwrap_err().to_string();
+    assert!(
+        ["`a`", "one", "two", "also"]
+            .iter()
+            .all(|w| error.contains(w)),
+        "{error}"
+    );
+}
+
+/// The format does not ask for tensors to begin where their values are aligned.
+#[test]
+fn values_at_odd_places_are_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join(MODEL_FILE);
+    let values = [1.5f32, -2.0, 3.25];
+    for (dtype, bytes) in [
+        ("F32", f32s(&values)),
+        (
+            "F16",
+            values
+                .map(|v| half::f16::from_f32(v).to_le_bytes())
+                .concat(),
+        ),
+        (
+            "BF16",
+            values
+                .map(|v| half::bf16::from_f32(v).to_le_bytes())
+                .concat(),
+        ),
+    ] {
+        let end = 1 + bytes.len();
+        let header = format!(
+            r#"{{"o": {{"dtype": "U8", "shape": [1], "data_offsets": [0, 1]}},
+                "w": {{"dtype": "{dtype}", "shape": [3], "data_offsets": [1, {end}]}}}}"#
+        );
+        let mut file = (header.len() as u64).to_le_bytes().to_vec();
+        file.extend(header.as_bytes());
+        file.push(9);
+        file.extend(&bytes);
+        std::fs::write(&path, file).unwrap();
+        let file = TensorFile::open(&path).unwrap();
+        assert_eq!(file.tensor_f32("w", &[3]).unwrap(), values, "{dtype}");
     }
 }
 

@@ -1,184 +1,12 @@
 //! Downloads from a small server on this machine that behaves, and misbehaves, as the hub does.
 #![allow(clippy::unwrap_used)]
 
-use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Write};
-use std::net::{TcpListener, TcpStream};
+mod server;
+
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
-use sha2::{Digest, Sha256};
+use server::{COMMIT, Fault, Server};
 use tritburn_hub::{HubError, HubSettings, ModelName, locate, pull};
-
-const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
-
-/// What the server does wrong.
-#[derive(Clone, Copy, PartialEq, Default)]
-enum Fault {
-    #[default]
-    None,
-    /// Ends the connection after so many bytes of a body.
-    Cut(usize),
-    /// Answers with this status.
-    Status(u16),
-    /// Sends other bytes than it promised.
-    Garbage,
-    /// Takes requests and says nothing.
-    Silent,
-    /// Names contents by something that is no name.
-    BadEtag,
-}
-
-#[derive(Default)]
-struct State {
-    files: BTreeMap<String, Vec<u8>>,
-    fault: Fault,
-    commit: String,
-    /// Request line, range and token of each request.
-    log: Vec<[String; 3]>,
-}
-
-/// Lives as long as the test's process.
-struct Server {
-    state: Arc<Mutex<State>>,
-    endpoint: String,
-}
-
-impl Server {
-    fn start(files: &[(&str, &[u8])]) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let endpoint = format!("http://{}", listener.local_addr().unwrap());
-        let files = files
-            .iter()
-            .map(|(n, b)| ((*n).to_owned(), b.to_vec()))
-            .collect();
-        let state = State {
-            files,
-            commit: COMMIT.into(),
-            ..State::default()
-        };
-        let state = Arc::new(Mutex::new(state));
-        let shared = Arc::clone(&state);
-        std::thread::spawn(move || {
-            for stream in listener.incoming() {
-                let shared = Arc::clone(&shared);
-                std::thread::spawn(move || serve(stream.unwrap(), &shared));
-            }
-        });
-        Self { state, endpoint }
-    }
-
-    fn set(&self, fault: Fault) {
-        self.state.lock().unwrap().fault = fault;
-    }
-
-    fn take_log(&self) -> Vec<[String; 3]> {
-        std::mem::take(&mut self.state.lock().unwrap().log)
-    }
-
-    fn settings(&self, cache: &Path) -> HubSettings {
-        HubSettings {
-            endpoint: self.endpoint.clone(),
-            cache: cache.to_path_buf(),
-            token: None,
-            offline: false,
-            stall_seconds: 20,
-        }
-    }
-}
-
-/// Answers one request and closes the connection.
-fn serve(mut stream: TcpStream, state: &Mutex<State>) {
-    let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
-    let request = lines.next().unwrap_or(Ok(String::new())).unwrap();
-    let (mut range, mut token) = (String::new(), String::new());
-    for line in lines.map_while(Result::ok).take_while(|l| !l.is_empty()) {
-        let (name, value) = line.split_once(':').unwrap_or((&line, ""));
-        match name.to_ascii_lowercase().as_str() {
-            "range" => range = value.trim().to_owned(),
-            "authorization" => token = value.trim().to_owned(),
-            _ => {}
-        }
-    }
-    let path = request.split(' ').nth(1).unwrap_or_default().to_owned();
-    let (fault, commit, body) = {
-        let mut state = state.lock().unwrap();
-        state.log.push([request, range.clone(), token]);
-        let body = match path.split_once("/resolve/") {
-            Some((_, rest)) => {
-                let file = rest.split_once('/').map_or("", |(_, file)| file);
-                state.files.get(file).cloned()
-            }
-            None if path.starts_with("/api/models/org/model/") => Some(listing(&state)),
-            None => None,
-        };
-        (state.fault, state.commit.clone(), body)
-    };
-    let mut say = |status: &str, headers: &str, body: &[u8]| {
-        let head = format!(
-            "HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {}\r\n{headers}\r\n",
-            body.len()
-        );
-        let _ = stream.write_all(head.as_bytes());
-        match fault {
-            Fault::Cut(at) if body.len() > at => {
-                let _ = stream.write_all(&body[..at]);
-            }
-            _ => {
-                let _ = stream.write_all(body);
-            }
-        }
-    };
-    match (fault, body) {
-        (Fault::Silent, _) => std::thread::sleep(Duration::from_secs(3)),
-        (Fault::Status(status), _) => say(&format!("{status} No"), "", b""),
-        (_, None) => say("404 Not Found", "", b""),
-        (_, Some(body)) if range.is_empty() => say("200 OK", "", &body),
-        (_, Some(mut body)) => {
-            let hash = Sha256::digest(&body);
-            let hash: String = hash.iter().map(|b| format!("{b:02x}")).collect();
-            let etag = if fault == Fault::BadEtag {
-                "../../x".to_owned()
-            } else {
-                hash
-            };
-            let (first, last) = range["bytes=".len()..].split_once('-').unwrap();
-            let first: usize = first.parse().unwrap();
-            let end = last.parse().map_or(body.len(), |last: usize| last + 1);
-            if first >= body.len() {
-                return say("416 Range Not Satisfiable", "", b"");
-            }
-            if fault == Fault::Garbage {
-                body.iter_mut().for_each(|b| *b ^= 1);
-            }
-            let headers = format!(
-                "ETag: \"{etag}\"\r\nX-Repo-Commit: {commit}\r\nContent-Range: bytes {first}-{}/{}\r\n",
-                end - 1,
-                body.len()
-            );
-            say(
-                "206 Partial Content",
-                &headers,
-                &body[first..end.min(body.len())],
-            );
-        }
-    }
-}
-
-fn listing(state: &State) -> Vec<u8> {
-    let files: Vec<String> = state
-        .files
-        .keys()
-        .map(|f| format!("{{\"rfilename\": \"{f}\"}}"))
-        .collect();
-    format!(
-        "{{\"sha\": \"{}\", \"siblings\": [{}]}}",
-        state.commit,
-        files.join(",")
-    )
-    .into_bytes()
-}
 
 fn weights() -> Vec<u8> {
     (0..3_000_000u32)
@@ -318,6 +146,47 @@ fn what_was_cut_off_goes_on_where_it_ended() {
     );
 }
 
+/// A hub that cannot send the rest of a file makes one that is too long: it is removed, and comes
+/// whole the next time.
+#[test]
+fn a_server_without_ranges_does_no_harm() {
+    let server = folder();
+    let cache = tempfile::tempdir().unwrap();
+    server.set(Fault::Cut(1_000_000));
+    get(&server, cache.path()).unwrap_err();
+    server.set(Fault::NoRange);
+    let error = get(&server, cache.path()).unwrap_err();
+    assert!(matches!(error, HubError::Damaged { .. }), "{error}");
+    let found = get(&server, cache.path()).unwrap();
+    assert_eq!(
+        std::fs::read(found.join("model.safetensors")).unwrap(),
+        weights()
+    );
+}
+
+/// As the hub does with weights: it names them and sends to another host for the bytes.
+#[test]
+fn weights_in_a_store_of_another_host() {
+    let (server, store) = (folder(), folder());
+    let cache = tempfile::tempdir().unwrap();
+    let port = store.endpoint.rsplit(':').next().unwrap();
+    server.state.lock().unwrap().store = Some(format!("http://localhost:{port}"));
+    store.set(Fault::Cut(1_000_000));
+    get(&server, cache.path()).unwrap_err();
+    store.set(Fault::None);
+    store.take_log();
+    let found = get(&server, cache.path()).unwrap();
+    assert_eq!(
+        std::fs::read(found.join("model.safetensors")).unwrap(),
+        weights()
+    );
+    let log = store.take_log();
+    assert!(
+        log.iter().any(|[_, range, _]| range == "bytes=1000000-"),
+        "{log:?}"
+    );
+}
+
 #[test]
 fn files_that_are_not_what_was_promised_are_removed() {
     let server = folder();
@@ -374,6 +243,7 @@ fn every_refusal_says_what_to_do() {
         (Fault::Status(404), ["none of this name", "org/model"]),
         (Fault::Status(500), ["500", "HF_ENDPOINT"]),
         (Fault::BadEtag, ["../../x", "HF_ENDPOINT"]),
+        (Fault::Page, ["org/model", "HF_ENDPOINT"]),
     ] {
         server.set(fault);
         let error = get(&server, cache.path()).unwrap_err().to_string();

@@ -1,0 +1,170 @@
+//! A packed folder of BitNet 2B4T's shape with random weights: how long it loads, what it takes, and
+//! how fast it runs. It writes 1.2 GB and needs twice that in memory:
+//!
+//! ```text
+//! cargo test --release -p tritburn-engine large -- --ignored --nocapture --test-threads=1
+//! ```
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Instant;
+
+use serde_json::json;
+use tritburn_engine::{Engine, EngineOptions, bench};
+use tritburn_quant::Dtype;
+use tritburn_quant::config::{LinearClass, ModelConfig};
+use tritburn_quant::tensor_file::{NamedTensor, write_safetensors};
+
+/// Tokens of the prompt, and tokens that are written after it.
+const PROMPT: usize = 512;
+const NEW: usize = 32;
+
+struct Noise(u64);
+
+impl Noise {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    /// Bytes of four codes each, none of them 3.
+    fn codes(&mut self, bytes: usize) -> Vec<u8> {
+        let byte = |random: u8| random & !((random & (random >> 1) & 0x55) * 3);
+        let words = (0..bytes.div_ceil(8)).flat_map(|_| self.next().to_le_bytes());
+        words.take(bytes).map(byte).collect()
+    }
+
+    /// bf16 values between −1/32 and 1/32.
+    fn bf16(&mut self, values: usize) -> Vec<u8> {
+        let value = |random: u64| (random >> 40) as f32 / (1u32 << 28) as f32 - 1.0 / 32.0;
+        (0..values)
+            .flat_map(|_| half::bf16::from_f32(value(self.next())).to_le_bytes())
+            .collect()
+    }
+}
+
+/// As microsoft/bitnet-b1.58-2B-4T is stored.
+fn write(dir: &Path, c: &ModelConfig) {
+    let config = json!({
+        "architectures": ["BitNetForCausalLM"], "model_type": "bitnet",
+        "hidden_size": c.hidden_size, "intermediate_size": c.intermediate_size,
+        "num_hidden_layers": c.num_hidden_layers, "num_attention_heads": c.num_attention_heads,
+        "num_key_value_heads": c.num_key_value_heads, "vocab_size": c.vocab_size,
+        "max_position_embeddings": c.max_position_embeddings, "rope_theta": c.rope_theta,
+        "rms_norm_eps": c.rms_norm_eps, "hidden_act": "relu2", "tie_word_embeddings": true,
+        "torch_dtype": "bfloat16", "quantization_config": {"quant_method": "bitnet",
+            "linear_class": "autobitlinear", "quantization_mode": "offline"},
+    });
+    std::fs::write(dir.join("config.json"), config.to_string()).unwrap();
+    let mut noise = Noise(0x9e37_79b9_7f4a_7c15);
+    let (hidden, ffn) = (c.hidden_size, c.intermediate_size);
+    let one = half::bf16::ONE.to_le_bytes();
+    let mut all: Vec<(String, Dtype, Vec<usize>, Vec<u8>)> = Vec::new();
+    all.push((
+        "model.embed_tokens.weight".into(),
+        Dtype::BF16,
+        vec![c.vocab_size, hidden],
+        noise.bf16(c.vocab_size * hidden),
+    ));
+    let mut norms = vec![("model.norm".to_owned(), hidden)];
+    for i in 0..c.num_hidden_layers {
+        let layer = format!("model.layers.{i}");
+        for (name, width) in [
+            ("input_layernorm", hidden),
+            ("post_attention_layernorm", hidden),
+            ("self_attn.attn_sub_norm", hidden),
+            ("mlp.ffn_sub_norm", ffn),
+        ] {
+            norms.push((format!("{layer}.{name}"), width));
+        }
+        for (name, rows, cols) in [
+            ("self_attn.q_proj", c.q_dim(), hidden),
+            ("self_attn.k_proj", c.kv_dim(), hidden),
+            ("self_attn.v_proj", c.kv_dim(), hidden),
+            ("self_attn.o_proj", hidden, c.q_dim()),
+            ("mlp.gate_proj", ffn, hidden),
+            ("mlp.up_proj", ffn, hidden),
+            ("mlp.down_proj", hidden, ffn),
+        ] {
+            let name = format!("{layer}.{name}.weight");
+            let scale = half::bf16::from_f32(0.02).to_le_bytes().to_vec();
+            all.push((format!("{name}_scale"), Dtype::BF16, vec![1], scale));
+            let codes = noise.codes(rows / 4 * cols);
+            all.push((name, Dtype::U8, vec![rows / 4, cols], codes));
+        }
+    }
+    for (name, width) in norms {
+        let name = format!("{name}.weight");
+        all.push((name, Dtype::BF16, vec![width], one.repeat(width)));
+    }
+    let named: Vec<NamedTensor<'_>> = all
+        .iter()
+        .map(|(n, d, s, b)| (n.as_str(), *d, s.as_slice(), b.as_slice()))
+        .collect();
+    write_safetensors(&dir.join("model.safetensors"), &named, &BTreeMap::new()).unwrap();
+}
+
+/// Bytes of this process that are in memory: of its own, and of mapped files.
+fn resident() -> Option<[u64; 2]> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let field = |name: &str| -> Option<u64> {
+        let line = status.lines().find(|line| line.starts_with(name))?;
+        let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+        Some(kib << 10)
+    };
+    Some([field("RssAnon:")?, field("RssFile:")?])
+}
+
+#[test]
+#[ignore = "writes 1.2 GB, and its times say something on an idle machine only"]
+fn a_large_packed_folder_loads_and_runs() {
+    let c = bench::shape("bitnet-2b4t").unwrap();
+    assert_eq!(
+        c.quantization_config.as_ref().unwrap().linear_class,
+        LinearClass::AutoBitLinear
+    );
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), &c);
+    let file = std::fs::metadata(dir.path().join("model.safetensors")).unwrap();
+    eprintln!("{} MiB in the file", file.len() >> 20);
+    let mut engine = None;
+    for _ in 0..4 {
+        drop(engine.take());
+        let start = Instant::now();
+        engine = Some(Engine::load(dir.path(), EngineOptions::default()).unwrap());
+        eprintln!("loaded in {:.2} s", start.elapsed().as_secs_f64());
+    }
+    let engine = engine.unwrap();
+    let info = engine.info();
+    eprintln!("{info:?}");
+    assert_eq!(info.format, "ternary-2bit");
+    // Two bits a ternary weight, and a byte for each of the embedding.
+    let ternary = c.num_hidden_layers
+        * (c.hidden_size * (2 * c.q_dim() + 2 * c.kv_dim())
+            + 3 * c.hidden_size * c.intermediate_size);
+    let least = ternary / 4 + c.vocab_size * c.hidden_size;
+    assert!(info.weights_bytes < least + least / 50, "{least}");
+    let mut session = engine.new_session(PROMPT + NEW);
+    let tokens: Vec<u32> = (0..PROMPT as u32).map(|i| i * 977 % 128_256).collect();
+    let start = Instant::now();
+    let logits = session.prefill(&tokens).unwrap();
+    assert!(logits.iter().all(|v| v.is_finite()));
+    let rate = PROMPT as f64 / start.elapsed().as_secs_f64();
+    eprintln!("{PROMPT} tokens of prompt: {rate:.1} tok/s");
+    let start = Instant::now();
+    for token in &tokens[..NEW] {
+        session.decode(*token).unwrap();
+    }
+    let rate = NEW as f64 / start.elapsed().as_secs_f64();
+    eprintln!("{NEW} tokens after it: {rate:.1} tok/s");
+    if let Some([own, mapped]) = resident() {
+        eprintln!(
+            "{} MiB resident, and {} MiB of files",
+            own >> 20,
+            mapped >> 20
+        );
+        // The mapped file is not copied and not held.
+        assert!(own < info.weights_bytes as u64 + (256 << 20));
+    }
+}
