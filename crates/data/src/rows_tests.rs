@@ -1,4 +1,5 @@
 #![allow(clippy::unwrap_used)]
+use std::fs::File;
 use std::sync::Arc;
 
 use arrow::array::{
