@@ -48,7 +48,7 @@ fn fault(path: &Path, message: impl ToString) -> DataError {
 /// The store that an address names, and the place in it. Credentials and regions are taken from the
 /// variables that the clouds' own tools read (`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT`,
 /// `GOOGLE_SERVICE_ACCOUNT`, `AZURE_STORAGE_ACCOUNT_KEY` and so on).
-fn store(path: &Path) -> Result<(Url, Box<dyn ObjectStore>, Location)> {
+fn store(path: &Path) -> Result<(Box<dyn ObjectStore>, Location)> {
     let text = path.to_str().ok_or_else(|| fault(path, "is not UTF-8"))?;
     let url = Url::parse(text).map_err(|error| fault(path, error))?;
     let from_env = std::env::vars_os().filter_map(|(key, value)| {
@@ -59,9 +59,7 @@ fn store(path: &Path) -> Result<(Url, Box<dyn ObjectStore>, Location)> {
     });
     // Who writes http:// wants it.
     let plain = (url.scheme() == "http").then(|| ("allow_http".to_owned(), "true".to_owned()));
-    let (store, location) =
-        parse_url_opts(&url, from_env.chain(plain)).map_err(|error| fault(path, error))?;
-    Ok((url, store, location))
+    parse_url_opts(&url, from_env.chain(plain)).map_err(|error| fault(path, error))
 }
 
 /// The addresses that a pattern such as `s3://bucket/web/*.parquet` names, sorted. An address without
@@ -86,7 +84,7 @@ pub(crate) fn expand(input: &str) -> Result<Vec<PathBuf>> {
         require_literal_separator: true,
         ..glob::MatchOptions::new()
     };
-    let (_, store, location) = store(Path::new(prefix))?;
+    let (store, location) = store(Path::new(prefix))?;
     let list = store.list(Some(&location)).map_ok(|meta| meta.location);
     let listed: Vec<Location> = wait(list.try_collect()).map_err(|error| {
         let remedy = "name each file where the server cannot list its folders";
@@ -119,7 +117,7 @@ pub(crate) struct Object {
 
 impl Object {
     pub(crate) fn open(path: &Path) -> Result<Self> {
-        let (_, store, location) = store(path)?;
+        let (store, location) = store(path)?;
         let meta = wait(store.head(&location)).map_err(DataError::io(path, "open"))?;
         Ok(Self {
             store: store.into(),
