@@ -6,6 +6,7 @@
 //! [`packed`] runs what was trained on the integer kernels.
 
 pub mod attention;
+pub mod calibrate;
 pub mod device;
 pub mod dit;
 pub mod error;

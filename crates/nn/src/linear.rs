@@ -43,6 +43,7 @@ impl LinearSpec {
             weight: scheme.weights,
             act: scheme.act(input),
             lambda: 1.0,
+            int8_grad_input: false,
         });
         Self {
             d_in,
@@ -258,6 +259,13 @@ impl<B: Backend> BitLinear<B> {
     /// Sets how the product is computed where the weight is not quantised.
     pub fn set_compute(&mut self, compute: Compute) {
         self.compute = compute;
+    }
+
+    /// Sets how the gradient for the input is computed (see [`LinearQuant::int8_grad_input`]).
+    pub fn set_int8_grad_input(&mut self, int8: bool) {
+        if let Some(quant) = &mut self.quant {
+            quant.int8_grad_input = int8;
+        }
     }
 
     /// Sets λ of the warm-up (see [`LinearQuant::lambda`]).

@@ -239,6 +239,13 @@ impl<B: Backend> CausalLm<B> {
             .for_each(|linear| linear.set_lambda(lambda));
     }
 
+    /// Sets how gradients for the inputs of projections are computed (see
+    /// [`LinearQuant::int8_grad_input`](crate::ops::LinearQuant::int8_grad_input)).
+    pub fn set_int8_grad_input(&mut self, int8: bool) {
+        self.projections_mut()
+            .for_each(|linear| linear.set_int8_grad_input(int8));
+    }
+
     /// Sets how products with weights in full precision are computed, the output head's among them.
     pub fn set_compute(&mut self, compute: Compute) {
         self.compute = compute;
@@ -306,17 +313,11 @@ impl<B: Backend> CausalLm<B> {
         let Tokens { ids, starts } = tokens.into();
         let [batch, seq] = ids.dims();
         let layout = Layout { batch, seq, starts };
-        let table = self.model.embed_tokens.weight.val();
-        let held = B::activation_type(self.compute, &table.device());
-        let mut x = B::take_rows(table, ids.reshape([batch * seq])).cast(held);
-        if self.model.embed_scale != 1.0 {
-            x = x * self.model.embed_scale;
-        }
+        let mut x = self.embed(ids);
         probe.residual(&x);
         let mut captured: Vec<Option<QkvStates<B>>> = vec![None; capture.len()];
-        for (i, layer) in self.model.layers.iter().enumerate() {
-            let rope = &self.model.ropes[self.model.rope_of[i]];
-            let (y, states) = layer.forward(x, rope, &layout, probe);
+        for i in 0..self.model.layers.len() {
+            let (y, states) = self.block(i, x, &layout, probe);
             x = y;
             probe.residual(&x);
             for (slot, _) in captured
@@ -327,11 +328,45 @@ impl<B: Backend> CausalLm<B> {
                 *slot = Some(states.clone());
             }
         }
-        let hidden = self.model.norm.forward(x);
         Forward {
-            hidden,
+            hidden: self.model.norm.forward(x),
             states: captured.into_iter().flatten().collect(),
         }
+    }
+
+    /// What the first block takes: the embedding of `ids` `[batch, seq]`, `[batch · seq, hidden]`.
+    #[must_use]
+    pub fn embed(&self, ids: Tensor<B, 2, Int>) -> Tensor<B, 2>
+    where
+        B: Ops,
+    {
+        let table = self.model.embed_tokens.weight.val();
+        let held = B::activation_type(self.compute, &table.device());
+        let [batch, seq] = ids.dims();
+        let x = B::take_rows(table, ids.reshape([batch * seq])).cast(held);
+        if self.model.embed_scale == 1.0 {
+            return x;
+        }
+        x * self.model.embed_scale
+    }
+
+    /// Block `i`: `[batch · seq, hidden]` → `[batch · seq, hidden]`, and its states.
+    ///
+    /// # Panics
+    /// Where there is no block `i`.
+    #[must_use]
+    pub fn block(
+        &self,
+        i: usize,
+        x: Tensor<B, 2>,
+        layout: &Layout<B>,
+        probe: &mut dyn Probe<B>,
+    ) -> (Tensor<B, 2>, QkvStates<B>)
+    where
+        B: Ops,
+    {
+        let rope = &self.model.ropes[self.model.rope_of[i]];
+        self.model.layers[i].forward(x, rope, layout, probe)
     }
 
     /// [`CausalLm::forward`] of rows that begin with padding, `padding[i]` tokens in row `i`: what

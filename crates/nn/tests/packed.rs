@@ -122,6 +122,7 @@ fn pairs(shape: [usize; 3]) -> Vec<LinearQuant> {
             weight,
             act,
             lambda: 1.0,
+            int8_grad_input: false,
         })
     });
     let fits =
@@ -213,6 +214,7 @@ fn what_has_no_codes_stays_as_it_is() {
         }),
         Some(LinearQuant {
             lambda: 0.5,
+            int8_grad_input: false,
             ..b158
         }),
     ] {

@@ -65,6 +65,7 @@ fn quant(weight: WeightQuant, act: &str, lambda: f32) -> LinearQuant {
         weight,
         act: act.parse().unwrap(),
         lambda,
+        int8_grad_input: false,
     }
 }
 

@@ -111,6 +111,13 @@ impl<B: Backend> Dit<B> {
             .for_each(|linear| linear.set_lambda(lambda));
     }
 
+    /// Sets how gradients for the inputs of what is quantised are computed (see
+    /// [`LinearQuant::int8_grad_input`](crate::ops::LinearQuant::int8_grad_input)).
+    pub fn set_int8_grad_input(&mut self, int8: bool) {
+        self.linears_mut()
+            .for_each(|linear| linear.set_int8_grad_input(int8));
+    }
+
     /// Sets how products with weights in full precision are computed.
     pub fn set_compute(&mut self, compute: Compute) {
         self.linears_mut()

@@ -73,7 +73,7 @@ pub(super) fn bit_linear_forward<B: Kernels>(
 struct BitLinear;
 
 impl<B: Kernels> Backward<B, 2> for BitLinear {
-    type State = (QuantActs<B>, QuantWeight<B>);
+    type State = (QuantActs<B>, QuantWeight<B>, bool);
 
     fn backward(
         self,
@@ -81,9 +81,9 @@ impl<B: Kernels> Backward<B, 2> for BitLinear {
         grads: &mut Gradients,
         _checkpointer: &mut Checkpointer,
     ) {
-        let (x, w) = node.state;
+        let (x, w, int8_input) = node.state;
         let grad = wrap::<B, 2>(grads.consume::<B>(&node.node));
-        let (grad_x, grad_w) = B::code_matmul_grad(x, w, grad);
+        let (grad_x, grad_w) = B::code_matmul_grad(x, w, grad, int8_input);
         register::<B, _>(
             grads,
             node.parents.map(|p| p.map(|p| p.id)),
@@ -323,7 +323,7 @@ impl<B: Kernels, C: CheckpointStrategy> Ops for Autodiff<B, C> {
         let (y, xq, wq) = bit_linear_forward::<B>(xi, wi, held, quant);
         let prep = Backward::<B, 2>::prepare::<C>(BitLinear, [x.node, weight.node]);
         wrap(match prep.compute_bound().stateful() {
-            OpsKind::Tracked(prep) => prep.finish((xq, wq), raw(y)),
+            OpsKind::Tracked(prep) => prep.finish((xq, wq, quant.int8_grad_input), raw(y)),
             OpsKind::UnTracked(prep) => prep.finish(raw(y)),
         })
     }

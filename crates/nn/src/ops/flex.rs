@@ -142,8 +142,14 @@ impl Kernels for Flex {
         x: QuantActs<Self>,
         weight: QuantWeight<Self>,
         grad: Tensor<Self, 2>,
+        int8_input: bool,
     ) -> (Tensor<Self, 2>, Tensor<Self, 2>) {
-        let grad_x = grad.clone().matmul(weight.dense());
+        let of_input = if int8_input {
+            Self::quantise_acts(grad.clone(), ActQuant::INT8).dense()
+        } else {
+            grad.clone()
+        };
+        let grad_x = of_input.matmul(weight.dense());
         let grad_w = scale_rows(grad, &x.step, 1.0)
             .transpose()
             .matmul(x.codes.float());

@@ -181,14 +181,16 @@ pub trait Kernels: Backend {
         quant::code_matmul(x, weight)
     }
 
-    /// Gradients of [`Kernels::code_matmul`] for the unquantised input and weight (STE).
+    /// Gradients of [`Kernels::code_matmul`] for the unquantised input and weight (STE); that for the
+    /// input from INT8 codes of each token of `grad` where `int8_input` is set.
     #[must_use]
     fn code_matmul_grad(
         x: QuantActs<Self>,
         weight: QuantWeight<Self>,
         grad: Tensor<Self, 2>,
+        int8_input: bool,
     ) -> (Tensor<Self, 2>, Tensor<Self, 2>) {
-        quant::code_matmul_grad(x, weight, grad)
+        quant::code_matmul_grad(x, weight, grad, int8_input)
     }
 
     /// [`Kernels::code_matmul`] of a packed weight with the codes of `x` `[tokens, in]`:

@@ -19,6 +19,8 @@ pub struct LinearQuant {
     pub act: ActQuant,
     /// λ of the warm-up: operands are `x + λ·(Q(x) − x)`. 1 is full quantisation.
     pub lambda: f32,
+    /// Whether the gradient for the input comes from INT8 codes of the incoming gradient.
+    pub int8_grad_input: bool,
 }
 
 impl LinearQuant {
@@ -27,6 +29,7 @@ impl LinearQuant {
         weight: WeightQuant::Absmean,
         act: ActQuant::INT8,
         lambda: 1.0,
+        int8_grad_input: false,
     };
 }
 
@@ -290,9 +293,15 @@ pub(super) fn code_matmul_grad<B: Backend>(
     x: QuantActs<B>,
     w: QuantWeight<B>,
     grad: Tensor<B, 2>,
+    int8_input: bool,
 ) -> (Tensor<B, 2>, Tensor<B, 2>) {
     let grad = grad.cast(DType::F32);
-    let grad_x = grad.clone().matmul(w.dense()).cast(x.dtype);
+    let of_input = if int8_input {
+        acts(grad.clone(), ActQuant::INT8).dense()
+    } else {
+        grad.clone()
+    };
+    let grad_x = of_input.matmul(w.dense()).cast(x.dtype);
     let grad_w = (grad * x.step).transpose().matmul(x.codes.float());
     (grad_x, grad_w)
 }

@@ -80,6 +80,7 @@ pub(crate) fn quantisers_and_bit_linear<B: Kernels + Ops>(tolerance: [f32; 2]) {
                 weight,
                 act: act.parse().unwrap(),
                 lambda: 1.0,
+                int8_grad_input: false,
             };
             bit_linear::<B>(&v, prefix, case, quant, tolerance);
         }

@@ -103,8 +103,29 @@ fn product_grads(
         over_rows: false,
     };
     let grad_x = gemm(rows, over_rows(weight), scale, dtype);
-    let grad_w = gemm(over_rows(grad), over_rows(x), Scales::None, DType::F32);
-    (float(grad_x), float(grad_w))
+    (float(grad_x), float(weight_grad(grad, x)))
+}
+
+/// `gradᵀ · x` of bf16 operands.
+fn weight_grad(grad: &Buffer, x: &Buffer) -> Buffer {
+    let [grad, x] = [grad, x].map(|tensor| Operand {
+        tensor,
+        over_rows: true,
+    });
+    gemm(grad, x, Scales::None, DType::F32)
+}
+
+/// INT8 codes of each row of `grad` times ternary codes `[out, in]`. The tensor cores want the sum along
+/// the rows of both operands, so the weight is turned for it.
+fn int8_input_grad(grad: &Buffer, ternary: &Buffer, scale: &Buffer, dtype: DType) -> Buffer {
+    let dims = |x: &Buffer| [x.meta.shape()[0], x.meta.shape()[1]];
+    let [codes, step] = quantise::acts(grad, dims(grad));
+    let turned = quantise::turned(ternary, dims(ternary));
+    let [codes, turned] = [&codes, &turned].map(|tensor| Operand {
+        tensor,
+        over_rows: false,
+    });
+    gemm(codes, turned, Scales::Rows(&step, scale), dtype)
 }
 
 /// Whether a pass over rows of `x` and its companions, all of one type, is possible.
@@ -231,17 +252,27 @@ impl Kernels for Cuda {
         x: QuantActs<Self>,
         weight: QuantWeight<Self>,
         grad: Tensor<Self, 2>,
+        int8_input: bool,
     ) -> (Tensor<Self, 2>, Tensor<Self, 2>) {
         let (Codes::Int8(codes), Some(wide)) = (&x.codes, &weight.wide) else {
             let dtype = x.dtype;
-            let (of_x, of_w) = quant::code_matmul_grad(x, weight, full(grad));
+            let (of_x, of_w) = quant::code_matmul_grad(x, weight, full(grad), int8_input);
             return (of_x.cast(dtype), of_w);
         };
-        let grad = half(grad);
-        let wide = wide.clone().into_primitive().tensor();
         let scale = weight.scale.clone().into_primitive().tensor();
         let step = x.step.clone().into_primitive().tensor();
         let dense = quantise::dense_acts(&codes.clone().into_primitive(), &step, x.codes.dims());
+        // Rows of codes are copied 16 at a time.
+        let fits = fits(&grad);
+        if let (true, true, Codes::Int8(ternary)) = (int8_input, fits, &weight.codes) {
+            let grads = buffer(grad.clone());
+            let grad_x =
+                int8_input_grad(&grads, &ternary.clone().into_primitive(), &scale, x.dtype);
+            let grad_w = weight_grad(&half(grad), &dense);
+            return (float(grad_x), float(grad_w));
+        }
+        let grad = half(grad);
+        let wide = wide.clone().into_primitive().tensor();
         product_grads([&dense, &wide, &grad], Scales::One(&scale), x.dtype)
     }
 

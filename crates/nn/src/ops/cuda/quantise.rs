@@ -59,6 +59,18 @@ pub(super) fn weight(w: &Buffer, [rows, cols]: [usize; 2]) -> [Buffer; 3] {
     [codes, wide, scale]
 }
 
+/// Codes `[rows, cols]` as `[cols, rows]`.
+pub(super) fn turned(codes: &Buffer, [rows, cols]: [usize; 2]) -> Buffer {
+    const TILE: usize = 64;
+    let out = empty(codes, [cols, rows], DType::I8);
+    let tiles = rows.div_ceil(TILE) * cols.div_ceil(TILE);
+    launch("turn_codes", 256, codes, 1)
+        .buffer(codes)
+        .buffer(&out)
+        .run(&codes.client, tiles, &[rows, cols]);
+    out
+}
+
 /// `x` in bf16.
 pub(super) fn to_bf16(x: &Buffer, [rows, cols]: [usize; 2]) -> Buffer {
     if x.dtype == DType::BF16 {

@@ -115,6 +115,31 @@ quantise_weight(const IN* w, const float* sums, i8* codes, u16* wide, float* sca
     if (blockIdx.x == 0 && threadIdx.x == 0) *scale = absmean;
 }
 
+// out [cols, rows] = codes [rows, cols] turned, in tiles of 64 × 64; a warp reads and writes whole rows of
+// a tile, four bytes a lane, two rows at a time.
+extern "C" __global__ void __launch_bounds__(256)
+turn_codes(const i8* codes, i8* out, const __grid_constant__ Rows shape) {
+    __shared__ __align__(4) i8 tile[64][68];
+    u64 across = (shape.cols + 63) / 64;
+    u64 r0 = blockIdx.x / across * 64, c0 = blockIdx.x % across * 64;
+    int place = threadIdx.x % 16 * 4;
+    for (int i = threadIdx.x / 16; i < 64; i += 16) {
+        u64 r = r0 + i, c = c0 + place;
+        char4 four = make_char4(0, 0, 0, 0);
+        // Both sides are in fours.
+        if (r < shape.rows && c < shape.cols)
+            four = *reinterpret_cast<const char4*>(codes + r * shape.cols + c);
+        *reinterpret_cast<char4*>(&tile[i][place]) = four;
+    }
+    __syncthreads();
+    for (int i = threadIdx.x / 16; i < 64; i += 16) {
+        u64 c = c0 + i, r = r0 + place;
+        if (c < shape.cols && r < shape.rows)
+            *reinterpret_cast<char4*>(out + c * shape.rows + r) =
+                make_char4(tile[place][i], tile[place + 1][i], tile[place + 2][i], tile[place + 3][i]);
+    }
+}
+
 // x as bf16.
 extern "C" __global__ void __launch_bounds__(256)
 to_bf16(const IN* x, u16* out, const __grid_constant__ Rows shape) {
