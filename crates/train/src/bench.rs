@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use burn::backend::Autodiff;
 use burn::module::Module;
+use burn::optim::GradientsAccumulator;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
@@ -16,13 +17,14 @@ use tritburn_nn::weights::RandomInit;
 use tritburn_quant::config::{ModelConfig, QuantizationMode, SubNorm};
 use tritburn_quant::scheme::Preset;
 
+use crate::blockwise::blockwise;
 use crate::error::{Result, TrainError};
-use crate::objective::{Distillation, Loss, loss};
+use crate::objective::{Distillation, Loss, Measured, loss};
 use crate::optim::{AdamW, AdamWConfig};
 use crate::recipe::{ComputeChoice, DistillSection};
 use crate::replicas;
 use crate::schedule::Schedule;
-use crate::steps::{Rates, Steps, step};
+use crate::steps::{Rates, Steps, step, whole_gradients};
 
 const SEED: u64 = 0;
 
@@ -56,6 +58,10 @@ pub struct StepBench {
     pub warmup: usize,
     /// How products with weights in full precision are computed.
     pub compute: ComputeChoice,
+    /// Whether blocks run again in the backward pass instead of keeping their activations.
+    pub checkpoint_activations: bool,
+    /// Whether gradients for the inputs of projections come from INT8 codes.
+    pub int8_grad_input: bool,
 }
 
 /// Times of a training step.
@@ -97,6 +103,7 @@ struct Synthetic<'a, B: Kernels + Ops> {
     distill: Option<Distillation<B>>,
     batch: Batch,
     device: &'a B::Device,
+    checkpoint_activations: bool,
 }
 
 impl<B: Kernels + Ops> Steps<B> for Synthetic<'_, B> {
@@ -113,6 +120,19 @@ impl<B: Kernels + Ops> Steps<B> for Synthetic<'_, B> {
     fn next_loss(&mut self) -> Result<(Loss<Autodiff<B>>, usize)> {
         let loss = loss(&self.model, &self.batch, self.distill.as_ref(), self.device);
         Ok((loss, self.batch.tokens_in_batch))
+    }
+
+    fn next_gradients(
+        &mut self,
+        share: f32,
+        into: &mut GradientsAccumulator<Self::Model>,
+    ) -> Result<(Measured<B>, usize)> {
+        if !self.checkpoint_activations {
+            return whole_gradients(self, share, into);
+        }
+        let lesson = (&self.batch, self.distill.as_ref());
+        let measured = blockwise(&self.model, lesson, self.device, share, into);
+        Ok((measured, self.batch.tokens_in_batch))
     }
 
     fn skip(&mut self) -> Result<usize> {
@@ -181,12 +201,14 @@ impl StepBench {
         }
         let mut model = CausalLm::<Autodiff<B>>::new(&config, &mut init, device)?;
         model.set_compute(compute);
+        model.set_int8_grad_input(self.int8_grad_input);
         let parameters = model.num_params();
         let mut learner = Synthetic {
             model,
             distill,
             batch: batch([self.batch, self.seq], config.vocab_size),
             device,
+            checkpoint_activations: self.checkpoint_activations,
         };
         let mut optim = AdamW::<B>::new(AdamWConfig {
             betas: [0.9, 0.95],
@@ -305,7 +327,8 @@ mod tests {
             tie_word_embeddings: true,
             ..ModelConfig::default()
         };
-        for mode in [StepMode::Fp, StepMode::Qat, StepMode::Distill] {
+        let modes = [StepMode::Fp, StepMode::Qat, StepMode::Distill].into_iter();
+        for (mode, blockwise) in modes.flat_map(|mode| [(mode, false), (mode, true)]) {
             let bench = StepBench {
                 config: config.clone(),
                 mode,
@@ -314,6 +337,8 @@ mod tests {
                 steps: 3,
                 warmup: 2,
                 compute: ComputeChoice::Bf16,
+                checkpoint_activations: blockwise,
+                int8_grad_input: blockwise,
             };
             let times = bench.run::<Flex>(&DeviceKind::Cpu.into()).unwrap();
             assert_eq!((times.batch, times.seq), (2, 16));

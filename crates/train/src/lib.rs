@@ -2,6 +2,7 @@
 //! sampling.
 
 mod bench;
+mod blockwise;
 mod diffusion;
 pub mod error;
 mod export;
@@ -20,6 +21,7 @@ pub mod schedule;
 mod scorer;
 mod stage;
 mod steps;
+mod surgery;
 mod task_eval;
 mod teacher;
 

@@ -26,7 +26,10 @@ pub(crate) struct Drift {
 }
 
 /// The first rows of a batch, and which positions of them are real tokens.
-fn head<B: Kernels>(batch: &Batch, device: &B::Device) -> (Tensor<B, 2, Int>, Tensor<B, 1, Int>) {
+pub(crate) fn head<B: Kernels>(
+    batch: &Batch,
+    device: &B::Device,
+) -> (Tensor<B, 2, Int>, Tensor<B, 1, Int>) {
     let rows = batch.batch.min(ROWS);
     let tokens = batch.tokens[..rows * batch.seq].iter();
     let tokens: Vec<i32> = tokens.map(|&t| to_i32(t)).collect();

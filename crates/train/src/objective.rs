@@ -1,10 +1,11 @@
 //! The loss of one micro-batch.
 
-use burn::tensor::{Int, Tensor, TensorData, backend::AutodiffBackend};
+use burn::tensor::backend::{AutodiffBackend, Backend};
+use burn::tensor::{Int, Tensor, TensorData};
 use tritburn_data::{Batch, Segments};
 use tritburn_nn::CausalLm;
 use tritburn_nn::attention::QkvStates;
-use tritburn_nn::model::Tokens;
+use tritburn_nn::model::{Forward, Tokens};
 use tritburn_nn::ops::{Head, Kernels, Ops, TeacherHead};
 
 use crate::loss::{RelationShape, cross_entropy, distilled, relation_loss};
@@ -17,6 +18,12 @@ pub(crate) struct Loss<A: AutodiffBackend> {
     pub(crate) terms: Vec<(&'static str, Tensor<A::InnerBackend, 1>)>,
 }
 
+/// Values of a loss and its terms, off the tape.
+pub(crate) struct Measured<B: Backend> {
+    pub(crate) total: Tensor<B, 1>,
+    pub(crate) terms: Vec<(&'static str, Tensor<B, 1>)>,
+}
+
 /// A teacher and how to follow it.
 pub(crate) struct Distillation<B: Kernels> {
     pub(crate) teacher: CausalLm<B>,
@@ -25,7 +32,7 @@ pub(crate) struct Distillation<B: Kernels> {
     pub(crate) student_layers: Vec<usize>,
 }
 
-fn ints<B: burn::tensor::backend::Backend>(v: Vec<i32>, device: &B::Device) -> Tensor<B, 1, Int> {
+fn ints<B: Backend>(v: Vec<i32>, device: &B::Device) -> Tensor<B, 1, Int> {
     let n = v.len();
     Tensor::from_data(TensorData::new(v, [n]), device)
 }
@@ -40,7 +47,7 @@ fn rows(mask: &[f32]) -> Vec<i32> {
 }
 
 /// Where each token's document begins in its row.
-fn starts<B: burn::tensor::backend::Backend>(
+fn starts<B: Backend>(
     segments: &Segments,
     [batch, seq]: [usize; 2],
     device: &B::Device,
@@ -48,6 +55,140 @@ fn starts<B: burn::tensor::backend::Backend>(
     let places = segments.positions.iter().enumerate();
     let starts = places.map(|(i, &position)| index(i % seq) - to_i32(position));
     ints(starts.collect(), device).reshape([batch, seq])
+}
+
+/// A micro-batch on the device, and what a teacher says of it.
+pub(crate) struct Lesson<'a, A: AutodiffBackend>
+where
+    A::InnerBackend: Kernels,
+{
+    batch: &'a Batch,
+    distill: Option<&'a Distillation<A::InnerBackend>>,
+    device: &'a A::Device,
+    pub(crate) tokens: Tokens<A::InnerBackend>,
+    taught: Option<Forward<A::InnerBackend>>,
+}
+
+impl<'a, A> Lesson<'a, A>
+where
+    A: AutodiffBackend + Ops,
+    A::InnerBackend: Kernels + Ops,
+{
+    /// Runs the teacher, if there is one.
+    pub(crate) fn new(
+        batch: &'a Batch,
+        distill: Option<&'a Distillation<A::InnerBackend>>,
+        device: &'a A::Device,
+    ) -> Self {
+        let shape = [batch.batch, batch.seq];
+        let ids: Vec<i32> = batch.tokens.iter().map(|&t| to_i32(t)).collect();
+        let tokens = Tokens {
+            ids: ints(ids, device).reshape(shape),
+            starts: batch.segments.as_ref().map(|s| starts(s, shape, device)),
+        };
+        let taught = distill.map(|d| d.teacher.forward(tokens.clone(), &d.teacher_layers));
+        Self {
+            batch,
+            distill,
+            device,
+            tokens,
+            taught,
+        }
+    }
+
+    /// Layers whose states [`Lesson::relation`] wants, in its order.
+    pub(crate) fn captured(&self) -> &'a [usize] {
+        self.distill.map_or(&[], |d| &d.student_layers)
+    }
+
+    /// What the student's last states `hidden` `[batch · seq, width]` decide: cross-entropy over the
+    /// batch's loss positions, and the divergence from the teacher's logits.
+    pub(crate) fn head_loss(&self, hidden: Tensor<A, 2>, head: Head<A>) -> Loss<A> {
+        let (batch, device) = (self.batch, self.device);
+        let targets = |rows: &[i32]| {
+            #[allow(clippy::cast_sign_loss)]
+            let targets = rows.iter().map(|&r| to_i32(batch.targets[r as usize]));
+            ints(targets.collect(), device)
+        };
+        let answer_rows = rows(&batch.loss_mask);
+        let taught = self.distill.zip(self.taught.as_ref());
+        let Some((d, taught)) = taught.filter(|(d, _)| d.section.logits > 0.0) else {
+            let hidden = A::take_rows(hidden, ints(answer_rows.clone(), device));
+            let total = cross_entropy(hidden, head, targets(&answer_rows));
+            let terms = vec![("loss/ce", total.clone().inner())];
+            return Loss { total, terms };
+        };
+        let kd_rows = if d.section.prompt {
+            rows(&batch.attention_mask)
+        } else {
+            answer_rows.clone()
+        };
+        #[allow(clippy::cast_precision_loss, clippy::cast_sign_loss)]
+        let weights: Vec<f32> = (kd_rows.iter())
+            .map(|&r| batch.loss_mask[r as usize] / answer_rows.len() as f32)
+            .collect();
+        let weights = Tensor::from_data(TensorData::new(weights, [kd_rows.len()]), device);
+        let student = A::take_rows(hidden, ints(kd_rows.clone(), device));
+        let teacher = (taught.hidden.clone()).select(0, ints(kd_rows.clone(), device));
+        let taught_by = d.teacher.head();
+        #[allow(clippy::cast_possible_truncation)]
+        let [ce, kd] = distilled(
+            (student, head),
+            (targets(&kd_rows), weights),
+            TeacherHead {
+                hidden: Tensor::from_inner(teacher),
+                head: Head {
+                    weight: Tensor::from_inner(taught_by.weight),
+                    compute: taught_by.compute,
+                },
+                temperature: d.section.temperature as f32,
+            },
+            d.section.tau_squared,
+        );
+        let terms = vec![
+            ("loss/ce", ce.clone().inner()),
+            ("loss/logits", kd.clone().inner()),
+        ];
+        Loss {
+            total: ce + kd * d.section.logits,
+            terms,
+        }
+    }
+
+    /// Divergence from the teacher's relations at the layer `slot` of [`Lesson::captured`]; none where
+    /// the recipe asks for none.
+    pub(crate) fn relation(&self, slot: usize, student: &QkvStates<A>) -> Option<Tensor<A, 1>> {
+        let (d, taught) = self.distill.zip(self.taught.as_ref())?;
+        if d.section.relation <= 0.0 {
+            return None;
+        }
+        let [batch, seq] = [self.batch.batch, self.batch.seq];
+        let mask = TensorData::new(self.batch.attention_mask.clone(), [batch * seq]);
+        let mask = Tensor::<A, 1>::from_data(mask, self.device);
+        let shape = RelationShape {
+            batch,
+            seq,
+            split_heads: d.section.split_heads,
+        };
+        let teacher = taught.states.get(slot)?.clone();
+        let teacher = QkvStates {
+            q: Tensor::from_inner(teacher.q),
+            k: Tensor::from_inner(teacher.k),
+            v: Tensor::from_inner(teacher.v),
+        };
+        let relation = relation_loss(student, &teacher, &mask, shape, d.section.form);
+        // The published code takes the mean over layers, where the paper takes the sum.
+        #[allow(clippy::cast_precision_loss)]
+        Some(match d.section.form {
+            RelationForm::Official => relation / d.student_layers.len() as f64,
+            _ => relation,
+        })
+    }
+
+    /// γ, the weight of all relations.
+    pub(crate) fn gamma(&self) -> f64 {
+        self.distill.map_or(0.0, |d| d.section.relation)
+    }
 }
 
 /// Cross-entropy over the batch's loss positions, and the distillation terms if there is a teacher.
@@ -61,107 +202,20 @@ where
     A: AutodiffBackend + Ops,
     A::InnerBackend: Kernels + Ops,
 {
-    let shape = [batch.batch, batch.seq];
-    let tokens: Vec<i32> = batch.tokens.iter().map(|&t| to_i32(t)).collect();
-    let tokens =
-        Tensor::<A, 1, Int>::from_data(TensorData::new(tokens, [shape[0] * shape[1]]), device)
-            .reshape(shape);
-    let capture = distill.map_or(&[][..], |d| &d.student_layers);
+    let lesson = Lesson::<A>::new(batch, distill, device);
     let tokens = Tokens {
-        ids: tokens,
-        starts: batch.segments.as_ref().map(|s| starts(s, shape, device)),
+        ids: Tensor::from_inner(lesson.tokens.ids.clone()),
+        starts: lesson.tokens.starts.clone().map(Tensor::from_inner),
     };
-    let forward = model.forward(tokens.clone(), capture);
-
-    let targets = |rows: &[i32]| {
-        #[allow(clippy::cast_sign_loss)]
-        let targets = rows.iter().map(|&r| to_i32(batch.targets[r as usize]));
-        ints(targets.collect(), device)
-    };
-    let answer_rows = rows(&batch.loss_mask);
-    let answers = |hidden: Tensor<A, 2>| {
-        let hidden = A::take_rows(hidden, ints(answer_rows.clone(), device));
-        cross_entropy(hidden, model.head(), targets(&answer_rows))
-    };
-    let Some(d) = distill else {
-        let total = answers(forward.hidden);
-        let terms = vec![("loss/ce", total.clone().inner())];
-        return Loss { total, terms };
-    };
-
-    let tokens = Tokens {
-        ids: tokens.ids.inner(),
-        starts: tokens.starts.map(Tensor::inner),
-    };
-    let taught = d.teacher.forward(tokens, &d.teacher_layers);
-    let mut terms = Vec::new();
-    let mut total = if d.section.logits > 0.0 {
-        let kd_rows = if d.section.prompt {
-            rows(&batch.attention_mask)
-        } else {
-            answer_rows.clone()
-        };
-        #[allow(clippy::cast_precision_loss, clippy::cast_sign_loss)]
-        let weights: Vec<f32> = (kd_rows.iter())
-            .map(|&r| batch.loss_mask[r as usize] / answer_rows.len() as f32)
-            .collect();
-        let weights = Tensor::from_data(TensorData::new(weights, [kd_rows.len()]), device);
-        let student = A::take_rows(forward.hidden, ints(kd_rows.clone(), device));
-        let teacher = taught.hidden.select(0, ints(kd_rows.clone(), device));
-        let taught_by = d.teacher.head();
-        #[allow(clippy::cast_possible_truncation)]
-        let [ce, kd] = distilled(
-            (student, model.head()),
-            (targets(&kd_rows), weights),
-            TeacherHead {
-                hidden: Tensor::from_inner(teacher),
-                head: Head {
-                    weight: Tensor::from_inner(taught_by.weight),
-                    compute: taught_by.compute,
-                },
-                temperature: d.section.temperature as f32,
-            },
-            d.section.tau_squared,
-        );
-        terms.push(("loss/ce", ce.clone().inner()));
-        terms.push(("loss/logits", kd.clone().inner()));
-        ce + kd * d.section.logits
-    } else {
-        let ce = answers(forward.hidden);
-        terms.push(("loss/ce", ce.clone().inner()));
-        ce
-    };
-    if d.section.relation > 0.0 {
-        let mask = TensorData::new(batch.attention_mask.clone(), [shape[0] * shape[1]]);
-        let mask = Tensor::<A, 1>::from_data(mask, device);
-        let shape = RelationShape {
-            batch: shape[0],
-            seq: shape[1],
-            split_heads: d.section.split_heads,
-        };
-        let relation = forward
-            .states
-            .iter()
-            .zip(taught.states)
-            .map(|(student, teacher)| {
-                let teacher = QkvStates {
-                    q: Tensor::from_inner(teacher.q),
-                    k: Tensor::from_inner(teacher.k),
-                    v: Tensor::from_inner(teacher.v),
-                };
-                relation_loss(student, &teacher, &mask, shape, d.section.form)
-            })
-            .reduce(|a, b| a + b);
-        if let Some(relation) = relation {
-            // The published code takes the mean over layers, where the paper takes the sum.
-            #[allow(clippy::cast_precision_loss)]
-            let relation = match d.section.form {
-                RelationForm::Official => relation / d.student_layers.len() as f64,
-                _ => relation,
-            };
-            terms.push(("loss/relation", relation.clone().inner()));
-            total = total + relation * d.section.relation;
-        }
+    let forward = model.forward(tokens, lesson.captured());
+    let mut loss = lesson.head_loss(forward.hidden, model.head());
+    let relations = forward.states.iter().enumerate();
+    let relation = relations
+        .filter_map(|(slot, states)| lesson.relation(slot, states))
+        .reduce(|a, b| a + b);
+    if let Some(relation) = relation {
+        loss.terms.push(("loss/relation", relation.clone().inner()));
+        loss.total = loss.total + relation * lesson.gamma();
     }
-    Loss { total, terms }
+    loss
 }

@@ -237,7 +237,8 @@ fn prepare<'a, B: Kernels + Ops>(
         )),
     };
     let model = CausalLm::<Autodiff<B>>::new(&config, source.as_mut(), ctx.device)?;
-    let distill = (section.kind == StageKind::Distill)
+    let distill = section
+        .is_taught()
         .then(|| teacher::load(ctx, section, &config))
         .transpose()?;
     Ok(Stage {
@@ -262,6 +263,13 @@ fn stage_problems<B: Kernels>(
     config: &ModelConfig,
 ) -> Vec<String> {
     let mut out = Vec::new();
+    let tokens = ctx.tokenizer.vocab_size();
+    if tokens > source.vocab_size {
+        out.push(format!(
+            "from: has rows for {} tokens, the tokenizer {tokens}",
+            source.vocab_size
+        ));
+    }
     if let Some(scheme) = config.quant_scheme() {
         out.extend(config.scheme_problems(&scheme));
     }
@@ -294,6 +302,7 @@ fn start_folder<B: Kernels>(ctx: &Context<'_, B>, section: &StageSection) -> Opt
     match section.from.as_str() {
         "init" if given.is_empty() => None,
         "init" => Some(PathBuf::from(given)),
+        path if path.contains('/') => Some(PathBuf::from(path)),
         stage => Some(ctx.run.stage(stage)),
     }
 }

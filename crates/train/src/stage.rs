@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicBool;
 
 use burn::backend::Autodiff;
 use burn::module::{AutodiffModule, Module};
+use burn::optim::GradientsAccumulator;
 use serde_json::{Map, Value, json};
 use tritburn_data::{Batch, BatchSource, LoaderState, Tokenizer};
 use tritburn_nn::CausalLm;
@@ -14,14 +15,17 @@ use tritburn_nn::ranks::Rank;
 use tritburn_nn::weights::host_weights;
 use tritburn_quant::config::ModelConfig;
 
+use crate::blockwise::blockwise;
 use crate::error::Result;
 use crate::measure;
-use crate::objective::{Distillation, Loss, loss};
+use crate::objective::{Distillation, Loss, Measured, loss};
 use crate::observer::{Observer, TrainEvent};
 use crate::optim::{AdamW, AdamWConfig};
 use crate::recipe::{Recipe, StageKind, StageSection};
 use crate::run::{Checkpoint, MetricsLog, RunDir, write_model};
-use crate::steps::{self, Learner, Plan, Progress, Rates, Start, Steps, log_extra};
+use crate::steps::{
+    self, Learner, Plan, Progress, Rates, Start, Steps, log_extra, whole_gradients,
+};
 use crate::task_eval::TaskEval;
 
 /// What stays the same for all stages of a run.
@@ -100,11 +104,19 @@ impl<B: Kernels + Ops> Stage<'_, B> {
             rank: ctx.rank,
             hands_on: self.hands_on,
         };
+        let surgery = self.surgery()?;
         if !ctx.rank.is_first() {
             return steps::follow(&mut self, &mut optim, &plan, progress, &start);
         }
         let mut log = MetricsLog::open(ctx.run, progress.step)?;
-        self.report_surgery(progress, &mut log)?;
+        if let Some(line) = surgery {
+            // It belongs to the first step: a run that starts the stage again writes it again.
+            let first = Progress {
+                step: progress.step + 1,
+                ..*progress
+            };
+            log_extra(&section.name, &first, line, &mut log)?;
+        }
         observer.event(&TrainEvent::StageStart {
             stage: section.name.clone(),
             done: start.done,
@@ -121,43 +133,6 @@ impl<B: Kernels + Ops> Stage<'_, B> {
         let mut model = self.model.valid();
         model.set_lambda(1.0);
         model
-    }
-
-    /// Logs how far the logits of the stage's model, before its first step, lie from those of the
-    /// model that it was made from, where norms or quantisers were put in.
-    fn report_surgery(&mut self, progress: &Progress, log: &mut MetricsLog) -> Result<()> {
-        let Some(folder) = &self.before else {
-            return Ok(());
-        };
-        let device = self.ctx.device;
-        let mut config = ModelConfig::read(&folder.join("config.json"))?;
-        config.normalise();
-        let same = config.sub_norm() == self.config.sub_norm()
-            && config.quant_scheme() == self.config.quant_scheme();
-        if same {
-            return Ok(());
-        }
-        let source = CausalLm::new(&config, &mut FolderSource::open(folder)?, device)?;
-        let at = self.loader.state();
-        let batch = self.loader.next_batch()?;
-        self.loader.restore(&at)?;
-        let mut model = self.model.valid();
-        let mut line = Map::new();
-        // λ = 0 leaves the norms alone, which says something only of a source in full precision.
-        let norms = config.sub_norm() != self.config.sub_norm() && !config.is_ternary();
-        let norms = norms.then_some(("norms", 0.0));
-        for (what, lambda) in norms.into_iter().chain([("logits", 1.0)]) {
-            model.set_lambda(lambda);
-            let drift = measure::drift(&source, &model, &batch, device);
-            line.insert(format!("surgery/{what}_rel"), json!(drift.relative));
-            line.insert(format!("surgery/{what}_top1"), json!(drift.top1));
-        }
-        // It belongs to the first step: a run that starts the stage again writes it again.
-        let first = Progress {
-            step: progress.step + 1,
-            ..*progress
-        };
-        log_extra(&self.section.name, &first, line, log)
     }
 }
 
@@ -184,6 +159,22 @@ impl<B: Kernels + Ops> Steps<B> for Stage<'_, B> {
         Ok((loss, tokens))
     }
 
+    fn next_gradients(
+        &mut self,
+        share: f32,
+        into: &mut GradientsAccumulator<Self::Model>,
+    ) -> Result<(Measured<B>, usize)> {
+        if !self.ctx.recipe.file.train.checkpoint_activations {
+            return whole_gradients(self, share, into);
+        }
+        let batch = self.loader.next_batch()?;
+        let tokens = batch.tokens_in_batch;
+        let distill = self.distill.as_ref();
+        let measured = blockwise(&self.model, (&batch, distill), self.ctx.device, share, into);
+        self.batch = Some(batch);
+        Ok((measured, tokens))
+    }
+
     fn skip(&mut self) -> Result<usize> {
         Ok(self.loader.next_batch()?.tokens_in_batch)
     }
@@ -193,6 +184,7 @@ impl<B: Kernels + Ops> Learner<B> for Stage<'_, B> {
     fn begin_step(&mut self, at: usize) {
         let quant = &self.section.quant;
         self.model.set_lambda(quant.lambda.at(at, quant.warmup));
+        self.model.set_int8_grad_input(quant.int8_grad_input);
         let compute = self.ctx.recipe.file.train.compute;
         self.model.set_compute(compute.on::<B>(self.ctx.device));
         if self.section.grad_accum > 1 {

@@ -15,7 +15,7 @@ use tritburn_nn::ranks::Rank;
 use tritburn_nn::weights::to_host;
 
 use crate::error::{Result, TrainError};
-use crate::objective::Loss;
+use crate::objective::{Loss, Measured};
 use crate::observer::{Observer, TrainEvent};
 use crate::optim::{AdamW, clip_factor, grad_norm};
 use crate::recipe::TrainSection;
@@ -103,8 +103,35 @@ pub(crate) trait Steps<B: Kernels + Ops> {
     /// Loss of the next micro-batch, and the tokens in it.
     fn next_loss(&mut self) -> Result<(Loss<Autodiff<B>>, usize)>;
 
+    /// Adds the gradients of the next micro-batch's loss times `share`.
+    fn next_gradients(
+        &mut self,
+        share: f32,
+        into: &mut GradientsAccumulator<Self::Model>,
+    ) -> Result<(Measured<B>, usize)> {
+        whole_gradients(self, share, into)
+    }
+
     /// Leaves the next micro-batch to another replica, and returns the tokens in it.
     fn skip(&mut self) -> Result<usize>;
+}
+
+/// [`Steps::next_gradients`] with the whole model on the tape.
+pub(crate) fn whole_gradients<B: Kernels + Ops, L: Steps<B> + ?Sized>(
+    learner: &mut L,
+    share: f32,
+    into: &mut GradientsAccumulator<L::Model>,
+) -> Result<(Measured<B>, usize)> {
+    let (loss, tokens) = learner.next_loss()?;
+    let Loss { total, terms } = loss;
+    let measured = Measured {
+        total: total.clone().inner(),
+        terms,
+    };
+    let grads = (total * share).backward();
+    let grads = GradientsParams::from_grads(grads, learner.model());
+    into.accumulate(learner.model(), grads);
+    Ok((measured, tokens))
 }
 
 /// What learns in a run: steps, measurements, checkpoints.
@@ -300,22 +327,18 @@ pub(crate) fn step<B: Kernels + Ops, L: Steps<B>>(
             tokens += learner.skip()?;
             continue;
         }
-        let (loss, counted) = learner.next_loss()?;
+        let (measured, counted) = learner.next_gradients(share, &mut accumulator)?;
         tokens += counted;
-        let Loss { total, terms } = loss;
-        parts.push((total.clone().inner(), terms));
-        let grads = (total * share).backward();
-        let grads = GradientsParams::from_grads(grads, learner.model());
-        accumulator.accumulate(learner.model(), grads);
+        parts.push(measured);
     }
     learner.end_step();
     let grads = sum_gradients(learner.model(), accumulator.grads(), rank)?;
     let norm = grad_norm(learner.model(), &grads);
     // Values are asked for once everything is queued, so that a device need not wait for the host.
     let (mut loss, mut terms) = (0.0f32, BTreeMap::new());
-    for (total, of_part) in parts {
-        loss += to_host(total)[0] * share;
-        for (name, value) in of_part {
+    for part in parts {
+        loss += to_host(part.total)[0] * share;
+        for (name, value) in part.terms {
             *terms.entry(name).or_default() += to_host(value)[0] * share;
         }
     }

@@ -19,10 +19,10 @@ pub(crate) fn load<B: Kernels + Ops>(
     student: &ModelConfig,
 ) -> Result<Distillation<B>> {
     let wanted = &section.distill;
-    let folder = if wanted.teacher.contains('/') {
-        PathBuf::from(&wanted.teacher)
-    } else {
-        ctx.run.stage(&wanted.teacher)
+    let folder = match wanted.teacher.as_str() {
+        "init" => PathBuf::from(&ctx.recipe.file.model.path),
+        path if path.contains('/') => PathBuf::from(path),
+        stage => ctx.run.stage(stage),
     };
     let config = ModelConfig::read(&folder.join("config.json"))?;
     let of_teacher = match wanted.teacher_layers.as_slice() {

@@ -41,6 +41,12 @@ pub(crate) struct Args {
     /// How products with weights in full precision are computed
     #[arg(long, value_name = "TYPE", default_value = "auto")]
     compute: Compute,
+    /// Run blocks again in the backward pass instead of keeping their activations
+    #[arg(long)]
+    checkpoint_activations: bool,
+    /// Compute gradients for the inputs of projections from INT8 codes
+    #[arg(long)]
+    int8_grad_input: bool,
     /// Arithmetic that the device could do, TFLOP/s, to give the share of it that was used (MFU)
     #[arg(long, value_name = "N")]
     peak_tflops: Option<f64>,
@@ -113,6 +119,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
                 Compute::F32 => ComputeChoice::F32,
                 Compute::Bf16 => ComputeChoice::Bf16,
             },
+            checkpoint_activations: args.checkpoint_activations,
+            int8_grad_input: args.int8_grad_input,
         };
         let times = bench_step(&bench, &devices)?;
         rows.push(Row {

@@ -62,6 +62,9 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
                 model_path::of_recipe(&mut recipe.file.tokenizer.path)?;
                 for stage in &mut recipe.file.stage {
                     model_path::of_recipe(&mut stage.distill.teacher)?;
+                    if stage.from.contains('/') {
+                        model_path::of_recipe(&mut stage.from)?;
+                    }
                 }
             }
             let run = match args.out {

@@ -131,6 +131,7 @@ impl<B: Kernels + Ops> Learner<B> for DitLearner<'_, B> {
     fn begin_step(&mut self, at: usize) {
         let quant = &self.recipe.file.dit.quant;
         self.model.set_lambda(quant.lambda.at(at, quant.warmup));
+        self.model.set_int8_grad_input(quant.int8_grad_input);
         let compute = self.recipe.file.train.compute;
         self.model.set_compute(compute.on::<B>(self.device));
     }

@@ -1,7 +1,11 @@
 //! What types cannot say: ranges, and references between sections.
 
+use tritburn_quant::config::SubNorm;
+
 use super::common::{Pace, check_train};
-use super::{QuantSection, RecipeFile, StageKind, StageSection, scratch_config, stage_config};
+use super::{
+    NormInit, QuantSection, RecipeFile, StageKind, StageSection, scratch_config, stage_config,
+};
 
 /// Every problem, each starting with the path of its field.
 pub(super) fn problems(file: &RecipeFile) -> Vec<String> {
@@ -98,6 +102,16 @@ pub(super) fn problems(file: &RecipeFile) -> Vec<String> {
 }
 
 impl StageSection {
+    /// Whether a teacher is followed.
+    #[must_use]
+    pub fn is_taught(&self) -> bool {
+        match self.kind {
+            StageKind::Distill => true,
+            StageKind::Lm => !self.distill.teacher.is_empty(),
+            StageKind::Sft => false,
+        }
+    }
+
     fn pace(&self) -> Pace {
         Pace {
             steps: self.steps,
@@ -133,9 +147,9 @@ fn stage_problems(
         "is the name of an earlier stage",
     );
     say(
-        stage.from == "init" || earlier.contains(&stage.from.as_str()),
+        stage.from == "init" || earlier.contains(&stage.from.as_str()) || stage.from.contains('/'),
         "from",
-        "must be \"init\" or the name of an earlier stage",
+        "must be \"init\", the name of an earlier stage, or a path with a `/`",
     );
     stage.pace().check(&mut say);
     say(
@@ -149,9 +163,14 @@ fn stage_problems(
         "must be shorter than steps: a stage ends fully quantised",
     );
     say(
-        !stage.keep_optimizer || stage.from != "init",
+        !stage.keep_optimizer || earlier.contains(&stage.from.as_str()),
         "keep_optimizer",
         "needs `from` to name the stage that ran the optimiser",
+    );
+    say(
+        stage.norm_init == NormInit::One || stage.sub_norm != Some(SubNorm::LayerNorm),
+        "norm_init",
+        "norms of layout `layer_norm` have no weights to calibrate",
     );
     let source = file.stage.iter().find(|s| s.name == stage.from);
     say(
@@ -177,18 +196,21 @@ fn stage_problems(
             out.push(format!("{at}.{key}: {message}"));
         }
     };
-    let relation = stage.kind == StageKind::Distill && stage.distill.relation > 0.0;
+    let relation = stage.is_taught() && stage.distill.relation > 0.0;
     say(
         !relation || !stage.distill.layers.is_empty(),
         "distill.layers",
         "names no layer, but distill.relation is positive",
     );
-    if stage.kind == StageKind::Distill {
+    if stage.is_taught() {
         let d = &stage.distill;
         say(
-            earlier.contains(&d.teacher.as_str()) || d.teacher.contains('/'),
+            earlier.contains(&d.teacher.as_str())
+                || d.teacher.contains('/')
+                || d.teacher == "init" && !file.model.path.is_empty(),
             "distill.teacher",
-            "must be the name of an earlier stage, or a path with a `/`",
+            "must be the name of an earlier stage, a path with a `/`, or \"init\" for the model of \
+             `model.path`",
         );
         say(
             d.teacher_layers.is_empty() || d.teacher_layers.len() == d.layers.len(),

@@ -297,6 +297,11 @@ impl DitFile {
         );
         check_train(&self.train, &mut say);
         say(
+            !self.train.checkpoint_activations,
+            "train.checkpoint_activations",
+            "is for language models",
+        );
+        say(
             self.train.eval_rows > 0,
             "train.eval_rows",
             "must be at least 1",

@@ -174,6 +174,9 @@ pub struct TrainSection {
     /// How products with weights in full precision are computed: `f32`, `bf16`, or `auto` for what
     /// the device does fastest. Master weights and moments are in f32 always.
     pub compute: ComputeChoice,
+    /// Whether blocks keep their input alone for the backward pass, in which they run again: memory
+    /// for activations of one block instead of all, for a third more arithmetic.
+    pub checkpoint_activations: bool,
 }
 
 /// `train.compute`.
@@ -211,6 +214,7 @@ impl Default for TrainSection {
             keep: 2,
             load_best: false,
             compute: ComputeChoice::Auto,
+            checkpoint_activations: false,
         }
     }
 }
@@ -219,12 +223,23 @@ impl Default for TrainSection {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum StageKind {
-    /// Language modelling on the corpus.
+    /// Language modelling on the corpus; where `distill.teacher` is set, under that teacher too.
     Lm,
     /// Cross-entropy of the task's answers.
     Sft,
     /// Cross-entropy, logits KD and relation KD against a teacher.
     Distill,
+}
+
+/// What the weights of norms start at that a stage puts in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NormInit {
+    /// One, as in BitDistill.
+    #[default]
+    One,
+    /// The size that their input typically has in the source, so that the model changes little.
+    Calibrated,
 }
 
 /// One `[[stage]]`.
@@ -235,14 +250,16 @@ pub struct StageSection {
     pub name: String,
     /// What it minimises.
     pub kind: StageKind,
-    /// Stage whose weights it starts from; `init` for the model section's.
+    /// Stage whose weights it starts from; `init` for the model section's; or a path (with a `/`) to
+    /// the folder of a model with the same vocabulary.
     pub from: String,
     /// Whether projections are quantised.
     pub ternary: bool,
-    /// Norm layout; that of the source where absent. Another one is SubLN surgery: new norms start
-    /// at one.
+    /// Norm layout; that of the source where absent. Another one is SubLN surgery.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sub_norm: Option<SubNorm>,
+    /// What the weights of new norms start at.
+    pub norm_init: NormInit,
     /// Whether the optimiser goes on with the moments that `from` ended with, as BitNet a4.8 does
     /// between its two stages.
     pub keep_optimizer: bool,
@@ -285,6 +302,7 @@ impl Default for StageSection {
             from: "init".into(),
             ternary: false,
             sub_norm: None,
+            norm_init: NormInit::One,
             keep_optimizer: false,
             steps: 0,
             batch_size: 32,
@@ -335,6 +353,9 @@ pub struct QuantSection {
     pub warmup: usize,
     /// How λ rises.
     pub lambda: LambdaSchedule,
+    /// Whether the gradient for the input of a projection is computed from INT8 codes of the incoming
+    /// gradient (per token, absmax), on integer tensor cores where the device has them.
+    pub int8_grad_input: bool,
 }
 
 impl QuantSection {
@@ -370,8 +391,8 @@ pub enum RelationForm {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DistillSection {
-    /// Stage that teaches, or a path (with a `/`) to the folder of a model with the same
-    /// vocabulary, of any width and depth.
+    /// Stage that teaches; `init` for the model of `model.path`; or a path (with a `/`) to the folder of a
+    /// model with the same vocabulary, of any width and depth.
     pub teacher: String,
     /// λ, weight of the logits term.
     pub logits: f64,

@@ -14,7 +14,7 @@ pub use dit::{
     DIT_STAGE, DitFile, DitRecipe, DitSection, ImageSection, NoiseSection, OptimSection,
 };
 pub use file::{
-    ComputeChoice, DataSection, DistillSection, ModelSection, QuantSection, RecipeFile,
+    ComputeChoice, DataSection, DistillSection, ModelSection, NormInit, QuantSection, RecipeFile,
     RelationForm, StageKind, StageSection, TokenizerSection, TrainSection,
 };
 use tritburn_data::TaskSpec;
