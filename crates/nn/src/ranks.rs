@@ -1,5 +1,6 @@
 //! Threads that train replicas of one model together, each on a device of its own.
 
+use std::any::Any;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use burn::prelude::DeviceOps as _;
@@ -10,7 +11,7 @@ use crate::{NnError, Result};
 /// One of the threads that train replicas of one model.
 ///
 /// Where one is dropped before its work is done, the others learn of it at their next
-/// [`Rank::exchange`] instead of waiting for ever.
+/// [`Rank::gather`] instead of waiting for ever.
 #[derive(Debug)]
 pub struct Rank {
     index: usize,
@@ -27,7 +28,7 @@ struct Table {
 
 #[derive(Debug, Default)]
 struct Round {
-    given: Vec<Option<Arc<[f32]>>>,
+    given: Vec<Option<Arc<dyn Any + Send + Sync>>>,
     /// How many have taken what was given in this round, once all have given.
     taken: usize,
     open_to_take: bool,
@@ -112,24 +113,30 @@ impl Rank {
         self.devices.iter().map(id).collect()
     }
 
-    /// Gives `values` to all ranks and returns what each gave, in their order. Every rank must call
-    /// it, as often as the others.
+    /// Gives `value` to all ranks and returns what each gave, in their order. Every rank must call it, as
+    /// often as the others, with values of the same type.
     ///
     /// # Errors
     /// [`NnError::RankGone`] where another rank has ended.
-    pub fn exchange(&self, values: &[f32]) -> Result<Vec<Arc<[f32]>>> {
+    pub fn gather<T: Any + Send + Sync>(&self, value: T) -> Result<Vec<Arc<T>>> {
         if self.count() == 1 {
-            return Ok(vec![values.into()]);
+            return Ok(vec![Arc::new(value)]);
         }
         let table = &*self.table;
         let mut round = table.wait_until(table.lock(), |round| !round.open_to_take)?;
-        round.given[self.index] = Some(values.into());
+        round.given[self.index] = Some(Arc::new(value));
         if round.given.iter().all(Option::is_some) {
             round.open_to_take = true;
             table.changed.notify_all();
         }
         let mut round = table.wait_until(round, |round| round.open_to_take)?;
-        let all = round.given.iter().flatten().map(Arc::clone).collect();
+        let given = round.given.iter().flatten().map(Arc::clone);
+        let all = given.map(|value| {
+            value
+                .downcast()
+                .unwrap_or_else(|_| unreachable!("same type"))
+        });
+        let all = all.collect();
         round.taken += 1;
         if round.taken == self.count() {
             round.given.fill(None);
@@ -143,18 +150,18 @@ impl Rank {
     /// Waits for all ranks.
     ///
     /// # Errors
-    /// As [`Rank::exchange`].
+    /// As [`Rank::gather`].
     pub fn wait(&self) -> Result<()> {
-        self.exchange(&[]).map(drop)
+        self.gather(()).map(drop)
     }
 
     /// The sums of what all ranks give, value by value, added in the order of ranks.
     ///
     /// # Errors
-    /// As [`Rank::exchange`].
+    /// As [`Rank::gather`].
     pub fn sum(&self, values: &[f32]) -> Result<Vec<f32>> {
         let mut sums = vec![0.0; values.len()];
-        for given in self.exchange(values)? {
+        for given in self.gather(values.to_vec())? {
             sums.iter_mut().zip(&*given).for_each(|(s, v)| *s += v);
         }
         Ok(sums)
@@ -164,7 +171,7 @@ impl Rank {
     /// wrote.
     ///
     /// # Errors
-    /// Those of `work`, and as [`Rank::exchange`].
+    /// Those of `work`, and as [`Rank::gather`].
     pub fn first_alone<T, E: From<NnError>>(
         &self,
         work: impl FnOnce() -> std::result::Result<T, E>,

@@ -108,6 +108,12 @@ impl<B: Kernels> AdamW<B> {
         self.config.ema.min((1.0 + step) / (10.0 + step))
     }
 
+    /// Steps taken.
+    #[must_use]
+    pub fn steps(&self) -> i32 {
+        self.step
+    }
+
     /// Step count and moments, for a checkpoint.
     #[must_use]
     pub fn state(&self) -> (i32, BTreeMap<String, HostTensor>) {

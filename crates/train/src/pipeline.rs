@@ -307,6 +307,19 @@ fn start_folder<B: Kernels>(ctx: &Context<'_, B>, section: &StageSection) -> Opt
     }
 }
 
+/// The part of a streamed corpus that this replica reads, where each has its own.
+pub(crate) fn own_shards<B: Kernels>(
+    ctx: &Context<'_, B>,
+    section: &StageSection,
+) -> Option<stream::Rank> {
+    let stream = ctx.recipe.file.data.stream.as_ref()?;
+    let several = section.kind == StageKind::Lm && ctx.rank.count() > 1;
+    (several && stream.shards_per_device).then(|| stream::Rank {
+        rank: ctx.rank.index(),
+        world: ctx.rank.count(),
+    })
+}
+
 fn loader<B: Kernels>(
     ctx: &Context<'_, B>,
     section: &StageSection,
@@ -324,7 +337,7 @@ fn loader<B: Kernels>(
                 seq_len: section.seq_len,
                 batch_size: section.batch_size,
                 seed: file.seed,
-                rank: stream::Rank::default(),
+                rank: own_shards(ctx, section).unwrap_or_default(),
                 index: Some(&ctx.run.path().join("corpus-index.json")),
             })?;
             Ok(Box::new(loader) as Box<dyn BatchSource>)

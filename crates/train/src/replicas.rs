@@ -3,7 +3,8 @@
 //!
 //! Replica `r` of `n` takes the micro-batches `r`, `r + n`, … of a step, so the data of a step, and up
 //! to rounding its gradient, are the same for any number of devices. Gradients are summed over all
-//! replicas, and each takes the same optimiser step. The first one measures, reports and writes.
+//! replicas, and each takes the same optimiser step. The first one measures, reports and writes. With
+//! `data.stream.shards_per_device` a replica reads its micro-batches from shards of its own instead.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,6 +16,7 @@ use burn::tensor::{
     Tensor,
     backend::{AutodiffBackend, Backend},
 };
+use tritburn_data::LoaderState;
 use tritburn_nn::NnError;
 use tritburn_nn::device::Devices;
 use tritburn_nn::ops::Kernels;
@@ -89,13 +91,26 @@ pub(crate) fn run<T>(
     })
 }
 
-/// Whether any replica was asked to stop: all stop behind the same step.
+/// What replicas tell each other behind a step.
+pub(crate) struct Meeting {
+    /// Whether any was asked to stop: all stop behind the same step.
+    pub(crate) stops: bool,
+    /// Positions in the data, of the first replica and of the others where they differ from it.
+    pub(crate) positions: Vec<LoaderState>,
+}
+
+/// Waits for all replicas, of which this one stands at `position`.
 ///
 /// # Errors
 /// [`NnError::RankGone`].
-pub(crate) fn any_stops(rank: &Rank, stop: &AtomicBool) -> Result<bool> {
-    let asked = stop.load(Ordering::Relaxed);
-    Ok(rank.sum(&[f32::from(u8::from(asked))])?[0] > 0.0)
+pub(crate) fn meet(rank: &Rank, stop: &AtomicBool, position: LoaderState) -> Result<Meeting> {
+    let all = rank.gather((stop.load(Ordering::Relaxed), position))?;
+    let stops = all.iter().any(|told| told.0);
+    let mut positions: Vec<_> = all.iter().map(|told| told.1.clone()).collect();
+    if positions.iter().all(|position| *position == positions[0]) {
+        positions.truncate(1);
+    }
+    Ok(Meeting { stops, positions })
 }
 
 /// Sums the gradients of all replicas.

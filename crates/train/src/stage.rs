@@ -21,6 +21,7 @@ use crate::measure;
 use crate::objective::{Distillation, Loss, Measured, loss};
 use crate::observer::{Observer, TrainEvent};
 use crate::optim::{AdamW, AdamWConfig};
+use crate::pipeline::own_shards;
 use crate::recipe::{Recipe, StageKind, StageSection};
 use crate::run::{Checkpoint, MetricsLog, RunDir, write_model};
 use crate::steps::{
@@ -71,7 +72,8 @@ impl<B: Kernels + Ops> Stage<'_, B> {
         });
         let mut start = Start::default();
         if let Some(checkpoint) = resume {
-            self.loader.restore(&checkpoint.state.loader)?;
+            let (rank, count) = (ctx.rank.index(), ctx.rank.count());
+            self.loader.restore(checkpoint.loader(rank, count)?)?;
             optim.restore(
                 checkpoint.state.optim_step,
                 &checkpoint.optim()?,
@@ -82,8 +84,9 @@ impl<B: Kernels + Ops> Stage<'_, B> {
             let kept = Checkpoint::read(&ctx.run.stage(&section.from))?;
             optim.restore(kept.state.optim_step, &kept.optim()?, ctx.device);
             // The same data go on where they stood; other data start from their own beginning.
-            if self.loader.state().items == kept.state.loader.items {
-                self.loader.restore(&kept.state.loader)?;
+            let position = kept.loader(ctx.rank.index(), ctx.rank.count())?;
+            if self.loader.state().items == position.items {
+                self.loader.restore(position)?;
             }
         }
         let plan = Plan {
@@ -176,6 +179,9 @@ impl<B: Kernels + Ops> Steps<B> for Stage<'_, B> {
     }
 
     fn skip(&mut self) -> Result<usize> {
+        if own_shards(self.ctx, self.section).is_some() {
+            return Ok(self.section.batch_size * self.section.seq_len);
+        }
         Ok(self.loader.next_batch()?.tokens_in_batch)
     }
 }

@@ -19,7 +19,7 @@ use crate::objective::{Loss, Measured};
 use crate::observer::{Observer, TrainEvent};
 use crate::optim::{AdamW, clip_factor, grad_norm};
 use crate::recipe::TrainSection;
-use crate::replicas::{any_stops, sum_gradients};
+use crate::replicas::{meet, sum_gradients};
 use crate::run::{Checkpoint, CheckpointState, MetricsLog, RunDir, Score, replace_dir};
 use crate::schedule::Schedule;
 
@@ -179,6 +179,7 @@ pub(crate) fn run<B: Kernels + Ops, L: Learner<B>>(
 ) -> Result<()> {
     let (steps, train) = (plan.rates.steps, plan.train);
     let mut best = start.best;
+    let mut positions = vec![learner.position()];
     let started = Instant::now();
     for at in start.done..steps {
         let clock = Instant::now();
@@ -199,6 +200,7 @@ pub(crate) fn run<B: Kernels + Ops, L: Learner<B>>(
             lr: step.lr,
             tok_s,
         });
+        let meeting = meet(plan.rank, plan.stop, learner.position())?;
         let last = at + 1 == steps;
         if (at + 1).is_multiple_of(train.log_every) || last || at == 0 {
             let epoch = learner.position().epoch;
@@ -217,22 +219,24 @@ pub(crate) fn run<B: Kernels + Ops, L: Learner<B>>(
                 let path = plan.run.best(plan.stage);
                 // It is there to be evaluated and exported, and no run goes on from it.
                 on_average(learner, optim, |learner| {
-                    checkpoint(learner, optim, plan, progress, at + 1, &best, &path)
+                    let state = state(optim, plan, progress, at + 1, &best, &meeting.positions);
+                    checkpoint(learner, optim, &state, &path)
                 })?;
                 observer.event(&TrainEvent::Saved { path });
             }
         }
-        let stop = any_stops(plan.rank, plan.stop)?;
         let due = train.save_every > 0 && progress.step.is_multiple_of(train.save_every);
-        if !last && (due || stop) {
+        if !last && (due || meeting.stops) {
             let path = plan.run.checkpoint(progress.step);
-            checkpoint(learner, optim, plan, progress, at + 1, &best, &path)?;
+            let state = state(optim, plan, progress, at + 1, &best, &meeting.positions);
+            checkpoint(learner, optim, &state, &path)?;
             plan.run.prune(train.keep)?;
             observer.event(&TrainEvent::Saved { path });
         }
-        if stop && !last {
+        if meeting.stops && !last {
             return Err(interrupted(plan, progress));
         }
+        positions = meeting.positions;
     }
     let mut end = steps;
     if let Some(score) = best.clone().filter(|_| train.load_best) {
@@ -248,7 +252,8 @@ pub(crate) fn run<B: Kernels + Ops, L: Learner<B>>(
     }
     let path = plan.run.stage(plan.stage);
     if plan.hands_on {
-        checkpoint(learner, optim, plan, progress, end, &best, &path)?;
+        let state = state(optim, plan, progress, end, &best, &positions);
+        checkpoint(learner, optim, &state, &path)?;
     } else {
         on_average(learner, optim, |learner| {
             replace_dir(&path, |aside| learner.write_model(aside))
@@ -293,7 +298,8 @@ pub(crate) fn follow<B: Kernels + Ops, L: Learner<B>>(
         let failed = |what, value| not_finite(plan, at, what, value);
         step(learner, optim, &plan.rates, at, plan.rank, &failed)?;
         progress.step += 1;
-        if any_stops(plan.rank, plan.stop)? && at + 1 < steps {
+        let meeting = meet(plan.rank, plan.stop, learner.position())?;
+        if meeting.stops && at + 1 < steps {
             return Err(interrupted(plan, progress));
         }
     }
@@ -466,25 +472,35 @@ fn measure<B: Kernels + Ops, L: Learner<B>>(
     Ok(first)
 }
 
-fn checkpoint<B: Kernels + Ops, L: Learner<B>>(
-    learner: &L,
+fn state<B: Kernels + Ops>(
     optim: &AdamW<B>,
     plan: &Plan<'_>,
     progress: &Progress,
     stage_step: usize,
     best: &Option<Score>,
-    path: &Path,
-) -> Result<()> {
-    let (optim_step, moments) = optim.state();
-    let state = CheckpointState {
+    positions: &[LoaderState],
+) -> CheckpointState {
+    let (first, others) =
+        (positions.split_first()).unwrap_or_else(|| unreachable!("the first replica's"));
+    CheckpointState {
         stage: plan.stage.to_owned(),
         stage_step,
         step: progress.step,
         tokens: progress.tokens,
         elapsed_s: progress.elapsed_s,
-        optim_step,
-        loader: learner.position(),
+        optim_step: optim.steps(),
+        loader: first.clone(),
+        other_loaders: others.to_vec(),
         best: best.clone(),
-    };
-    Checkpoint::write(path, &moments, &state, |aside| learner.write_model(aside))
+    }
+}
+
+fn checkpoint<B: Kernels + Ops, L: Learner<B>>(
+    learner: &L,
+    optim: &AdamW<B>,
+    state: &CheckpointState,
+    path: &Path,
+) -> Result<()> {
+    let (_, moments) = optim.state();
+    Checkpoint::write(path, &moments, state, |aside| learner.write_model(aside))
 }

@@ -33,7 +33,9 @@ impl<B: Kernels + Ops> Stage<'_, B> {
         self.loader.restore(&at)?;
         if new_norms && self.section.norm_init == NormInit::Calibrated {
             let (tokens, real) = measure::head::<B>(&batch, device);
-            self.model.start_norms(&input_sizes(&source, tokens, real));
+            // Replicas may have read different data, but must stay the same model.
+            let sizes = self.ctx.rank.gather(input_sizes(&source, tokens, real))?;
+            self.model.start_norms(&sizes[0]);
         }
         let mut model = self.model.valid();
         let mut line = Map::new();

@@ -112,6 +112,42 @@ fn a_run_goes_on_with_other_devices() {
 }
 
 #[test]
+fn devices_with_shards_of_their_own_read_other_data_and_go_on_where_each_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let streamed = [
+        "data.stream.shuffle_window=16",
+        "data.stream.workers=1",
+        "stage.bitdistill-cpt.norm_init=calibrated",
+    ];
+    let own = [&streamed[..], &["data.stream.shards_per_device=true"]].concat();
+    let shared = trained(&recipe(2, &streamed), &on(2), &dir.path().join("shared"));
+    let recipe = recipe(2, &own);
+    let whole = trained(&recipe, &on(2), &dir.path().join("own"));
+    assert_ne!(shared.0[..3], whole.0[..3]);
+    for stop_at in [2, 7] {
+        let out = dir.path().join(format!("stopped-{stop_at}"));
+        let run = RunDir::create_at(out.clone(), &recipe).unwrap();
+        let (stop, mut steps) = (AtomicBool::new(false), 0);
+        let mut observer = |event: &TrainEvent| {
+            if matches!(event, TrainEvent::Step { .. }) {
+                steps += 1;
+                stop.store(steps == stop_at, Ordering::Relaxed);
+            }
+        };
+        train(&recipe, &run, &on(2), &mut observer, &stop).unwrap_err();
+        let (run, recipe) = RunDir::open(&out).unwrap();
+        let resume = |count| {
+            let quiet = &mut |_: &TrainEvent| {};
+            train(&recipe, &run, &on(count), quiet, &AtomicBool::new(false))
+        };
+        let error = resume(1).unwrap_err().to_string();
+        assert!(error.contains("shards_per_device"), "{error}");
+        resume(2).unwrap();
+        assert!(weights(&out) == whole.1, "stopped after {stop_at}");
+    }
+}
+
+#[test]
 fn steps_that_cannot_be_shared_are_refused_all_at_once() {
     let dir = tempfile::tempdir().unwrap();
     let recipe = recipe(3, &[]);

@@ -51,6 +51,9 @@ pub struct StreamConfig {
     pub part: Part,
     /// Whether rows tell where documents begin, so that attention and loss stay inside them.
     pub separate_documents: bool,
+    /// Whether each of the devices that share a step reads shards of its own, where reading and
+    /// tokenising all of them is too slow for one. A run then goes on with as many devices as it had.
+    pub shards_per_device: bool,
     /// What to do about shards that cannot be read.
     pub bad_shards: BadShards,
 }
@@ -66,6 +69,7 @@ impl Default for StreamConfig {
             validation_share: 0.0,
             part: Part::Train,
             separate_documents: false,
+            shards_per_device: false,
             bad_shards: BadShards::Stop,
         }
     }

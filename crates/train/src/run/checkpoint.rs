@@ -42,8 +42,11 @@ pub struct CheckpointState {
     pub elapsed_s: f64,
     /// AdamW steps taken.
     pub optim_step: i32,
-    /// Position in the data.
+    /// Position in the data, of the first device.
     pub loader: LoaderState,
+    /// Positions of the other devices, where each reads data of its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub other_loaders: Vec<LoaderState>,
     /// Best evaluation of that stage, where it has evaluations inside the loop.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub best: Option<Score>,
@@ -78,6 +81,26 @@ impl Checkpoint {
             path: path.to_path_buf(),
             state,
         })
+    }
+
+    /// Position in the data of device `index` of `count`.
+    ///
+    /// # Errors
+    /// [`TrainError::Resume`] where devices read data of their own and were not as many.
+    pub fn loader(&self, index: usize, count: usize) -> Result<&LoaderState> {
+        let others = &self.state.other_loaders;
+        if !others.is_empty() && others.len() + 1 != count {
+            return Err(TrainError::Resume {
+                path: self.path.clone(),
+                message: format!(
+                    "{} devices read shards of their own (data.stream.shards_per_device), {count} are to \
+                     go on; give as many to --devices",
+                    others.len() + 1
+                ),
+            });
+        }
+        let other = index.checked_sub(1).and_then(|other| others.get(other));
+        Ok(other.unwrap_or(&self.state.loader))
     }
 
     /// Optimiser tensors.
