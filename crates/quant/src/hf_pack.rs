@@ -28,7 +28,10 @@ pub fn pack(codes: &[i8], out_features: usize, in_features: usize) -> Result<Vec
             codes.len()
         )));
     }
-    if let Some(at) = codes.iter().position(|c| !(-1..=1).contains(c)) {
+    let no_code = |c: i8| c.wrapping_add(1).cast_unsigned() > 2;
+    // Without a way out of the loop it is one of vectors.
+    if codes.iter().fold(false, |bad, &c| bad | no_code(c)) {
+        let at = codes.iter().position(|&c| no_code(c)).unwrap_or(0);
         return Err(QuantError::Pack(format!(
             "code {} at row {}, column {} is not ternary: it must be −1, 0 or 1",
             codes[at],

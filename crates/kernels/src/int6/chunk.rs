@@ -9,7 +9,7 @@ pub(crate) const GROUPS: usize = DEPTH / GROUP;
 /// Added to a code, so that it is an unsigned number of six bits.
 pub(crate) const BIAS: i32 = 32;
 /// Quads of columns in a group.
-const QUADS: usize = GROUP / QUAD;
+pub(super) const QUADS: usize = GROUP / QUAD;
 /// Blocks of a chunk.
 pub(super) const BLOCKS: usize = size_of::<Chunk>() / size_of::<WeightBlock>();
 
@@ -48,21 +48,29 @@ impl Chunk {
         unsafe { std::slice::from_raw_parts_mut(blocks.as_mut_ptr().cast(), n) }
     }
 
-    /// Writes group `g`, whose bits are zeros: a level for each row, and codes plus [`BIAS`], column by
-    /// column.
-    pub(super) fn put(&mut self, g: usize, levels: &[i8; LANES], codes: &[[u8; LANES]; GROUP]) {
-        for (byte, level) in self.levels.0[LANES * g..].iter_mut().zip(levels) {
-            *byte = level.cast_unsigned();
-        }
-        for (i, quad) in codes.as_chunks::<QUAD>().0.iter().enumerate() {
-            let (high, low) = (&mut self.high[i].0, &mut self.low[g / 2][i].0);
-            for (c, column) in quad.iter().enumerate() {
-                for (lane, code) in column.iter().enumerate() {
-                    high[lane * QUAD + c] |= (code >> 4) << (2 * g);
-                    low[lane * QUAD + c] |= (code & 15) << (4 * (g % 2));
-                }
+    /// Of blocks by their lanes, each of which has its first byte in the lowest bits, and of levels in the
+    /// lowest bytes.
+    #[inline(always)]
+    pub(super) fn new(
+        high: &[[u32; LANES]; QUADS],
+        low: &[[[u32; LANES]; QUADS]; GROUPS / 2],
+        levels: &[[u32; LANES]; GROUPS],
+    ) -> Self {
+        let mut chunk = Self {
+            high: [WeightBlock::ZERO; QUADS],
+            low: [[WeightBlock::ZERO; QUADS]; GROUPS / 2],
+            levels: WeightBlock::ZERO,
+        };
+        let blocks = chunk.high.iter_mut().chain(chunk.low.as_flattened_mut());
+        for (block, lanes) in blocks.zip(high.iter().chain(low.as_flattened())) {
+            for (bytes, lane) in block.0.as_chunks_mut().0.iter_mut().zip(lanes) {
+                *bytes = lane.to_le_bytes();
             }
         }
+        for (byte, level) in chunk.levels.0.iter_mut().zip(levels.as_flattened()) {
+            *byte = *level as u8;
+        }
+        chunk
     }
 
     /// Codes plus [`BIAS`] of quad `i` of group `g`, as they lie in a block.
@@ -96,20 +104,20 @@ mod tests {
 
     #[test]
     fn what_was_put_is_read_in_every_form() {
-        let mut chunk = Chunk {
-            high: [WeightBlock::ZERO; QUADS],
-            low: [[WeightBlock::ZERO; QUADS]; GROUPS / 2],
-            levels: WeightBlock::ZERO,
-        };
         let level = |g: usize, lane: usize| (g * 61 + lane * 17) as i32 % 255 - 127;
         let code = |column: usize, lane: usize| (column * 7 + lane * 11) as i32 % 64;
-        for g in 0..GROUPS {
-            let levels = std::array::from_fn(|lane| level(g, lane) as i8);
-            let codes = std::array::from_fn(|c| {
-                std::array::from_fn(|lane| code(g * GROUP + c, lane) as u8)
-            });
-            chunk.put(g, &levels, &codes);
+        let (mut high, mut low) = ([[0; LANES]; QUADS], [[[0; LANES]; QUADS]; GROUPS / 2]);
+        let mut levels = [[0; LANES]; GROUPS];
+        for column in 0..DEPTH {
+            let (g, i, c) = (column / GROUP, column % GROUP / QUAD, column % QUAD);
+            for lane in 0..LANES {
+                let code = code(column, lane) as u32;
+                high[i][lane] |= (code >> 4) << (8 * c + 2 * g);
+                low[g / 2][i][lane] |= (code & 15) << (8 * c + 4 * (g % 2));
+                levels[g][lane] = level(g, lane).cast_unsigned();
+            }
         }
+        let chunk = Chunk::new(&high, &low, &levels);
         for column in 0..DEPTH {
             let (g, quad, c) = (column / GROUP, column / QUAD, column % QUAD);
             for lane in 0..LANES {

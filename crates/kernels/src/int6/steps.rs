@@ -1,113 +1,85 @@
 //! The search for the step of a group.
 
-use super::chunk::{BIAS, GROUP};
+use pulp::{Simd, WithSimd};
+
+use super::chunk::GROUP;
+use super::encode::ROUND;
 use crate::layout::LANES;
-use crate::ops::round_small;
-use crate::vectors::vectorized;
 
-/// What the value furthest from zero is divided by. The range of codes ends at −32; a divisor
-/// beyond it cuts that value off, one below leaves some of the range unused, and both may round the
-/// others better.
-const ENDS: [f32; 16] = [
-    -32.0, -33.5, -33.2, -32.9, -32.6, -32.3, -31.7, -31.4, -31.1, -30.8, -30.5, -30.2, -29.9,
-    -29.6, -29.3, -29.0,
-];
+/// 16 columns of 16 rows, `[column][row]`.
+pub(super) type Group = [[f32; LANES]; GROUP];
 
-/// The nearest code of a value of `v` steps; 0 for NaN.
+/// Codes that are tried for the value furthest from zero, which give the steps to start from. At −33 it
+/// is cut off; at the others some of the range is unused; any may round the rest better. Whole numbers,
+/// since a group that has these codes from another quantiser then gets them back.
+const ENDS: [f32; 7] = [-32.0, -33.0, -31.0, -30.0, -29.0, -28.0, -27.0];
+
+/// Finds the step of each row and group that leaves a small squared error on its 16 columns; 0 where all of
+/// them are 0, and where one of them is no number.
+///
+/// Codes q of values x leave the least error at the step Σxq / Σq², and it is Σx² − (Σxq)² / Σq² there:
+/// of all codes tried, those with the largest (Σxq)² / Σq² are best.
+pub(super) struct Search<'a> {
+    pub(super) groups: &'a [Group],
+    pub(super) steps: &'a mut [[f32; LANES]],
+}
+
+impl WithSimd for Search<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        for (group, steps) in self.groups.iter().zip(self.steps) {
+            let (steps, _) = S::as_mut_simd_f32s(steps);
+            for (i, step) in steps.iter_mut().enumerate() {
+                let mut x = [simd.splat_f32s(0.0); GROUP];
+                for (x, column) in x.iter_mut().zip(group) {
+                    *x = S::as_simd_f32s(column).0[i];
+                }
+                *step = best_step(simd, &x);
+            }
+        }
+    }
+}
+
+/// The steps of as many rows as a vector has lanes. Nothing is fused, so all processors give the
+/// same bits.
 #[inline(always)]
-fn code(v: f32) -> i32 {
-    let v = if v < -32.0 { -32.0 } else { v };
-    round_small(if v > 31.0 { 31.0 } else { v })
-}
-
-/// The step of each row that leaves the smallest squared error on 16 columns, `[column][row]`; 0
-/// where all of them are 0.
-pub(super) fn best_steps(columns: &[[f32; LANES]; GROUP]) -> [f32; LANES] {
-    vectorized(
-        #[inline(always)]
-        || {
-            let mut far = [0f32; LANES];
-            for column in columns {
-                for (far, v) in far.iter_mut().zip(column) {
-                    *far = if v.abs() > far.abs() { *v } else { *far };
-                }
-            }
-            let (mut best, mut least) = ([0f32; LANES], [f32::INFINITY; LANES]);
-            for end in ENDS {
-                let mut loss = [0f32; LANES];
-                let step = far.map(|far| far / end);
-                let inverse = far.map(|far| end / far);
-                for column in columns {
-                    for lane in 0..LANES {
-                        let back = code(column[lane] * inverse[lane]) as f32 * step[lane];
-                        let error = column[lane] - back;
-                        loss[lane] += error * error;
-                    }
-                }
-                for lane in 0..LANES {
-                    let better = loss[lane] < least[lane];
-                    best[lane] = if better { step[lane] } else { best[lane] };
-                    least[lane] = if better { loss[lane] } else { least[lane] };
-                }
-            }
-            best
-        },
-    )
-}
-
-/// Steps as levels of `unit`, the nearest ones, and codes plus [`BIAS`] for the steps that these give.
-pub(super) fn encode(
-    columns: &[[f32; LANES]; GROUP],
-    steps: &[f32; LANES],
-    unit: &[f32; LANES],
-) -> ([i8; LANES], [[u8; LANES]; GROUP]) {
-    vectorized(
-        #[inline(always)]
-        || {
-            let (mut levels, mut inverse) = ([0i8; LANES], [0f32; LANES]);
-            for lane in 0..LANES {
-                let level = round_small(steps[lane] / unit[lane]);
-                levels[lane] = level as i8;
-                inverse[lane] = 1.0 / (level as f32 * unit[lane]);
-            }
-            let mut codes = [[0u8; LANES]; GROUP];
-            for (codes, column) in codes.iter_mut().zip(columns) {
-                for lane in 0..LANES {
-                    codes[lane] = (code(column[lane] * inverse[lane]) + BIAS) as u8;
-                }
-            }
-            (levels, codes)
-        },
-    )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn values_without_a_step_get_none() {
-        for v in [0.0, -0.0, f32::NAN, f32::INFINITY, 1e-45] {
-            let columns = [[v; LANES]; GROUP];
-            let steps = best_steps(&columns);
-            let unit = steps.map(|s| s.abs() / 127.0);
-            let (levels, codes) = encode(&columns, &steps, &unit);
-            assert!(codes.iter().flatten().all(|c| *c < 64), "{v}");
-            assert!(levels.iter().all(|l| *l >= -127), "{v}");
-        }
+fn best_step<S: Simd>(simd: S, x: &[S::f32s; GROUP]) -> S::f32s {
+    let [zero, one, infinity] = [0.0, 1.0, f32::INFINITY].map(|v| simd.splat_f32s(v));
+    let [least, most, round] = [-32.0, 31.0, ROUND].map(|v| simd.splat_f32s(v));
+    let mut far = zero;
+    for &x in x {
+        let further = simd.greater_than_f32s(simd.abs_f32s(x), simd.abs_f32s(far));
+        far = simd.select_f32s(further, x, far);
     }
-
-    #[test]
-    fn a_row_that_codes_can_hold_is_kept() {
-        for sign in [-1.0, 1.0] {
-            let column = |c: usize| [sign * 0.25 * [-32.0, 31.0, 5.0, 0.0][c % 4]; LANES];
-            let columns = std::array::from_fn(column);
-            assert_eq!(best_steps(&columns), [sign * 0.25; LANES]);
-            let (levels, codes) = encode(&columns, &[sign * 0.25; LANES], &[0.25 / 127.0; LANES]);
-            assert_eq!(levels, [127 * sign as i8; LANES]);
-            for (codes, want) in codes.iter().zip([0, 63, 37, 32].iter().cycle()) {
-                assert_eq!(codes, &[*want; LANES]);
-            }
+    // Values below the normal ones count as 0, since their inverse is too large.
+    let inverse = simd.div_f32s(one, far);
+    let normal = simd.less_than_f32s(simd.abs_f32s(inverse), infinity);
+    let inverse = simd.select_f32s(normal, inverse, zero);
+    let (mut best, mut best_squares) = (zero, one);
+    for end in ENDS {
+        let factor = simd.mul_f32s(simd.splat_f32s(end), inverse);
+        // Two sums each, since an addition waits for the one before it.
+        let (mut products, mut squares) = ([zero; 2], [zero; 2]);
+        for (i, &x) in x.iter().enumerate() {
+            let code = simd.max_f32s(simd.mul_f32s(x, factor), least);
+            let code = simd.add_f32s(simd.min_f32s(code, most), round);
+            let code = simd.sub_f32s(code, round);
+            products[i % 2] = simd.add_f32s(products[i % 2], simd.mul_f32s(x, code));
+            squares[i % 2] = simd.add_f32s(squares[i % 2], simd.mul_f32s(code, code));
         }
+        let products = simd.add_f32s(products[0], products[1]);
+        let squares = simd.add_f32s(squares[0], squares[1]);
+        // As shares of the furthest value, whose square may be beyond f32.
+        let product = simd.mul_f32s(products, inverse);
+        let new = simd.mul_f32s(simd.mul_f32s(product, product), best_squares);
+        let old = simd.mul_f32s(simd.mul_f32s(best, best), squares);
+        let better = simd.greater_than_f32s(new, old);
+        best = simd.select_f32s(better, product, best);
+        best_squares = simd.select_f32s(better, squares, best_squares);
     }
+    let step = simd.mul_f32s(simd.div_f32s(best, best_squares), far);
+    let finite = simd.less_than_f32s(simd.abs_f32s(step), infinity);
+    simd.select_f32s(finite, step, zero)
 }

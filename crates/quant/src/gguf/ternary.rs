@@ -79,9 +79,14 @@ pub(super) fn decode(kind: TensorKind, bytes: &[u8], cols: usize) -> Result<Tern
         .enumerate()
     {
         scales.push(block_codes(kind, block, codes));
-        empty.push(codes.iter().all(|&c| c == 0));
-        if let Some(at) = codes.iter().position(|c| !(-1..=1).contains(c)) {
-            let at = i * len + at;
+        // Without a way out of the loop it is one of vectors. Of −1, 0, 1 and 2 only the last has this
+        // bit and no sign.
+        let (any, not_negative) = codes
+            .iter()
+            .fold((0, 0), |(any, bits), &c| (any | c, bits | (c & !(c >> 7))));
+        empty.push(any == 0);
+        if not_negative & 2 != 0 {
+            let at = i * len + codes.iter().position(|&c| c == 2).unwrap_or(0);
             return Err(format!(
                 "has code 3 at row {}, column {}: only 0, 1 and 2 are weights; the file is damaged",
                 at / cols,
@@ -130,10 +135,12 @@ pub(super) fn block_codes(kind: TensorKind, b: &[u8], codes: &mut [i8]) -> f32 {
         _ => {
             // Five digits to base 3 in a byte, the fraction of 256 that it is; the last four bytes
             // have four.
-            let mut codes = codes.iter_mut();
+            let mut at = 0;
             for (bytes, digits) in [(&b[..32], 5), (&b[32..48], 5), (&b[48..52], 4)] {
                 for power in [1u8, 3, 9, 27, 81].into_iter().take(digits) {
-                    for (byte, code) in bytes.iter().zip(codes.by_ref()) {
+                    let codes = &mut codes[at..][..bytes.len()];
+                    at += bytes.len();
+                    for (byte, code) in bytes.iter().zip(codes) {
                         let digit = (u16::from(byte.wrapping_mul(power)) * 3) >> 8;
                         *code = digit as i8 - 1;
                     }
