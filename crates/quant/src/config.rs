@@ -134,7 +134,11 @@ pub struct ModelConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub layer_types: Option<Vec<LayerType>>,
     /// Scores are divided by its square root; `head_dim` where absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "defaults::whole"
+    )]
     pub query_pre_attn_scalar: Option<f64>,
     /// Type of the published weights, as Hugging Face spells it: `bfloat16` and so on.
     #[serde(

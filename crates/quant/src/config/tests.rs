@@ -70,6 +70,17 @@ fn gemma(extra: &str) -> std::result::Result<ModelConfig, String> {
 }
 
 #[test]
+fn a_whole_scalar_of_queries_is_written_as_an_integer() {
+    for (value, want) in [("256.0", "256"), ("168", "168"), ("0.5", "0.5")] {
+        let config = gemma(&format!(r#", "query_pre_attn_scalar": {value}"#)).unwrap();
+        let json = serde_json::to_value(&config).unwrap();
+        assert_eq!(json["query_pre_attn_scalar"].to_string(), want);
+    }
+    let json = serde_json::to_value(parse("").unwrap()).unwrap();
+    assert!(json.get("query_pre_attn_scalar").is_none());
+}
+
+#[test]
 fn rope_scaling_of_both_spellings() {
     let numbers = r#""factor": 8, "low_freq_factor": 1, "high_freq_factor": 4,
         "original_max_position_embeddings": 8192}"#;
