@@ -92,8 +92,8 @@ fn bit_linear_is_the_reference() {
         let (ex, ew) = NdArray::code_matmul_grad(xq.1.clone(), wq.1.clone(), g.1.clone(), false);
         close(&format!("gx of {name}"), gx, ex, 4e-3);
         close(&format!("gw of {name}"), gw, ew, 4e-3);
-        // Codes of the gradient are whole numbers, and so are sums of them, where the kernel takes them.
-        let int8 = if d_out.is_multiple_of(16) { 2e-6 } else { 1e-2 };
+        // Codes of the gradient are whole numbers, and so are sums of them; other widths have them in bf16.
+        let int8 = if d_out.is_multiple_of(16) { 2e-6 } else { 6e-3 };
         let (gx, gw) = Cuda::code_matmul_grad(xq.0, wq.0, g.0.clone(), true);
         let (ex, ew) = NdArray::code_matmul_grad(xq.1, wq.1.clone(), g.1.clone(), true);
         close(&format!("int8 gx of {name}"), gx, ex, int8);

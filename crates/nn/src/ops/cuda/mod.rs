@@ -88,22 +88,17 @@ fn half(x: Tensor<Cuda, 2>) -> Buffer {
     quantise::to_bf16(&buffer(x), dims)
 }
 
-/// Gradients of `x · weightᵀ` from bf16 operands; `scale` is on the weight.
-fn product_grads(
-    [x, weight, grad]: [&Buffer; 3],
-    scale: Scales<'_>,
-    dtype: DType,
-) -> (Tensor<Cuda, 2>, Tensor<Cuda, 2>) {
-    let over_rows = |tensor| Operand {
-        tensor,
-        over_rows: true,
-    };
-    let rows = Operand {
+/// `grad · weight` of bf16 operands; `scale` is on the weight.
+fn input_grad(grad: &Buffer, weight: &Buffer, scale: Scales<'_>, dtype: DType) -> Buffer {
+    let grad = Operand {
         tensor: grad,
         over_rows: false,
     };
-    let grad_x = gemm(rows, over_rows(weight), scale, dtype);
-    (float(grad_x), float(weight_grad(grad, x)))
+    let weight = Operand {
+        tensor: weight,
+        over_rows: true,
+    };
+    gemm(grad, weight, scale, dtype)
 }
 
 /// `gradᵀ · x` of bf16 operands.
@@ -202,7 +197,8 @@ impl Kernels for Cuda {
             return (of_x.cast(dtype), of_w);
         }
         let [x, weight, grad] = [x, weight, grad].map(half);
-        product_grads([&x, &weight, &grad], Scales::None, dtype)
+        let grad_x = input_grad(&grad, &weight, Scales::None, dtype);
+        (float(grad_x), float(weight_grad(&grad, &x)))
     }
 
     fn quantise_weight(weight: Tensor<Self, 2>, quant: WeightQuant) -> QuantWeight<Self> {
@@ -262,18 +258,25 @@ impl Kernels for Cuda {
         let scale = weight.scale.clone().into_primitive().tensor();
         let step = x.step.clone().into_primitive().tensor();
         let dense = quantise::dense_acts(&codes.clone().into_primitive(), &step, x.codes.dims());
-        // Rows of codes are copied 16 at a time.
-        let fits = fits(&grad);
-        if let (true, true, Codes::Int8(ternary)) = (int8_input, fits, &weight.codes) {
-            let grads = buffer(grad.clone());
-            let grad_x =
-                int8_input_grad(&grads, &ternary.clone().into_primitive(), &scale, x.dtype);
-            let grad_w = weight_grad(&half(grad), &dense);
-            return (float(grad_x), float(grad_w));
-        }
-        let grad = half(grad);
-        let wide = wide.clone().into_primitive().tensor();
-        product_grads([&dense, &wide, &grad], Scales::One(&scale), x.dtype)
+        let half_grad = half(grad.clone());
+        let grad_w = weight_grad(&half_grad, &dense);
+        let grad_x = match &weight.codes {
+            // Rows of codes are copied 16 at a time.
+            Codes::Int8(ternary) if int8_input && fits(&grad) => {
+                let ternary = ternary.clone().into_primitive();
+                int8_input_grad(&buffer(grad), &ternary, &scale, x.dtype)
+            }
+            _ => {
+                let of_input = if int8_input {
+                    half(quant::acts(grad, ActQuant::INT8).dense())
+                } else {
+                    half_grad
+                };
+                let wide = wide.clone().into_primitive().tensor();
+                input_grad(&of_input, &wide, Scales::One(&scale), x.dtype)
+            }
+        };
+        (float(grad_x), float(grad_w))
     }
 
     fn rms_norm(x: Tensor<Self, 2>, weight: Tensor<Self, 1>, eps: f64) -> Tensor<Self, 2> {
