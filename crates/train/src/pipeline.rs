@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use burn::backend::Autodiff;
-use tritburn_data::stream::{self, StreamLoader, StreamSetup};
+use tritburn_data::stream::{StreamLoader, StreamSetup};
 use tritburn_data::{
     BatchSource, CorpusLoader, SftLoader, Tokenizer, encode_corpus, read_corpus, read_examples,
     read_prompts,
@@ -307,19 +307,6 @@ fn start_folder<B: Kernels>(ctx: &Context<'_, B>, section: &StageSection) -> Opt
     }
 }
 
-/// The part of a streamed corpus that this replica reads, where each has its own.
-pub(crate) fn own_shards<B: Kernels>(
-    ctx: &Context<'_, B>,
-    section: &StageSection,
-) -> Option<stream::Rank> {
-    let stream = ctx.recipe.file.data.stream.as_ref()?;
-    let several = section.kind == StageKind::Lm && ctx.rank.count() > 1;
-    (several && stream.shards_per_device).then(|| stream::Rank {
-        rank: ctx.rank.index(),
-        world: ctx.rank.count(),
-    })
-}
-
 fn loader<B: Kernels>(
     ctx: &Context<'_, B>,
     section: &StageSection,
@@ -337,7 +324,7 @@ fn loader<B: Kernels>(
                 seq_len: section.seq_len,
                 batch_size: section.batch_size,
                 seed: file.seed,
-                rank: own_shards(ctx, section).unwrap_or_default(),
+                rank: ctx.own_shards(section).unwrap_or_default(),
                 index: Some(&ctx.run.path().join("corpus-index.json")),
             })?;
             Ok(Box::new(loader) as Box<dyn BatchSource>)

@@ -7,6 +7,7 @@ use burn::backend::Autodiff;
 use burn::module::{AutodiffModule, Module};
 use burn::optim::GradientsAccumulator;
 use serde_json::{Map, Value, json};
+use tritburn_data::stream;
 use tritburn_data::{Batch, BatchSource, LoaderState, Tokenizer};
 use tritburn_nn::CausalLm;
 use tritburn_nn::folder::FolderSource;
@@ -21,7 +22,6 @@ use crate::measure;
 use crate::objective::{Distillation, Loss, Measured, loss};
 use crate::observer::{Observer, TrainEvent};
 use crate::optim::{AdamW, AdamWConfig};
-use crate::pipeline::own_shards;
 use crate::recipe::{Recipe, StageKind, StageSection};
 use crate::run::{Checkpoint, MetricsLog, RunDir, write_model};
 use crate::steps::{
@@ -38,6 +38,18 @@ pub(crate) struct Context<'a, B: Kernels> {
     pub(crate) stop: &'a AtomicBool,
     pub(crate) rank: &'a Rank,
     pub(crate) eval: Option<&'a TaskEval>,
+}
+
+impl<B: Kernels> Context<'_, B> {
+    /// The part of a streamed corpus that this replica reads, where each has its own.
+    pub(crate) fn own_shards(&self, section: &StageSection) -> Option<stream::Rank> {
+        let stream = self.recipe.file.data.stream.as_ref()?;
+        let several = section.kind == StageKind::Lm && self.rank.count() > 1;
+        (several && stream.shards_per_device).then(|| stream::Rank {
+            rank: self.rank.index(),
+            world: self.rank.count(),
+        })
+    }
 }
 
 /// One stage, ready to run.
@@ -179,7 +191,7 @@ impl<B: Kernels + Ops> Steps<B> for Stage<'_, B> {
     }
 
     fn skip(&mut self) -> Result<usize> {
-        if own_shards(self.ctx, self.section).is_some() {
+        if self.ctx.own_shards(self.section).is_some() {
             return Ok(self.section.batch_size * self.section.seq_len);
         }
         Ok(self.loader.next_batch()?.tokens_in_batch)

@@ -87,6 +87,20 @@ fn more_micro_batches_agree_within_rounding() {
     }
 }
 
+/// A run that is asked to stop behind its step `at`.
+fn stop_after(at: usize, recipe: &Recipe, devices: &Devices, out: &Path) {
+    let run = RunDir::create_at(out.to_path_buf(), recipe).unwrap();
+    let (stop, mut steps) = (AtomicBool::new(false), 0);
+    let mut observer = |event: &TrainEvent| {
+        if matches!(event, TrainEvent::Step { .. }) {
+            steps += 1;
+            stop.store(steps == at, Ordering::Relaxed);
+        }
+    };
+    let error = train(recipe, &run, devices, &mut observer, &stop).unwrap_err();
+    assert!(matches!(error, TrainError::Interrupted { step, .. } if step == at));
+}
+
 #[test]
 fn a_run_goes_on_with_other_devices() {
     let dir = tempfile::tempdir().unwrap();
@@ -94,16 +108,7 @@ fn a_run_goes_on_with_other_devices() {
     let (_, whole) = trained(&recipe, &on(1), &dir.path().join("whole"));
     for stop_at in [2, 7] {
         let out = dir.path().join(format!("stopped-{stop_at}"));
-        let run = RunDir::create_at(out.clone(), &recipe).unwrap();
-        let (stop, mut steps) = (AtomicBool::new(false), 0);
-        let mut observer = |event: &TrainEvent| {
-            if matches!(event, TrainEvent::Step { .. }) {
-                steps += 1;
-                stop.store(steps == stop_at, Ordering::Relaxed);
-            }
-        };
-        let error = train(&recipe, &run, &on(2), &mut observer, &stop).unwrap_err();
-        assert!(matches!(error, TrainError::Interrupted { step, .. } if step == stop_at));
+        stop_after(stop_at, &recipe, &on(2), &out);
         let (run, recipe) = RunDir::open(&out).unwrap();
         let quiet = &mut |_: &TrainEvent| {};
         train(&recipe, &run, &on(1), quiet, &AtomicBool::new(false)).unwrap();
@@ -126,15 +131,7 @@ fn devices_with_shards_of_their_own_read_other_data_and_go_on_where_each_was() {
     assert_ne!(shared.0[..3], whole.0[..3]);
     for stop_at in [2, 7] {
         let out = dir.path().join(format!("stopped-{stop_at}"));
-        let run = RunDir::create_at(out.clone(), &recipe).unwrap();
-        let (stop, mut steps) = (AtomicBool::new(false), 0);
-        let mut observer = |event: &TrainEvent| {
-            if matches!(event, TrainEvent::Step { .. }) {
-                steps += 1;
-                stop.store(steps == stop_at, Ordering::Relaxed);
-            }
-        };
-        train(&recipe, &run, &on(2), &mut observer, &stop).unwrap_err();
+        stop_after(stop_at, &recipe, &on(2), &out);
         let (run, recipe) = RunDir::open(&out).unwrap();
         let resume = |count| {
             let quiet = &mut |_: &TrainEvent| {};
