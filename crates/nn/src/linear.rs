@@ -88,6 +88,11 @@ pub struct BitLinear<B: Backend> {
     compute: Compute,
 }
 
+/// See [`Kernels::frozen`].
+pub(crate) fn freeze<B: Kernels>(weight: &mut Param<Tensor<B, 2>>, compute: Compute) {
+    *weight = weight.clone().map(|weight| B::frozen(weight, compute));
+}
+
 impl<B: Backend> BitLinear<B> {
     /// Takes `{name}.weight` (and `{name}.bias`, `{name}.norm.weight`) from `source`.
     ///
@@ -254,6 +259,16 @@ impl<B: Backend> BitLinear<B> {
     /// Quantises the weight in every forward pass again.
     pub fn release_weight(&mut self) {
         self.held = None;
+    }
+
+    /// Keeps the weight as it is multiplied fastest, where it is not quantised: it must not be trained any more.
+    pub fn freeze(&mut self)
+    where
+        B: Kernels,
+    {
+        if let (Some(weight), None) = (&mut self.weight, self.quant) {
+            freeze(weight, self.compute);
+        }
     }
 
     /// Sets how the product is computed where the weight is not quantised.

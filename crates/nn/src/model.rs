@@ -5,7 +5,7 @@ use burn::tensor::{DType, Int, Tensor, TensorData, backend::Backend};
 use tritburn_quant::config::ModelConfig;
 
 use crate::attention::{Attention, Layout, QkvStates};
-use crate::linear::BitLinear;
+use crate::linear::{BitLinear, freeze};
 use crate::mlp::Mlp;
 use crate::norm::RmsNorm;
 use crate::ops::{Compute, Head, Kernels, Ops, Starts};
@@ -265,6 +265,19 @@ impl<B: Backend> CausalLm<B> {
     /// Quantises weights in every forward pass again; due before they change.
     pub fn release_weights(&mut self) {
         self.projections_mut().for_each(BitLinear::release_weight);
+    }
+
+    /// Keeps weights in full precision as they are multiplied fastest, for a model that is not trained any more:
+    /// a teacher. Due after [`CausalLm::set_compute`].
+    pub fn freeze(&mut self)
+    where
+        B: Kernels,
+    {
+        self.projections_mut().for_each(BitLinear::freeze);
+        let tables = [Some(&mut self.model.embed_tokens), self.lm_head.as_mut()];
+        for table in tables.into_iter().flatten() {
+            freeze(&mut table.weight, self.compute);
+        }
     }
 
     /// Packs every projection that can be (see [`BitLinear::pack`]), and says how many that were.

@@ -182,6 +182,7 @@ impl StepBench {
             StepMode::Distill => {
                 let mut teacher = CausalLm::<B>::new(&config, &mut init, device)?;
                 teacher.set_compute(compute);
+                teacher.freeze();
                 let layer = config.num_hidden_layers.saturating_sub(2);
                 Some(Distillation {
                     teacher,

@@ -42,6 +42,7 @@ pub(crate) fn load<B: Kernels + Ops>(
     };
     let mut teacher = CausalLm::new(&config, &mut FolderSource::open(&folder)?, ctx.device)?;
     teacher.set_compute(ctx.recipe.file.train.compute.on::<B>(ctx.device));
+    teacher.freeze();
     Ok(Distillation {
         teacher,
         section: wanted.clone(),

@@ -16,8 +16,8 @@ use tritburn_quant::config::HiddenAct;
 use tritburn_quant::scheme::{ActQuant, Granularity, Grid, WeightQuant};
 
 use super::{
-    AdamWStep, Attended, AttentionGrads, AttentionShape, Kernels, QuantActs, QuantWeight, Relation,
-    Starts, quant,
+    AdamWStep, Attended, AttentionGrads, AttentionShape, Kernels, LogitLosses, LogitTarget,
+    QuantActs, QuantWeight, Relation, Starts, quant,
 };
 use crate::packed::Packed;
 
@@ -268,48 +268,47 @@ impl Kernels for Flex {
         )
     }
 
-    fn nll(logits: Tensor<Self, 2>, targets: Tensor<Self, 1, Int>) -> Tensor<Self, 1> {
+    fn logit_losses(logits: &Tensor<Self, 2>, target: &LogitTarget<Self>) -> LogitLosses<Self> {
         let [rows, vocab] = logits.dims();
-        let logits = contiguous(logits);
-        let out = loss::nll(values(&logits), vocab, &indices(targets, vocab));
-        tensor(out, [rows])
+        let logits = contiguous(logits.clone());
+        let by_tokens = target.tokens.clone().map(|tokens| {
+            let out = loss::nll(values(&logits), vocab, &indices(tokens, vocab));
+            tensor(out, [rows])
+        });
+        let by_teacher = target.teacher.clone().map(|(teacher, tau)| {
+            let teacher = contiguous(teacher);
+            let out = loss::kl(values(&logits), values(&teacher), vocab, 1.0 / tau);
+            tensor(out, [rows])
+        });
+        LogitLosses {
+            losses: [by_tokens, by_teacher],
+            sums: None,
+        }
     }
 
-    fn nll_grad(
+    fn logit_losses_grad(
         logits: Tensor<Self, 2>,
-        targets: Tensor<Self, 1, Int>,
-        grad: Tensor<Self, 1>,
+        target: LogitTarget<Self>,
+        _sums: Option<Tensor<Self, 2>>,
+        grads: [Tensor<Self, 1>; 2],
     ) -> Tensor<Self, 2> {
         let dims = logits.dims();
-        let (logits, grad) = (contiguous(logits), contiguous(grad));
-        let targets = indices(targets, dims[1]);
-        let out = loss::nll_grad(values(&logits), dims[1], &targets, values(&grad));
-        tensor(out, dims)
-    }
-
-    fn kl(student: Tensor<Self, 2>, teacher: Tensor<Self, 2>, temperature: f32) -> Tensor<Self, 1> {
-        let [rows, vocab] = student.dims();
-        let (student, teacher) = (contiguous(student), contiguous(teacher));
-        let out = loss::kl(values(&student), values(&teacher), vocab, 1.0 / temperature);
-        tensor(out, [rows])
-    }
-
-    fn kl_grad(
-        student: Tensor<Self, 2>,
-        teacher: Tensor<Self, 2>,
-        temperature: f32,
-        grad: Tensor<Self, 1>,
-    ) -> Tensor<Self, 2> {
-        let dims = student.dims();
-        let (student, teacher, grad) = (contiguous(student), contiguous(teacher), contiguous(grad));
-        let out = loss::kl_grad(
-            values(&student),
-            values(&teacher),
-            dims[1],
-            1.0 / temperature,
-            values(&grad),
-        );
-        tensor(out, dims)
+        let logits = contiguous(logits);
+        let [of_tokens, of_teacher] = grads.map(contiguous);
+        let by_tokens = target.tokens.map(|tokens| {
+            let tokens = indices(tokens, dims[1]);
+            loss::nll_grad(values(&logits), dims[1], &tokens, values(&of_tokens))
+        });
+        let by_teacher = target.teacher.map(|(teacher, tau)| {
+            let teacher = contiguous(teacher);
+            let [student, teacher] = [&logits, &teacher].map(values);
+            loss::kl_grad(student, teacher, dims[1], 1.0 / tau, values(&of_teacher))
+        });
+        match (by_tokens, by_teacher) {
+            (Some(a), Some(b)) => tensor(a, dims) + tensor(b, dims),
+            (Some(grad), None) | (None, Some(grad)) => tensor(grad, dims),
+            (None, None) => Tensor::zeros(dims, &Default::default()),
+        }
     }
 
     fn relation_kl(

@@ -1,6 +1,6 @@
 //! The output head and its losses, chunk by chunk.
 
-use burn::tensor::{DType, Int, Tensor, backend::Backend};
+use burn::tensor::{Int, Tensor, backend::Backend};
 
 use super::{Compute, Kernels};
 
@@ -24,9 +24,9 @@ impl<B: Backend> From<Tensor<B, 2>> for Head<B> {
 }
 
 impl<B: Kernels> Head<B> {
-    /// Logits of `hidden` `[rows, width]`: `[rows, vocab]`, in f32.
+    /// Logits of `hidden` `[rows, width]`: `[rows, vocab]`.
     fn logits(&self, hidden: Tensor<B, 2>) -> Tensor<B, 2> {
-        B::dense_matmul(hidden.cast(DType::F32), self.weight.clone(), self.compute)
+        B::head_logits(hidden, self.weight.clone(), self.compute)
     }
 }
 
@@ -71,9 +71,9 @@ impl<B: Backend> From<TeacherHead<B>> for HeadTarget<B> {
 
 impl<B: Kernels> HeadTarget<B> {
     /// Rows `from..from + count`, with the teacher's logits in place of its hidden states.
-    fn rows(&self, from: usize, count: usize) -> Chunk<B> {
+    fn rows(&self, from: usize, count: usize) -> LogitTarget<B> {
         let tokens = self.tokens.as_ref();
-        Chunk {
+        LogitTarget {
             tokens: tokens.map(|tokens| tokens.clone().narrow(0, from, count)),
             teacher: self.teacher.as_ref().map(|teacher| {
                 let hidden = teacher.hidden.clone().narrow(0, from, count);
@@ -83,39 +83,22 @@ impl<B: Kernels> HeadTarget<B> {
     }
 }
 
+/// What rows of logits are compared with.
 #[derive(Debug, Clone)]
-struct Chunk<B: Backend> {
-    tokens: Option<Tensor<B, 1, Int>>,
-    teacher: Option<(Tensor<B, 2>, f32)>,
+pub struct LogitTarget<B: Backend> {
+    /// A token each, `[rows]`: negative log-likelihood.
+    pub tokens: Option<Tensor<B, 1, Int>>,
+    /// A teacher's logits, `[rows, vocab]`, and τ.
+    pub teacher: Option<(Tensor<B, 2>, f32)>,
 }
 
-impl<B: Kernels> Chunk<B> {
-    /// Losses by tokens and by the teacher, where there are such.
-    fn losses(&self, logits: &Tensor<B, 2>) -> [Option<Tensor<B, 1>>; 2] {
-        let tokens = self.tokens.clone();
-        let teacher = self.teacher.clone();
-        [
-            tokens.map(|tokens| B::nll(logits.clone(), tokens)),
-            teacher.map(|(teacher, tau)| B::kl(logits.clone(), teacher, tau)),
-        ]
-    }
-
-    /// Gradient for the logits of losses with the gradients `of_tokens` and `of_teacher`.
-    fn grad(
-        self,
-        logits: Tensor<B, 2>,
-        [of_tokens, of_teacher]: [Tensor<B, 1>; 2],
-    ) -> Tensor<B, 2> {
-        match (self.tokens, self.teacher) {
-            (Some(tokens), None) => B::nll_grad(logits, tokens, of_tokens),
-            (None, Some((teacher, tau))) => B::kl_grad(logits, teacher, tau, of_teacher),
-            (Some(tokens), Some((teacher, tau))) => {
-                B::nll_grad(logits.clone(), tokens, of_tokens)
-                    + B::kl_grad(logits, teacher, tau, of_teacher)
-            }
-            (None, None) => logits.zeros_like(),
-        }
-    }
+/// Losses of rows of logits, and what their gradient is spared of computing again.
+#[derive(Debug, Clone)]
+pub struct LogitLosses<B: Backend> {
+    /// `[rows]`, by tokens and by the teacher, where there are such.
+    pub losses: [Option<Tensor<B, 1>>; 2],
+    /// Logarithms of the sums that probabilities are divided by, where the backend keeps them.
+    pub sums: Option<Tensor<B, 2>>,
 }
 
 /// What the backward pass needs.
@@ -124,16 +107,16 @@ pub(super) struct HeadLoss<B: Backend> {
     hidden: Tensor<B, 2>,
     head: Head<B>,
     target: HeadTarget<B>,
-    /// Logits and target of the only chunk, where there is only one.
-    whole: Option<(Tensor<B, 2>, Chunk<B>)>,
+    /// The only chunk, where there is only one.
+    whole: Option<Chunk<B>>,
 }
 
-/// First row and number of rows of each chunk.
-fn chunks<B: Kernels>(rows: usize, vocab: usize) -> impl Iterator<Item = (usize, usize)> {
-    let size = (B::MAX_LOGITS / vocab.max(1)).max(1);
-    (0..rows)
-        .step_by(size)
-        .map(move |from| (from, size.min(rows - from)))
+/// Logits of some rows, what they are compared with, and the sums of their losses.
+#[derive(Debug, Clone)]
+struct Chunk<B: Backend> {
+    logits: Tensor<B, 2>,
+    target: LogitTarget<B>,
+    sums: Option<Tensor<B, 2>>,
 }
 
 impl<B: Kernels> HeadLoss<B> {
@@ -143,7 +126,6 @@ impl<B: Kernels> HeadLoss<B> {
         head: Head<B>,
         target: HeadTarget<B>,
     ) -> (Tensor<B, 1>, Self) {
-        let (rows, vocab) = (hidden.dims()[0], head.weight.dims()[0]);
         let mut state = Self {
             hidden,
             head,
@@ -151,13 +133,13 @@ impl<B: Kernels> HeadLoss<B> {
             whole: None,
         };
         let mut losses: [Vec<_>; 2] = Default::default();
-        for (from, count) in chunks::<B>(rows, vocab) {
-            let logits = state.logits(from, count);
-            let target = state.target.rows(from, count);
-            for (all, loss) in losses.iter_mut().zip(target.losses(&logits)) {
+        let rows = state.hidden.dims()[0];
+        for (from, count) in state.chunks() {
+            let (of_chunk, chunk) = state.chunk(from, count);
+            for (all, loss) in losses.iter_mut().zip(of_chunk) {
                 all.extend(loss);
             }
-            state.whole = (count == rows).then_some((logits, target));
+            state.whole = (count == rows).then_some(chunk);
         }
         let mut losses = losses.concat();
         let loss = match losses.len() {
@@ -168,9 +150,27 @@ impl<B: Kernels> HeadLoss<B> {
         (loss, state)
     }
 
-    fn logits(&self, from: usize, count: usize) -> Tensor<B, 2> {
-        let hidden = self.hidden.clone().narrow(0, from, count);
-        self.head.logits(hidden)
+    /// First row and number of rows of each chunk.
+    fn chunks(&self) -> impl Iterator<Item = (usize, usize)> + use<B> {
+        let (rows, vocab) = (self.hidden.dims()[0], self.head.weight.dims()[0]);
+        let most = B::max_logits(&self.hidden.device());
+        let size = (most / vocab.max(1)).max(1);
+        (0..rows)
+            .step_by(size)
+            .map(move |from| (from, size.min(rows - from)))
+    }
+
+    /// Losses of `count` rows from row `from`.
+    fn chunk(&self, from: usize, count: usize) -> ([Option<Tensor<B, 1>>; 2], Chunk<B>) {
+        let logits = self.head.logits(self.hidden.clone().narrow(0, from, count));
+        let target = self.target.rows(from, count);
+        let LogitLosses { losses, sums } = B::logit_losses(&logits, &target);
+        let chunk = Chunk {
+            logits,
+            target,
+            sums,
+        };
+        (losses, chunk)
     }
 
     /// Of the gradients of all losses those of some rows: by tokens, and by the teacher.
@@ -182,16 +182,13 @@ impl<B: Kernels> HeadLoss<B> {
 
     /// Gradients for hidden states and head.
     pub(super) fn backward(mut self, grad: Tensor<B, 1>) -> (Tensor<B, 2>, Tensor<B, 2>) {
-        let (rows, vocab) = (self.hidden.dims()[0], self.head.weight.dims()[0]);
         let mut grad_hidden = Vec::new();
         let mut grad_head = None;
-        for (from, count) in chunks::<B>(rows, vocab) {
-            let (logits, target) = self
-                .whole
-                .take()
-                .unwrap_or_else(|| (self.logits(from, count), self.target.rows(from, count)));
+        for (from, count) in self.chunks() {
+            let whole = self.whole.take();
+            let chunk = whole.unwrap_or_else(|| self.chunk(from, count).1);
             let grads = self.of_rows(&grad, from, count);
-            let grad = target.grad(logits, grads);
+            let grad = B::logit_losses_grad(chunk.logits, chunk.target, chunk.sums, grads);
             let hidden = self.hidden.clone().narrow(0, from, count);
             let (of_hidden, part) =
                 B::dense_matmul_grad(hidden, self.head.weight.clone(), self.head.compute, grad);

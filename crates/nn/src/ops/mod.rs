@@ -24,7 +24,7 @@ mod reference;
 use std::sync::Arc;
 
 use burn::tensor::{DType, IndexingUpdateOp, Int, Tensor, backend::Backend};
-pub use head::{Head, HeadTarget, TeacherHead};
+pub use head::{Head, HeadTarget, LogitLosses, LogitTarget, TeacherHead};
 pub use product::Compute;
 pub use quant::{CacheQuant, Codes, LinearQuant, QuantActs, QuantWeight};
 use tritburn_quant::config::HiddenAct;
@@ -119,9 +119,6 @@ pub type AttentionGrads<B> = (Tensor<B, 2>, Tensor<B, 2>, Tensor<B, 2>);
 /// Tensors are `[tokens, features]`; batch and sequence are one dimension wherever an operation
 /// does not mix tokens.
 pub trait Kernels: Backend {
-    /// Logits that [`Ops::head_loss`] holds at once; more rows are taken in chunks.
-    const MAX_LOGITS: usize = 1 << 24;
-
     /// Whether tensors lie in the memory of the process, where [`Packed`] multiplies them.
     const ON_HOST: bool = false;
 
@@ -138,8 +135,21 @@ pub trait Kernels: Backend {
         None
     }
 
+    /// Logits that [`Ops::head_loss`] holds at once on `device`; more rows are taken in chunks.
+    #[must_use]
+    fn max_logits(_device: &Self::Device) -> usize {
+        1 << 24
+    }
+
     /// Gives memory back that tensors of other sizes held, where there is reason to.
     fn tidy_memory(_device: &Self::Device) {}
+
+    /// A weight that does not change any more, as [`Kernels::dense_matmul`] multiplies it fastest; the result
+    /// is the same.
+    #[must_use]
+    fn frozen(weight: Tensor<Self, 2>, _compute: Compute) -> Tensor<Self, 2> {
+        weight
+    }
 
     /// `x · weightᵀ` with a weight `[out, in]` in full precision: `[tokens, in]` → `[tokens, out]`,
     /// of the type of `x`.
@@ -287,37 +297,33 @@ pub trait Kernels: Backend {
         reference::self_attention_grad(q, k, v, shape, starts, grad)
     }
 
-    /// `−log softmax(logits)[target]` of each row; `logits` `[rows, vocab]`.
+    /// Logits `[rows, vocab]` of hidden states `[rows, width]` under an output head, for
+    /// [`Kernels::logit_losses`]: in f32, or in half precision where the backend takes those.
     #[must_use]
-    fn nll(logits: Tensor<Self, 2>, targets: Tensor<Self, 1, Int>) -> Tensor<Self, 1> {
-        reference::nll(logits, targets)
+    fn head_logits(
+        hidden: Tensor<Self, 2>,
+        weight: Tensor<Self, 2>,
+        compute: Compute,
+    ) -> Tensor<Self, 2> {
+        Self::dense_matmul(hidden.cast(DType::F32), weight, compute)
     }
 
-    /// Gradient of [`Kernels::nll`] for the logits.
+    /// Losses of each row of `logits` `[rows, vocab]`.
     #[must_use]
-    fn nll_grad(
+    fn logit_losses(logits: &Tensor<Self, 2>, target: &LogitTarget<Self>) -> LogitLosses<Self> {
+        reference::logit_losses(logits, target)
+    }
+
+    /// Gradient of [`Kernels::logit_losses`], which gave `sums`, for the logits; `grads` are those of the
+    /// losses by tokens and by the teacher.
+    #[must_use]
+    fn logit_losses_grad(
         logits: Tensor<Self, 2>,
-        targets: Tensor<Self, 1, Int>,
-        grad: Tensor<Self, 1>,
+        target: LogitTarget<Self>,
+        _sums: Option<Tensor<Self, 2>>,
+        grads: [Tensor<Self, 1>; 2],
     ) -> Tensor<Self, 2> {
-        reference::nll_grad(logits, targets, grad)
-    }
-
-    /// `KL(softmax(teacher / τ) ‖ softmax(student / τ))` of each row (BitDistill Eq. 9).
-    #[must_use]
-    fn kl(student: Tensor<Self, 2>, teacher: Tensor<Self, 2>, temperature: f32) -> Tensor<Self, 1> {
-        reference::kl(student, teacher, temperature)
-    }
-
-    /// Gradient of [`Kernels::kl`] for the student.
-    #[must_use]
-    fn kl_grad(
-        student: Tensor<Self, 2>,
-        teacher: Tensor<Self, 2>,
-        temperature: f32,
-        grad: Tensor<Self, 1>,
-    ) -> Tensor<Self, 2> {
-        reference::kl_grad(student, teacher, temperature, grad)
+        reference::logit_losses_grad(logits, target, grads)
     }
 
     /// KL from the teacher's to the student's relations, `softmax(A·Aᵀ)` over the tokens of a

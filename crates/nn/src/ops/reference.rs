@@ -4,7 +4,9 @@
 use burn::tensor::{Bool, IndexingUpdateOp, Int, Tensor, activation, backend::Backend};
 use tritburn_quant::config::HiddenAct;
 
-use super::{AdamWStep, AttentionGrads, AttentionShape, Relation, Starts};
+use super::{
+    AdamWStep, AttentionGrads, AttentionShape, LogitLosses, LogitTarget, Relation, Starts,
+};
 use crate::Result;
 use crate::ranks::Rank;
 use crate::weights::to_host;
@@ -250,13 +252,46 @@ pub(super) fn adamw<B: Backend>(
     [param, m, v]
 }
 
-pub(super) fn nll<B: Backend>(logits: Tensor<B, 2>, targets: Tensor<B, 1, Int>) -> Tensor<B, 1> {
+/// See [`Kernels::logit_losses`](super::Kernels::logit_losses).
+pub(super) fn logit_losses<B: Backend>(
+    logits: &Tensor<B, 2>,
+    target: &LogitTarget<B>,
+) -> LogitLosses<B> {
+    let tokens = target.tokens.clone();
+    let teacher = target.teacher.clone();
+    LogitLosses {
+        losses: [
+            tokens.map(|tokens| nll(logits.clone(), tokens)),
+            teacher.map(|(teacher, tau)| kl(logits.clone(), teacher, tau)),
+        ],
+        sums: None,
+    }
+}
+
+/// See [`Kernels::logit_losses_grad`](super::Kernels::logit_losses_grad).
+pub(super) fn logit_losses_grad<B: Backend>(
+    logits: Tensor<B, 2>,
+    target: LogitTarget<B>,
+    [of_tokens, of_teacher]: [Tensor<B, 1>; 2],
+) -> Tensor<B, 2> {
+    match (target.tokens, target.teacher) {
+        (Some(tokens), None) => nll_grad(logits, tokens, of_tokens),
+        (None, Some((teacher, tau))) => kl_grad(logits, teacher, tau, of_teacher),
+        (Some(tokens), Some((teacher, tau))) => {
+            nll_grad(logits.clone(), tokens, of_tokens) + kl_grad(logits, teacher, tau, of_teacher)
+        }
+        (None, None) => logits.zeros_like(),
+    }
+}
+
+/// `−log softmax(logits)[target]` of each row.
+fn nll<B: Backend>(logits: Tensor<B, 2>, targets: Tensor<B, 1, Int>) -> Tensor<B, 1> {
     let log_probs = activation::log_softmax(logits, 1);
     let picked = log_probs.gather(1, targets.unsqueeze_dim(1));
     picked.squeeze_dim::<1>(1).neg()
 }
 
-pub(super) fn nll_grad<B: Backend>(
+fn nll_grad<B: Backend>(
     logits: Tensor<B, 2>,
     targets: Tensor<B, 1, Int>,
     grad: Tensor<B, 1>,
@@ -271,18 +306,15 @@ pub(super) fn nll_grad<B: Backend>(
     )
 }
 
-pub(super) fn kl<B: Backend>(
-    student: Tensor<B, 2>,
-    teacher: Tensor<B, 2>,
-    temperature: f32,
-) -> Tensor<B, 1> {
+/// `KL(softmax(teacher / τ) ‖ softmax(student / τ))` of each row (BitDistill Eq. 9).
+fn kl<B: Backend>(student: Tensor<B, 2>, teacher: Tensor<B, 2>, temperature: f32) -> Tensor<B, 1> {
     let log_s = activation::log_softmax(student / temperature, 1);
     let log_t = activation::log_softmax(teacher / temperature, 1);
     let kl = log_t.clone().exp() * (log_t - log_s);
     kl.sum_dim(1).squeeze_dim::<1>(1)
 }
 
-pub(super) fn kl_grad<B: Backend>(
+fn kl_grad<B: Backend>(
     student: Tensor<B, 2>,
     teacher: Tensor<B, 2>,
     temperature: f32,

@@ -1,7 +1,7 @@
 //! Relation distillation: the student's query-query, key-key and value-value attention follows the
 //! teacher's (BitDistill §3.3, after MiniLMv2).
 
-use burn::tensor::{DType, Tensor, backend::Backend};
+use burn::tensor::{Tensor, backend::Backend};
 use tritburn_nn::attention::QkvStates;
 use tritburn_nn::ops::{Ops, Relation};
 
@@ -47,8 +47,7 @@ pub fn relation_loss<B: Ops>(
         (&student.v, &teacher.v),
     ];
     let [q, k, v] = pairs.map(|(s, t)| {
-        let [s, t] = [s, t].map(|x| x.clone().cast(DType::F32));
-        let kl = B::relation_kl(s, t, relation);
+        let kl = B::relation_kl(s.clone(), t.clone(), relation);
         reduce(kl, mask, shape, form)
     });
     q + k + v

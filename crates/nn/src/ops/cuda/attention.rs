@@ -2,7 +2,7 @@
 
 use burn::tensor::DType;
 
-use super::launch::{Buffer, Launch, Source, element, empty, word};
+use super::launch::{Buffer, Launch, Source, element, empty, hopper, word};
 use crate::ops::AttentionShape;
 
 /// Rows of a block.
@@ -14,14 +14,22 @@ pub(super) fn fits(shape: AttentionShape) -> bool {
     width.is_multiple_of(16) && width <= 128 && shape.batch * shape.seq * shape.heads > 0
 }
 
-fn launch(entry: &'static str, dtype: DType, shape: AttentionShape, starts: bool) -> Launch {
-    // Two tiles of bf16 rows, eight values wider than a head, for each of two stages, and three words a
-    // row.
-    let tiles = 4 * BLOCK * (shape.head_dim + 8) * 2;
-    Launch::new(Source::Attention, entry, 128)
-        .shared(tiles + 6 * BLOCK * 4)
-        .define("IN", element(dtype))
-        .define("D", shape.head_dim)
+fn launch(entry: &'static str, like: &Buffer, shape: AttentionShape, starts: bool) -> Launch {
+    let width = shape.head_dim;
+    // Products of a warpgroup want rows in panels of 64, and keep the block's own rows in two tiles more.
+    let group = width.is_multiple_of(64) && hopper(&like.device, &like.client).is_some();
+    let (source, tiles, line) = if group {
+        (Source::AttentionGroup, 6, width)
+    } else {
+        (Source::AttentionWarp, 4, width + 8)
+    };
+    // Tiles begin at a multiple of 1024; behind them are three words a row of each stage.
+    let shared = 1024 + tiles * BLOCK * line * 2 + 6 * BLOCK * 4;
+    Launch::new(source, entry, 128)
+        .shared(shared)
+        .define("IN", element(like.dtype))
+        .define("D", width)
+        .define("BLOCK", BLOCK)
         .define("CAUSAL", u8::from(shape.causal))
         .define("STARTS", u8::from(starts))
 }
@@ -54,7 +62,7 @@ pub(super) fn forward(
     [q, k, v, place, &out, &sums]
         .into_iter()
         .fold(
-            launch("attention", q.dtype, shape, starts.is_some()),
+            launch("attention", q, shape, starts.is_some()),
             Launch::buffer,
         )
         .run(
@@ -75,7 +83,7 @@ pub(super) fn backward(
 ) -> [Buffer; 3] {
     let along = empty(sums, [shape.batch * shape.heads, shape.seq], DType::F32);
     let (rows, words) = (shape.batch * shape.seq, words(shape));
-    launch("attention_along", q.dtype, shape, false)
+    launch("attention_along", q, shape, false)
         .buffer(out)
         .buffer(grad)
         .buffer(&along)
@@ -83,7 +91,7 @@ pub(super) fn backward(
     let blocks = shape.seq.div_ceil(BLOCK) * shape.batch;
     let inputs = |entry| {
         let all = [q, k, v, grad, sums, &along, starts.unwrap_or(sums)];
-        let launch = launch(entry, q.dtype, shape, starts.is_some());
+        let launch = launch(entry, q, shape, starts.is_some());
         all.into_iter().fold(launch, Launch::buffer)
     };
     let grad_q = empty(q, [rows, shape.heads * shape.head_dim], q.dtype);

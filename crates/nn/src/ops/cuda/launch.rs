@@ -25,11 +25,15 @@ pub(super) type Buffer = CubeTensor<CudaRuntime>;
 /// A file of kernels with all that it needs before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Source {
-    Attention,
+    /// Attention by products of one warp.
+    AttentionWarp,
+    /// Attention by products of a warpgroup.
+    AttentionGroup,
     Gemm,
     Optim,
     Quantise,
     Reduce,
+    Relation,
     Rows,
     Table,
     Vocab,
@@ -38,7 +42,7 @@ pub(super) enum Source {
 impl Source {
     /// Tells the sources of different releases apart.
     fn version(self) -> u64 {
-        static VERSIONS: [OnceLock<u64>; 8] = [const { OnceLock::new() }; 8];
+        static VERSIONS: [OnceLock<u64>; 10] = [const { OnceLock::new() }; 10];
         *VERSIONS[self as usize].get_or_init(|| {
             let mut hasher = DefaultHasher::new();
             self.parts().hash(&mut hasher);
@@ -48,16 +52,33 @@ impl Source {
 
     fn parts(self) -> &'static [&'static str] {
         const PRELUDE: &str = include_str!("kernels/prelude.cuh");
+        const WARP: &str = include_str!("kernels/warp.cuh");
+        const HOPPER: &str = include_str!("kernels/hopper.cuh");
+        const ATTENTION: &str = include_str!("kernels/attention.cu");
         match self {
-            Self::Attention => &[PRELUDE, include_str!("kernels/attention.cu")],
+            Self::AttentionWarp => &[
+                PRELUDE,
+                WARP,
+                include_str!("kernels/tiles_warp.cuh"),
+                ATTENTION,
+            ],
+            Self::AttentionGroup => &[
+                PRELUDE,
+                WARP,
+                HOPPER,
+                include_str!("kernels/tiles_group.cuh"),
+                ATTENTION,
+            ],
             Self::Gemm => &[
                 PRELUDE,
+                HOPPER,
                 include_str!("kernels/wgmma.cuh"),
                 include_str!("kernels/gemm.cu"),
             ],
             Self::Optim => &[PRELUDE, include_str!("kernels/optim.cu")],
             Self::Quantise => &[PRELUDE, include_str!("kernels/quantise.cu")],
             Self::Reduce => &[PRELUDE, include_str!("kernels/reduce.cu")],
+            Self::Relation => &[PRELUDE, WARP, include_str!("kernels/relation.cu")],
             Self::Rows => &[PRELUDE, include_str!("kernels/rows.cu")],
             Self::Table => &[PRELUDE, include_str!("kernels/table.cu")],
             Self::Vocab => &[PRELUDE, include_str!("kernels/vocab.cu")],
@@ -80,6 +101,10 @@ struct Key {
 struct Kernel(Key);
 
 impl KernelMetadata for Kernel {
+    fn name(&self) -> &'static str {
+        self.0.entry
+    }
+
     fn id(&self) -> KernelId {
         KernelId::new::<Self>()
             .info(self.0.clone())
@@ -102,6 +127,8 @@ impl CubeTask<CudaCompiler> for Kernel {
         let key = &self.0;
         let defines = key.defines.iter();
         let mut source: String = defines.map(|(k, v)| format!("#define {k} {v}\n")).collect();
+        // Files compile the entry that is asked for alone.
+        source.push_str(&format!("#define ENTRY_{}\n", key.entry));
         source.extend(key.source.parts().iter().copied());
         let cube_dim = CubeDim::new_1d(key.threads);
         Ok(CompiledKernel {
@@ -227,6 +254,7 @@ pub(super) fn empty<const D: usize>(like: &Buffer, shape: [usize; D], dtype: DTy
 pub(super) fn element(dtype: DType) -> &'static str {
     match dtype {
         DType::F32 => "float",
+        DType::F16 => "f16",
         DType::I8 => "i8",
         _ => "u16",
     }

@@ -16,6 +16,7 @@ mod gemm;
 mod launch;
 mod optim;
 mod quantise;
+mod relation;
 mod rows;
 mod table;
 mod vocab;
@@ -34,8 +35,8 @@ use crate::Result;
 use crate::ranks::Rank;
 
 use super::{
-    AdamWStep, Attended, AttentionGrads, AttentionShape, Codes, Compute, Kernels, QuantActs,
-    QuantWeight, Starts, product, quant, reference,
+    AdamWStep, Attended, AttentionGrads, AttentionShape, Codes, Compute, Kernels, LogitLosses,
+    LogitTarget, QuantActs, QuantWeight, Relation, Starts, product, quant, reference,
 };
 
 fn buffer<const D: usize>(x: Tensor<Cuda, D>) -> Buffer {
@@ -73,7 +74,7 @@ fn multiplies(x: &Tensor<Cuda, 2>, weight: &Tensor<Cuda, 2>, compute: Compute) -
         && tokens * d_in * d_out > 0
         && eights
         && matches!(x.dtype(), DType::F32 | DType::BF16)
-        && plain(&[weight])
+        && matches!(weight.dtype(), DType::F32 | DType::BF16)
         && Cuda::fastest_compute(&x.device()) == compute
 }
 
@@ -134,16 +135,61 @@ fn eights(x: &Tensor<Cuda, 2>, others: &[&Tensor<Cuda, 2>]) -> bool {
         && others.iter().all(|o| o.dtype() == x.dtype())
 }
 
+/// Whether the kernels of relations take these states.
+fn related(student: &Tensor<Cuda, 2>, teacher: &Tensor<Cuda, 2>, shape: Relation) -> bool {
+    [student, teacher]
+        .iter()
+        .all(|x| eights(x, &[]) && relation::fits(shape, x.dims()[1]))
+}
+
 /// Whether a pass over values in f32 is possible.
 fn plain<const D: usize>(all: &[&Tensor<Cuda, D>]) -> bool {
     let full = all.iter().all(|x| x.shape().num_elements() > 0);
     full && all.iter().all(|x| x.dtype() == DType::F32)
 }
 
-impl Kernels for Cuda {
-    /// 2 GiB: a step's logits need not be made twice.
-    const MAX_LOGITS: usize = 1 << 29;
+/// Whether the losses' kernels take these logits.
+fn over_vocab(logits: &Tensor<Cuda, 2>, target: &LogitTarget<Cuda>) -> bool {
+    let dtype = logits.dtype();
+    let mut teachers = target.teacher.iter();
+    let mut tokens = target.tokens.iter();
+    logits.shape().num_elements() > 0
+        && (target.tokens.is_some() || target.teacher.is_some())
+        && matches!(dtype, DType::F32 | DType::BF16 | DType::F16)
+        && teachers.all(|(teacher, _)| teacher.dtype() == dtype)
+        && tokens.all(|tokens| tokens.dtype() == DType::I32)
+}
 
+/// With a teacher in f32, which the reference computes in.
+fn full_target(target: LogitTarget<Cuda>) -> LogitTarget<Cuda> {
+    let teacher = target.teacher.map(|(teacher, tau)| (full(teacher), tau));
+    LogitTarget { teacher, ..target }
+}
+
+/// The buffers of a [`LogitTarget`].
+struct Compared {
+    tokens: Option<Buffer>,
+    teacher: Option<(Buffer, f32)>,
+}
+
+impl Compared {
+    fn new(target: LogitTarget<Cuda>) -> Self {
+        let tokens = target.tokens;
+        Self {
+            tokens: tokens.map(|tokens| into_contiguous(tokens.into_primitive())),
+            teacher: target.teacher.map(|(teacher, tau)| (buffer(teacher), tau)),
+        }
+    }
+
+    fn target(&self) -> vocab::Target<'_> {
+        vocab::Target {
+            tokens: self.tokens.as_ref(),
+            teacher: self.teacher.as_ref().map(|(teacher, tau)| (teacher, *tau)),
+        }
+    }
+}
+
+impl Kernels for Cuda {
     fn fastest_compute(device: &Self::Device) -> Compute {
         let client = CudaRuntime::client(device);
         if hopper(device, &client).is_some() {
@@ -158,12 +204,31 @@ impl Kernels for Cuda {
         Some(usage.bytes_reserved)
     }
 
+    /// A step's logits need not be made twice: with a teacher's and the gradient, in two bytes each, at
+    /// most three sixteenths of the device.
+    fn max_logits(device: &Self::Device) -> usize {
+        let page = CudaRuntime::client(device)
+            .properties()
+            .memory
+            .max_page_size;
+        // A page is at most a quarter of the device.
+        usize::try_from(page / 8).unwrap_or(usize::MAX)
+    }
+
     fn tidy_memory(device: &Self::Device) {
         let client = CudaRuntime::client(device);
         // A page is at most a quarter of the device.
         let half = 2 * client.properties().memory.max_page_size;
         if Self::memory_held(device).is_some_and(|held| held > half) {
             client.memory_cleanup();
+        }
+    }
+
+    fn frozen(weight: Tensor<Self, 2>, compute: Compute) -> Tensor<Self, 2> {
+        if compute == Compute::Bf16 && Self::fastest_compute(&weight.device()) == compute {
+            float(half(weight))
+        } else {
+            weight
         }
     }
 
@@ -174,7 +239,7 @@ impl Kernels for Cuda {
     ) -> Tensor<Self, 2> {
         if !multiplies(&x, &weight, compute) {
             let dtype = x.dtype();
-            return product::dense_matmul(full(x), weight, compute).cast(dtype);
+            return product::dense_matmul(full(x), full(weight), compute).cast(dtype);
         }
         let dtype = x.dtype();
         let [x, weight] = [x, weight].map(half);
@@ -383,64 +448,92 @@ impl Kernels for Cuda {
         (q, k, v)
     }
 
-    fn nll(logits: Tensor<Self, 2>, targets: Tensor<Self, 1, Int>) -> Tensor<Self, 1> {
-        if !plain(&[&logits]) || targets.dtype() != DType::I32 {
-            return reference::nll(logits, targets);
-        }
-        let dims = logits.dims();
-        let targets = into_contiguous(targets.into_primitive());
-        float(vocab::nll(&buffer(logits), &targets, dims))
-    }
-
-    fn nll_grad(
-        logits: Tensor<Self, 2>,
-        targets: Tensor<Self, 1, Int>,
-        grad: Tensor<Self, 1>,
+    fn head_logits(
+        hidden: Tensor<Self, 2>,
+        weight: Tensor<Self, 2>,
+        compute: Compute,
     ) -> Tensor<Self, 2> {
-        if !plain(&[&logits]) || targets.dtype() != DType::I32 {
-            return reference::nll_grad(logits, targets, grad);
+        if !multiplies(&hidden, &weight, compute) {
+            return Self::dense_matmul(full(hidden), weight, compute);
+        }
+        let [hidden, weight] = [hidden, weight].map(half);
+        let [a, b] = [&hidden, &weight].map(|tensor| Operand {
+            tensor,
+            over_rows: false,
+        });
+        float(gemm(a, b, Scales::None, DType::F16))
+    }
+
+    fn logit_losses(logits: &Tensor<Self, 2>, target: &LogitTarget<Self>) -> LogitLosses<Self> {
+        if !over_vocab(logits, target) {
+            return reference::logit_losses(&full(logits.clone()), &full_target(target.clone()));
         }
         let dims = logits.dims();
-        let targets = into_contiguous(targets.into_primitive());
-        float(vocab::nll_grad(
-            &buffer(logits),
-            &targets,
-            &buffer(grad),
-            dims,
-        ))
-    }
-
-    fn kl(student: Tensor<Self, 2>, teacher: Tensor<Self, 2>, temperature: f32) -> Tensor<Self, 1> {
-        if !plain(&[&student, &teacher]) {
-            return reference::kl(student, teacher, temperature);
+        let buffers = Compared::new(target.clone());
+        let target = buffers.target();
+        let [losses, sums] = vocab::losses(&buffer(logits.clone()), target, dims);
+        let losses = float::<2>(losses);
+        let mut row = 0;
+        let mut next = |present: bool| {
+            present.then(|| {
+                row += 1;
+                losses.clone().narrow(0, row - 1, 1).squeeze_dim::<1>(0)
+            })
+        };
+        LogitLosses {
+            losses: [
+                next(target.tokens.is_some()),
+                next(target.teacher.is_some()),
+            ],
+            sums: Some(float(sums)),
         }
-        let dims = student.dims();
-        float(vocab::kl(
-            &buffer(student),
-            &buffer(teacher),
-            temperature,
+    }
+
+    fn logit_losses_grad(
+        logits: Tensor<Self, 2>,
+        target: LogitTarget<Self>,
+        sums: Option<Tensor<Self, 2>>,
+        grads: [Tensor<Self, 1>; 2],
+    ) -> Tensor<Self, 2> {
+        let Some(sums) = sums else {
+            return reference::logit_losses_grad(full(logits), full_target(target), grads);
+        };
+        let dims = logits.dims();
+        let buffers = Compared::new(target);
+        let grads = grads.map(buffer);
+        float(vocab::losses_grad(
+            &buffer(logits),
+            buffers.target(),
+            &buffer(sums),
+            grads.each_ref(),
             dims,
         ))
     }
 
-    fn kl_grad(
+    fn relation_kl(
         student: Tensor<Self, 2>,
         teacher: Tensor<Self, 2>,
-        temperature: f32,
+        shape: Relation,
+    ) -> Tensor<Self, 1> {
+        if !related(&student, &teacher, shape) {
+            return reference::relation_kl(full(student), full(teacher), shape);
+        }
+        float(relation::kl(&buffer(student), &buffer(teacher), shape))
+    }
+
+    fn relation_kl_grad(
+        student: Tensor<Self, 2>,
+        teacher: Tensor<Self, 2>,
+        shape: Relation,
         grad: Tensor<Self, 1>,
     ) -> Tensor<Self, 2> {
-        if !plain(&[&student, &teacher]) {
-            return reference::kl_grad(student, teacher, temperature, grad);
+        if !related(&student, &teacher, shape) {
+            let dtype = student.dtype();
+            let (student, teacher) = (full(student), full(teacher));
+            return reference::relation_kl_grad(student, teacher, shape, grad).cast(dtype);
         }
-        let dims = student.dims();
         let (student, teacher) = (buffer(student), buffer(teacher));
-        float(vocab::kl_grad(
-            &student,
-            &teacher,
-            temperature,
-            &buffer(grad),
-            dims,
-        ))
+        float(relation::kl_grad(&student, &teacher, &buffer(grad), shape))
     }
 
     fn take_rows_grad(

@@ -2,53 +2,73 @@
 
 use burn::tensor::DType;
 
-use super::launch::{Buffer, Launch, Source, empty, word};
+use super::launch::{Buffer, Launch, Source, element, empty, word};
 
-fn run(
-    entry: &'static str,
-    inputs: &[&Buffer],
-    out: Buffer,
-    [rows, cols]: [usize; 2],
-    temperature: f32,
-) -> Buffer {
-    let launch = Launch::new(Source::Vocab, entry, 256);
-    let all = inputs.iter().copied().chain([&out]);
-    all.fold(launch, Launch::buffer)
-        .run(&out.client, rows, &[rows, cols, word(temperature)]);
-    out
+/// What rows of logits are compared with: the teacher's logits, of the student's type, with a temperature,
+/// and tokens in i32.
+#[derive(Clone, Copy)]
+pub(super) struct Target<'a> {
+    pub(super) tokens: Option<&'a Buffer>,
+    pub(super) teacher: Option<(&'a Buffer, f32)>,
 }
 
-/// See [`Kernels::nll`](crate::ops::Kernels::nll).
-pub(super) fn nll(logits: &Buffer, targets: &Buffer, dims: [usize; 2]) -> Buffer {
-    let out = empty(logits, [dims[0]], DType::F32);
-    run("nll", &[logits, targets], out, dims, 1.0)
+impl Target<'_> {
+    /// How many losses a row has.
+    pub(super) fn losses(self) -> usize {
+        usize::from(self.tokens.is_some()) + usize::from(self.teacher.is_some())
+    }
+
+    /// `entry` with the logits and what they are compared with; what is absent is never read.
+    fn launch(self, entry: &'static str, logits: &Buffer, grad: DType, cols: usize) -> Launch {
+        Launch::new(Source::Vocab, entry, 256)
+            .define("IN", element(logits.dtype))
+            .define("OUT", element(grad))
+            .define("TOKENS", u8::from(self.tokens.is_some()))
+            .define("TEACHER", u8::from(self.teacher.is_some()))
+            .define("STEP", if cols.is_multiple_of(8) { 8 } else { 1 })
+            .buffer(logits)
+            .buffer(self.teacher.map_or(logits, |(teacher, _)| teacher))
+            .buffer(self.tokens.unwrap_or(logits))
+    }
+
+    fn words(self, [rows, cols]: [usize; 2]) -> [usize; 3] {
+        [rows, cols, word(self.teacher.map_or(1.0, |(_, tau)| tau))]
+    }
 }
 
-/// See [`Kernels::nll_grad`](crate::ops::Kernels::nll_grad).
-pub(super) fn nll_grad(
+/// Losses `[losses, rows]`, those by tokens first, and of each row the logarithms of the sums that
+/// probabilities are divided by.
+pub(super) fn losses(logits: &Buffer, target: Target<'_>, dims: [usize; 2]) -> [Buffer; 2] {
+    let out = empty(logits, [target.losses(), dims[0]], DType::F32);
+    let sums = empty(logits, [dims[0], 3], DType::F32);
+    target
+        .launch("losses", logits, DType::F32, dims[1])
+        .buffer(&out)
+        .buffer(&sums)
+        .run(&out.client, dims[0], &target.words(dims));
+    [out, sums]
+}
+
+/// Gradient for the logits of losses with the gradients `grads`, by tokens and by the teacher: f32 of logits
+/// in f32, else bf16.
+pub(super) fn losses_grad(
     logits: &Buffer,
-    targets: &Buffer,
-    grad: &Buffer,
+    target: Target<'_>,
+    sums: &Buffer,
+    grads: [&Buffer; 2],
     dims: [usize; 2],
 ) -> Buffer {
-    let out = empty(logits, dims, DType::F32);
-    run("nll_grad", &[logits, targets, grad], out, dims, 1.0)
-}
-
-/// See [`Kernels::kl`](crate::ops::Kernels::kl).
-pub(super) fn kl(student: &Buffer, teacher: &Buffer, temperature: f32, dims: [usize; 2]) -> Buffer {
-    let out = empty(student, [dims[0]], DType::F32);
-    run("kl", &[student, teacher], out, dims, temperature)
-}
-
-/// See [`Kernels::kl_grad`](crate::ops::Kernels::kl_grad).
-pub(super) fn kl_grad(
-    student: &Buffer,
-    teacher: &Buffer,
-    temperature: f32,
-    grad: &Buffer,
-    dims: [usize; 2],
-) -> Buffer {
-    let out = empty(student, dims, DType::F32);
-    run("kl_grad", &[student, teacher, grad], out, dims, temperature)
+    let dtype = match logits.dtype {
+        DType::F32 => DType::F32,
+        _ => DType::BF16,
+    };
+    let out = empty(logits, dims, dtype);
+    target
+        .launch("losses_grad", logits, dtype, dims[1])
+        .buffer(sums)
+        .buffer(grads[0])
+        .buffer(grads[1])
+        .buffer(&out)
+        .run(&out.client, dims[0], &target.words(dims));
+    out
 }

@@ -3,25 +3,24 @@
 // call.
 //
 // Defined before: IN (float, or u16 for bf16), D (width of a head, a multiple of 16), CAUSAL (0 or 1),
-// STARTS (1 where `starts` has the first key that each query sees, along a sequence never less than before).
+// STARTS (1 where `starts` has the first key that each query sees, along a sequence never less than before),
+// BLOCK (64). Before this file stands one of two that hold and multiply tiles: TILE (values of one), OWN (the
+// stage where a block keeps its own rows), HALF_BLOCK.
 // A block has four warps of 16 rows each and goes over the other side 64 at a time: the next 64 are on
 // their way while these are computed with.
 
-#define BLOCK 64
-#define LINE (D + 8)
-#define TILE (BLOCK * LINE)
-// Columns of scores that a warp holds at once, where gradients need two sets of them.
-#define HALF_BLOCK (D > 64 ? 32 : 64)
 #define LOG2E 1.4426950408889634f
 
-// Two tiles for each of two stages; behind them three words for each row of a stage.
-extern __shared__ __align__(16) u8 shared_bytes[];
-__device__ inline u16* shared_tile(int stage, int which) {
-    return reinterpret_cast<u16*>(shared_bytes) + (stage * 2 + which) * TILE;
+// Two tiles for each of two stages, and for the block's own rows where those are a stage; behind them three
+// words for each row of a stage.
+extern __shared__ __align__(1024) u8 shared_bytes[];
+__device__ inline u16* tiles() {
+    u64 first = (reinterpret_cast<u64>(shared_bytes) + 1023) / 1024 * 1024;
+    return reinterpret_cast<u16*>(first);
 }
+__device__ inline u16* shared_tile(int stage, int which) { return tiles() + (stage * 2 + which) * TILE; }
 __device__ inline float* shared_row(int stage, int which) {
-    return reinterpret_cast<float*>(reinterpret_cast<u16*>(shared_bytes) + 4 * TILE) +
-           (stage * 3 + which) * BLOCK;
+    return reinterpret_cast<float*>(tiles() + max(2, OWN + 1) * 2 * TILE) + (stage * 3 + which) * BLOCK;
 }
 
 struct Shape {
@@ -29,20 +28,13 @@ struct Shape {
     u64 batch, seq, heads, kv_heads, window, scale;
 };
 
-__device__ inline void store2(float* to, float a, float b) {
-    *reinterpret_cast<float2*>(to) = make_float2(a, b);
-}
-__device__ inline void store2(u16* to, float a, float b) {
-    *reinterpret_cast<u32*>(to) = to_bf16x2(a, b);
-}
-
 // Up to 64 rows in bf16; the rest is zero. bf16 is there after [`arrived`].
 __device__ inline void load_tile(u16* to, const float* from, u64 stride, int rows) {
     for (int i = threadIdx.x; i < BLOCK * (D / 8); i += 128) {
         int r = i / (D / 8), c = i % (D / 8) * 8;
         Eight v = {};
         if (r < rows) v = load8(from + r * stride + c);
-        store8(to + r * LINE + c, v);
+        store8(to + in_tile(r, c), v);
     }
 }
 __device__ inline void load_tile(u16* to, const u16* from, u64 stride, int rows) {
@@ -50,105 +42,18 @@ __device__ inline void load_tile(u16* to, const u16* from, u64 stride, int rows)
     for (int step = 0; step < D / 16; ++step) {
         int i = threadIdx.x + step * 128, r = i / (D / 8), c = i % (D / 8) * 8;
         const u16* at = r < rows ? from + r * stride + c : from;
-        u32 address = static_cast<u32>(__cvta_generic_to_shared(to + r * LINE + c));
-        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
-                     :
-                     : "r"(address), "l"(at), "r"(r < rows ? 16 : 0)
-                     : "memory");
+        copy16(to + in_tile(r, c), at, r < rows);
     }
 }
 // One float of each row, by the first 64 threads; rows behind the last have the value of the last.
 __device__ inline void load_row(float* to, const float* from, int last) {
-    u32 address = static_cast<u32>(__cvta_generic_to_shared(to + threadIdx.x));
-    asm volatile("cp.async.ca.shared.global [%0], [%1], 4;"
-                 :
-                 : "r"(address), "l"(from + min(static_cast<int>(threadIdx.x), last))
-                 : "memory");
+    copy4(to + threadIdx.x, from + min(static_cast<int>(threadIdx.x), last));
 }
 // Waits for what this thread loaded, and for all threads.
 __device__ inline void arrived() {
-    asm volatile("cp.async.wait_all;" ::: "memory");
+    copies_done();
+    publish();
     __syncthreads();
-}
-
-// 2^x; below 2⁻¹²⁶ it is 0.
-__device__ inline float power_of_two(float x) {
-    float out;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(out) : "f"(x));
-    return out;
-}
-
-__device__ inline void load_matrices(u32 (&r)[4], const u16* at) {
-    u32 address = static_cast<u32>(__cvta_generic_to_shared(at));
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-                 : "r"(address)
-                 : "memory");
-}
-__device__ inline void load_matrices_turned(u32 (&r)[4], const u16* at) {
-    u32 address = static_cast<u32>(__cvta_generic_to_shared(at));
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-                 : "r"(address)
-                 : "memory");
-}
-__device__ inline void multiply(float (&c)[4], const u32 (&a)[4], u32 b0, u32 b1) {
-    asm volatile(
-        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
-        "{%8, %9}, {%0, %1, %2, %3};"
-        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
-
-// 16 rows of a tile as left operands.
-__device__ inline void load_rows(u32 (&to)[D / 16][4], const u16* tile, int row, int lane) {
-#pragma unroll
-    for (int k = 0; k < D / 16; ++k) {
-        load_matrices(to[k], tile + (row + lane % 16) * LINE + k * 16 + lane / 16 * 8);
-    }
-}
-
-// scores = rows · tileᵀ for the `8 · N` rows of the tile from `first`.
-template <int N>
-__device__ inline void score(float (&s)[N][4], const u32 (&rows)[D / 16][4], const u16* tile,
-                             int first, int lane) {
-#pragma unroll
-    for (int n = 0; n < N; ++n) {
-#pragma unroll
-        for (int i = 0; i < 4; ++i) s[n][i] = 0.0f;
-    }
-    const u16* at = tile + (first + lane % 8 + lane / 16 * 8) * LINE + lane / 8 % 2 * 8;
-#pragma unroll
-    for (int k = 0; k < D / 16; ++k) {
-        u32 b[N / 2][4];
-#pragma unroll
-        for (int n = 0; n < N / 2; ++n) load_matrices(b[n], at + n * 16 * LINE + k * 16);
-#pragma unroll
-        for (int n = 0; n < N / 2; ++n) {
-            multiply(s[2 * n], rows[k], b[n][0], b[n][1]);
-            multiply(s[2 * n + 1], rows[k], b[n][2], b[n][3]);
-        }
-    }
-}
-
-// sums += p · tile, over the `8 · N` rows of the tile from `first`.
-template <int N>
-__device__ inline void add_product(float (&sums)[D / 8][4], const float (&p)[N][4], const u16* tile,
-                                   int first, int lane) {
-#pragma unroll
-    for (int k = 0; k < N / 2; ++k) {
-        u32 a[4] = {to_bf16x2(p[2 * k][0], p[2 * k][1]), to_bf16x2(p[2 * k][2], p[2 * k][3]),
-                    to_bf16x2(p[2 * k + 1][0], p[2 * k + 1][1]),
-                    to_bf16x2(p[2 * k + 1][2], p[2 * k + 1][3])};
-        const u16* at = tile + (first + k * 16 + lane % 16) * LINE + lane / 16 * 8;
-#pragma unroll
-        for (int n = 0; n < D / 16; ++n) {
-            u32 b[4];
-            load_matrices_turned(b, at + n * 16);
-            multiply(sums[2 * n], a, b[0], b[1]);
-            multiply(sums[2 * n + 1], a, b[2], b[3]);
-        }
-    }
 }
 
 // `start` is the first key that the query sees.
@@ -212,6 +117,7 @@ __device__ inline int last_key_block(int q, const Shape& shape) {
 }
 
 // out, and log₂ Σ 2^score of each row, `[batch, heads, seq]`.
+#ifdef ENTRY_attention
 extern "C" __global__ void __launch_bounds__(128)
 attention(const IN* q, const IN* k, const IN* v, const int* starts, IN* out, float* sums_of_rows,
           const __grid_constant__ Shape shape) {
@@ -235,11 +141,11 @@ attention(const IN* q, const IN* k, const IN* v, const int* starts, IN* out, flo
         load_tile(shared_tile(stage, 0), k_head + k0 * kv_stride, kv_stride, seq - k0);
         load_tile(shared_tile(stage, 1), v_head + k0 * kv_stride, kv_stride, seq - k0);
     };
-    load_tile(shared_tile(1, 0), q + (token + q0) * stride + head * D, stride, seq - q0);
+    load_tile(shared_tile(OWN, 0), q + (token + q0) * stride + head * D, stride, seq - q0);
     load(begin);
     arrived();
-    u32 rows[D / 16][4];
-    load_rows(rows, shared_tile(1, 0), warp * 16, lane);
+    Left rows;
+    take(rows, shared_tile(OWN, 0), warp, lane);
     float sums[D / 8][4] = {};
     float highest[2] = {LEAST, LEAST}, total[2] = {0.0f, 0.0f};
     float scale = as_float(shape.scale) * LOG2E;
@@ -249,6 +155,7 @@ attention(const IN* q, const IN* k, const IN* v, const int* starts, IN* out, flo
         if (block < end) load(block + 1);
         float s[BLOCK / 8][4];
         score(s, rows, shared_tile(stage, 0), 0, lane);
+        done(s);
         if (!sees_all(q0, k0, starts, shape)) {
             hide(s, q0 + warp * 16, k0, false, lane, starts_at, shape);
         }
@@ -281,6 +188,7 @@ attention(const IN* q, const IN* k, const IN* v, const int* starts, IN* out, flo
             for (int i = 0; i < 4; ++i) sums[n][i] *= shrink[i / 2];
         }
         add_product(sums, s, shared_tile(stage, 1), 0, lane);
+        done(sums);
     }
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
@@ -295,8 +203,10 @@ attention(const IN* q, const IN* k, const IN* v, const int* starts, IN* out, flo
     store_rows(out + token * stride + head * D, stride, q0 + warp * 16, seq, sums, 1.0f / total[0],
                1.0f / total[1], lane);
 }
+#endif
 
 // Σ out · grad of each head of each token, `[batch, heads, seq]`; one warp a head.
+#ifdef ENTRY_attention_along
 extern "C" __global__ void __launch_bounds__(128)
 attention_along(const IN* out, const IN* grad, float* along, const __grid_constant__ Shape shape) {
     u64 row = blockIdx.x * 4ull + threadIdx.x / 32;
@@ -313,8 +223,10 @@ attention_along(const IN* out, const IN* grad, float* along, const __grid_consta
     u64 at = (token / shape.seq * shape.heads + head) * shape.seq + token % shape.seq;
     if (lane == 0) along[at] = sum;
 }
+#endif
 
 // Gradient of the queries of a block.
+#ifdef ENTRY_attention_grad_q
 extern "C" __global__ void __launch_bounds__(128)
 attention_grad_q(const IN* q, const IN* k, const IN* v, const IN* grad, const float* sums_of_rows,
                  const float* along, const int* starts, IN* grad_q,
@@ -339,13 +251,13 @@ attention_grad_q(const IN* q, const IN* k, const IN* v, const IN* grad, const fl
         load_tile(shared_tile(stage, 1), v_head + k0 * kv_stride, kv_stride, seq - k0);
     };
     u64 place = (token + q0) * stride + head * D;
-    load_tile(shared_tile(1, 0), q + place, stride, seq - q0);
-    load_tile(shared_tile(1, 1), grad + place, stride, seq - q0);
+    load_tile(shared_tile(OWN, 0), q + place, stride, seq - q0);
+    load_tile(shared_tile(OWN, 1), grad + place, stride, seq - q0);
     load(begin);
     arrived();
-    u32 rows[D / 16][4], grads[D / 16][4];
-    load_rows(rows, shared_tile(1, 0), warp * 16, lane);
-    load_rows(grads, shared_tile(1, 1), warp * 16, lane);
+    Left rows, grads;
+    take(rows, shared_tile(OWN, 0), warp, lane);
+    take(grads, shared_tile(OWN, 1), warp, lane);
     float scale = as_float(shape.scale), level[2], mean[2];
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
@@ -366,6 +278,8 @@ attention_grad_q(const IN* q, const IN* k, const IN* v, const IN* grad, const fl
             float s[HALF_BLOCK / 8][4], d[HALF_BLOCK / 8][4];
             score(s, rows, keys, first, lane);
             score(d, grads, values, first, lane);
+            done(s);
+            done(d);
             if (!all) hide(s, q0 + warp * 16, k0 + first, false, lane, starts_at, shape);
 #pragma unroll
             for (int n = 0; n < HALF_BLOCK / 8; ++n) {
@@ -376,12 +290,15 @@ attention_grad_q(const IN* q, const IN* k, const IN* v, const IN* grad, const fl
                 }
             }
             add_product(sums, s, keys, first, lane);
+            done(sums);
         }
     }
     store_rows(grad_q + token * stride + head * D, stride, q0 + warp * 16, seq, sums, 1.0f, 1.0f, lane);
 }
+#endif
 
 // Gradients of the keys and values of a block, over all query heads that share them.
+#ifdef ENTRY_attention_grad_kv
 extern "C" __global__ void __launch_bounds__(128)
 attention_grad_kv(const IN* q, const IN* k, const IN* v, const IN* grad, const float* sums_of_rows,
                   const float* along, const int* starts, IN* grad_k, IN* grad_v,
@@ -416,13 +333,13 @@ attention_grad_kv(const IN* q, const IN* k, const IN* v, const IN* grad, const f
         }
     };
     u64 place = (token + k0) * kv_stride + kv_head * D;
-    load_tile(shared_tile(1, 0), k + place, kv_stride, seq - k0);
-    load_tile(shared_tile(1, 1), v + place, kv_stride, seq - k0);
+    load_tile(shared_tile(OWN, 0), k + place, kv_stride, seq - k0);
+    load_tile(shared_tile(OWN, 1), v + place, kv_stride, seq - k0);
     load(0);
     arrived();
-    u32 key_rows[D / 16][4], value_rows[D / 16][4];
-    load_rows(key_rows, shared_tile(1, 0), warp * 16, lane);
-    load_rows(value_rows, shared_tile(1, 1), warp * 16, lane);
+    Left key_rows, value_rows;
+    take(key_rows, shared_tile(OWN, 0), warp, lane);
+    take(value_rows, shared_tile(OWN, 1), warp, lane);
     float scale = as_float(shape.scale), k_sums[D / 8][4] = {}, v_sums[D / 8][4] = {};
     for (int turn = 0; turn < turns; ++turn) {
         int stage = turn % 2, q0 = (begin + turn % of_head) * BLOCK;
@@ -437,6 +354,8 @@ attention_grad_kv(const IN* q, const IN* k, const IN* v, const IN* grad, const f
             float p[HALF_BLOCK / 8][4], d[HALF_BLOCK / 8][4];
             score(p, key_rows, queries, first, lane);
             score(d, value_rows, grads, first, lane);
+            done(p);
+            done(d);
             auto starts_at = [&](int, int column) { return STARTS ? firsts[first + column] : 0; };
             if (!all) hide(p, k0 + warp * 16, q0 + first, true, lane, starts_at, shape);
 #pragma unroll
@@ -451,9 +370,12 @@ attention_grad_kv(const IN* q, const IN* k, const IN* v, const IN* grad, const f
             }
             add_product(v_sums, p, grads, first, lane);
             add_product(k_sums, d, queries, first, lane);
+            done(v_sums);
+            done(k_sums);
         }
     }
     u64 out = token * kv_stride + kv_head * D;
     store_rows(grad_k + out, kv_stride, k0 + warp * 16, seq, k_sums, 1.0f, 1.0f, lane);
     store_rows(grad_v + out, kv_stride, k0 + warp * 16, seq, v_sums, 1.0f, 1.0f, lane);
 }
+#endif

@@ -5,10 +5,13 @@
 // tile run while the last one is written.
 //
 // Defined before: BN, INT8, A_T and B_T (1 where the reduction runs over the operand's rows), STAGES,
-// OUT (float or u16), OUT_T (1 where a float result is stored [n, m]), SCALES (0 none, 1 one for all,
+// OUT (float, u16 or f16), OUT_T (1 where a float result is stored [n, m]), SCALES (0 none, 1 one for all,
 // 2 one a row of A and one for all, 3 one a row of A and one a row of B).
 
 #define BM 128
+// Tiles above each other that are computed before their neighbours: what blocks read at a time is near a
+// square of the result, and an operand that the cache does not hold is read once a group.
+#define GROUP 16
 #define BK (INT8 ? 128 : 64)
 #define A_BYTES (BM * 128)
 // Columns are copied 64 at a time where the reduction runs over B's rows.
@@ -22,9 +25,6 @@ struct Shape {
     u64 m, n, tiles_m, tiles_n, splits, k_blocks;
 };
 
-__device__ inline u32 shared_address(const void* p) {
-    return static_cast<u32>(__cvta_generic_to_shared(p));
-}
 __device__ inline void barrier_init(u32 bar, u32 count) {
     asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(bar), "r"(count));
 }
@@ -47,13 +47,6 @@ __device__ inline void copy_tile(u32 to, const TensorMap* map, u32 bar, int x, i
         "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes "
         "[%0], [%1, {%2, %3}], [%4];" ::"r"(to), "l"(map), "r"(x), "r"(y), "r"(bar)
         : "memory");
-}
-
-// Shared memory in rows of 128 bytes, swizzled in groups of eight; `lead` is the distance of the
-// next 64 columns where the operand's rows are reduced.
-__device__ inline u64 describe(u32 address, u32 lead) {
-    return (static_cast<u64>((address & 0x3ffffu) >> 4)) | (static_cast<u64>(lead >> 4) << 16) |
-           (static_cast<u64>(1024 >> 4) << 32) | (1ull << 62);
 }
 
 // The tile of an operand: `rows` of the result from `at`, reduced indices from `k`.
@@ -100,15 +93,17 @@ __device__ inline void store_row(float* out, u64 row, const Shape& shape, int n,
 #endif
     }
 }
-template <class Value>
-__device__ inline void store_row(u16* out, u64 row, const Shape& shape, int n, int lane, Value value) {
+__device__ inline u32 pack(u16, float2 v) { return to_bf16x2(v.x, v.y); }
+__device__ inline u32 pack(f16, float2 v) { return to_f16x2(v.x, v.y); }
+template <class Half, class Value>
+__device__ inline void store_row(Half* out, u64 row, const Shape& shape, int n, int lane, Value value) {
 #pragma unroll
     for (int j = 0; j < BN / 8; j += 4) {
         u32 pairs[4];
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
             float2 v = j + i < BN / 8 ? value(j + i) : make_float2(0.0f, 0.0f);
-            pairs[i] = to_bf16x2(v.x, v.y);
+            pairs[i] = pack(Half(), v);
         }
         turn_quad(pairs, lane);
         int eight = j + lane % 4;
@@ -118,6 +113,13 @@ __device__ inline void store_row(u16* out, u64 row, const Shape& shape, int n, i
                 make_uint4(pairs[0], pairs[1], pairs[2], pairs[3]);
         }
     }
+}
+
+// Place of a tile: the first row and column of the result in it.
+__device__ inline int2 place(int tile, int tiles_m, int tiles_n) {
+    int group = tile / (GROUP * tiles_n), in_group = tile % (GROUP * tiles_n);
+    int rows = min(GROUP, tiles_m - group * GROUP);
+    return make_int2((group * GROUP + in_group % rows) * BM, in_group / rows * BN);
 }
 
 // The four pointers are the operands again, which the runtime hands over beside their maps.
@@ -144,7 +146,8 @@ gemm(const __grid_constant__ TensorMap map_a, const __grid_constant__ TensorMap 
     }
     __syncthreads();
     int tiles = static_cast<int>(shape.tiles_m * shape.tiles_n * shape.splits);
-    int tiles_n = static_cast<int>(shape.tiles_n), splits = static_cast<int>(shape.splits);
+    int tiles_m = static_cast<int>(shape.tiles_m), tiles_n = static_cast<int>(shape.tiles_n);
+    int splits = static_cast<int>(shape.splits);
     int k_blocks = static_cast<int>(shape.k_blocks);
     int share = (k_blocks + splits - 1) / splits;
     int stage = 0;
@@ -152,8 +155,9 @@ gemm(const __grid_constant__ TensorMap map_a, const __grid_constant__ TensorMap 
     if (group == 0) {
         asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
         for (int tile = threadIdx.x == 0 ? blockIdx.x : tiles; tile < tiles; tile += gridDim.x) {
-            int split = tile % splits, at = tile / splits;
-            int m = at / tiles_n * BM, n = at % tiles_n * BN;
+            int split = tile % splits;
+            int2 at = place(tile / splits, tiles_m, tiles_n);
+            int m = at.x, n = at.y;
             int end = min((split + 1) * share, k_blocks);
             for (int k = split * share; k < end; ++k) {
                 barrier_wait(empty + 8 * stage, phase ^ 1);
@@ -169,8 +173,9 @@ gemm(const __grid_constant__ TensorMap map_a, const __grid_constant__ TensorMap 
         asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
         int half = group - 1, thread = threadIdx.x % 128, lane = threadIdx.x % 32;
         for (int tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
-            int split = tile % splits, at = tile / splits;
-            int m = at / tiles_n * BM, n = at % tiles_n * BN;
+            int split = tile % splits;
+            int2 at = place(tile / splits, tiles_m, tiles_n);
+            int m = at.x, n = at.y;
             int first = split * share, end = min(first + share, k_blocks);
             Acc acc[ACCS];
             if (first >= end) {

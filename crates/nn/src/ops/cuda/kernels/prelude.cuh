@@ -19,6 +19,28 @@ __device__ inline u32 to_bf16x2(float lo, float hi) {
 __device__ inline float bf16_lo(u32 pair) { return __uint_as_float(pair << 16); }
 __device__ inline float bf16_hi(u32 pair) { return __uint_as_float(pair & 0xffff0000u); }
 
+// The same in half precision, eleven significant bits and a narrower range.
+struct f16 {
+    u16 bits;
+};
+__device__ inline u32 to_f16x2(float lo, float hi) {
+    u32 out;
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(out) : "f"(hi), "f"(lo));
+    return out;
+}
+__device__ inline float from_f16(u16 bits) {
+    float out;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(out) : "h"(bits));
+    return out;
+}
+__device__ inline float f16_lo(u32 pair) { return from_f16(static_cast<u16>(pair)); }
+__device__ inline float f16_hi(u32 pair) { return from_f16(static_cast<u16>(pair >> 16)); }
+
+// One value as a float.
+__device__ inline float widen(float x) { return x; }
+__device__ inline float widen(u16 x) { return bf16_lo(x); }
+__device__ inline float widen(f16 x) { return from_f16(x.bits); }
+
 // Eight neighbours of a row, as floats, and as they lie in memory. bf16 is carried as u16.
 struct Eight {
     float v[8];
@@ -31,6 +53,10 @@ struct Raw<float> {
 };
 template <>
 struct Raw<u16> {
+    uint4 a;
+};
+template <>
+struct Raw<f16> {
     uint4 a;
 };
 template <>
@@ -49,6 +75,10 @@ __device__ inline Eight unpack(const Raw<u16>& r) {
     return {{bf16_lo(r.a.x), bf16_hi(r.a.x), bf16_lo(r.a.y), bf16_hi(r.a.y),
              bf16_lo(r.a.z), bf16_hi(r.a.z), bf16_lo(r.a.w), bf16_hi(r.a.w)}};
 }
+__device__ inline Eight unpack(const Raw<f16>& r) {
+    return {{f16_lo(r.a.x), f16_hi(r.a.x), f16_lo(r.a.y), f16_hi(r.a.y),
+             f16_lo(r.a.z), f16_hi(r.a.z), f16_lo(r.a.w), f16_hi(r.a.w)}};
+}
 __device__ inline Eight unpack(const Raw<signed char>& r) {
     Eight out;
 #pragma unroll
@@ -61,6 +91,14 @@ __device__ inline Eight unpack(const Raw<signed char>& r) {
 template <class T>
 __device__ inline Eight load8(const T* p) {
     return unpack(load_raw(p));
+}
+
+// Two neighbours.
+__device__ inline void store2(float* to, float a, float b) {
+    *reinterpret_cast<float2*>(to) = make_float2(a, b);
+}
+__device__ inline void store2(u16* to, float a, float b) {
+    *reinterpret_cast<u32*>(to) = to_bf16x2(a, b);
 }
 
 __device__ inline void store8(float* p, const Eight& x) {

@@ -95,12 +95,3 @@ __device__ inline void wgmma(Acc (&d)[ACCS], u64 a, u64 b, int add) {
         : "l"(a), "l"(b), "r"(add), "n"(a_t), "n"(b_t));
 #endif
 }
-
-__device__ inline void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
-__device__ inline void wgmma_commit() {
-    asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
-}
-template <int pending>
-__device__ inline void wgmma_wait() {
-    asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(pending) : "memory");
-}
