@@ -153,6 +153,7 @@ impl<'a> TextEncoder<'a> {
                 Ok(Example {
                     tokens,
                     answer_start,
+                    answered: true,
                     label: None,
                 })
             })
