@@ -8,7 +8,7 @@ mod guard;
 mod guard;
 
 use std::fs::File;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -61,6 +61,21 @@ impl Mapped {
             modified: metadata.modified().ok(),
             map,
         })
+    }
+
+    /// Says that the bytes of `range` are not needed for now: their memory no longer counts as this process's.
+    /// They are still there, and read from the file again where somebody looks.
+    pub fn release(&self, range: Range<usize>) {
+        #[cfg(unix)]
+        if let Some((_, map)) = &self.map
+            && range.start < range.end
+            && range.end <= map.len()
+        {
+            let advice = memmap2::UncheckedAdvice::DontNeed;
+            // SAFETY: the map is of a file and never written to, so what is read later are the file's bytes
+            // again, as at the first time; the range is inside it. It is advice: to fail is to do nothing.
+            let _ = unsafe { map.unchecked_advise_range(advice, range.start, range.len()) };
+        }
     }
 
     /// Whether the file is what it was when it was mapped: to be asked after the last read.
@@ -141,6 +156,18 @@ mod tests {
         // With a map goes what was known of it.
         drop(map);
         Mapped::open(&path).unwrap().check().unwrap();
+    }
+
+    #[test]
+    fn what_is_released_is_read_again() {
+        let (_dir, path) = file();
+        let map = Mapped::open(&path).unwrap();
+        assert!(map.iter().all(|&b| b == 7));
+        for range in [0..LEN, 5000..9000, 7..7, LEN - 1..LEN, 0..LEN + 1] {
+            map.release(range);
+            assert!(map.iter().all(|&b| b == 7));
+        }
+        map.check().unwrap();
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod header;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::{BufWriter, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use safetensors::Dtype;
@@ -185,6 +186,16 @@ impl TensorFile {
             Ok(bytes)
         } else {
             Err(self.wrong_dtype(name, found, &format!("{dtype:?}")))
+        }
+    }
+
+    /// Says that a part of a tensor's bytes is not needed any more (see [`Mapped::release`]).
+    pub fn release(&self, name: &str, part: Range<usize>) {
+        if let Some((shard, entry)) = self.find(name) {
+            let end = entry.end.min(entry.start.saturating_add(part.end));
+            shard
+                .map
+                .release(entry.start.saturating_add(part.start)..end);
         }
     }
 

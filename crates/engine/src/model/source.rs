@@ -43,6 +43,9 @@ pub(crate) trait Source: Send {
     ) -> Result<Weight>;
 }
 
+/// Rows of a large tensor after which what was read of the file is given back.
+const RELEASED: usize = 256;
+
 /// The tensors of a folder; remembers which were asked for.
 #[derive(Debug)]
 pub(crate) struct FileSource<'a> {
@@ -143,7 +146,12 @@ impl<'a> FileSource<'a> {
             if out.iter().fold(false, |bad, v| bad | !v.is_finite()) {
                 finite.store(false, Ordering::Relaxed);
             }
+            if (r + 1).is_multiple_of(RELEASED) {
+                self.file
+                    .release(name, (r + 1 - RELEASED) * width..(r + 1) * width);
+            }
         })?;
+        self.file.release(name, 0..bytes.len());
         if finite.into_inner() {
             Ok(made)
         } else {
@@ -216,7 +224,9 @@ impl Source for FileSource<'_> {
                 codes.map_err(|e| self.error(&name, &e.to_string()))?
             }
         };
-        Weight::pack(self.pool, &codes, layout)
+        let weight = Weight::pack(self.pool, &codes, layout);
+        self.file.release(&name, 0..usize::MAX);
+        weight
     }
 }
 
