@@ -89,6 +89,16 @@ fn half(x: Tensor<Cuda, 2>) -> Buffer {
     quantise::to_bf16(&buffer(x), dims)
 }
 
+/// `x · weightᵀ` of operands rounded to bf16, in `out`.
+fn bf16_product(x: Tensor<Cuda, 2>, weight: Tensor<Cuda, 2>, out: DType) -> Tensor<Cuda, 2> {
+    let [x, weight] = [x, weight].map(half);
+    let [a, b] = [&x, &weight].map(|tensor| Operand {
+        tensor,
+        over_rows: false,
+    });
+    float(gemm(a, b, Scales::None, out))
+}
+
 /// `grad · weight` of bf16 operands; `scale` is on the weight.
 fn input_grad(grad: &Buffer, weight: &Buffer, scale: Scales<'_>, dtype: DType) -> Buffer {
     let grad = Operand {
@@ -242,12 +252,7 @@ impl Kernels for Cuda {
             return product::dense_matmul(full(x), full(weight), compute).cast(dtype);
         }
         let dtype = x.dtype();
-        let [x, weight] = [x, weight].map(half);
-        let [a, b] = [&x, &weight].map(|tensor| Operand {
-            tensor,
-            over_rows: false,
-        });
-        float(gemm(a, b, Scales::None, dtype))
+        bf16_product(x, weight, dtype)
     }
 
     fn dense_matmul_grad(
@@ -456,12 +461,7 @@ impl Kernels for Cuda {
         if !multiplies(&hidden, &weight, compute) {
             return Self::dense_matmul(full(hidden), weight, compute);
         }
-        let [hidden, weight] = [hidden, weight].map(half);
-        let [a, b] = [&hidden, &weight].map(|tensor| Operand {
-            tensor,
-            over_rows: false,
-        });
-        float(gemm(a, b, Scales::None, DType::F16))
+        bf16_product(hidden, weight, DType::F16)
     }
 
     fn logit_losses(logits: &Tensor<Self, 2>, target: &LogitTarget<Self>) -> LogitLosses<Self> {
