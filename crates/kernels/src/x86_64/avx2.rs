@@ -5,6 +5,7 @@ use std::arch::x86_64::*;
 
 use super::half_block::{load, prefixes, store};
 use super::planes_of;
+use super::prefetch::after_block;
 use super::{int6_256, lookup256, sparse256};
 use crate::activations::ActBlock;
 use crate::kernel::{ColumnTile, DenseTile, Int6Tile, Kernel, LookupTile, PackedTile, RowPart};
@@ -111,6 +112,10 @@ fn block<const P: usize, const T: usize>(
         for (d, weights) in weights.iter().enumerate() {
             let x: [&[[i8; QUAD]]; T] = x.map(|x| x[f * FLUSH + d].0.as_chunks().0);
             for q in 0..DEPTH_BLOCKS {
+                // The other half is then in the cache.
+                if T == 1 && half == 0 {
+                    after_block(&weights[q]);
+                }
                 let codes = codes::<P>(load(&weights[q], half));
                 for k in 0..T {
                     let x = _mm256_set1_epi32(i32::from_ne_bytes(x[k][q].map(i8::cast_unsigned)));

@@ -7,15 +7,13 @@
 use std::arch::x86_64::*;
 
 use super::planes_of;
+use super::prefetch::after_block;
 use super::{avx2, dense512, int6_512, lookup512, sparse512};
 use crate::activations::ActBlock;
 use crate::kernel::{ColumnTile, DenseTile, Int6Tile, Kernel, LookupTile, PackedTile, RowPart};
 use crate::layout::{DEPTH_BLOCKS, LANES, QUAD, WeightBlock};
 use crate::planes::Planes;
 use crate::sparse::SparseLimits;
-
-/// Weights are asked for so many blocks ahead of their use: memory needs about 100 ns.
-const AHEAD: usize = 32;
 
 /// A processor with AVX-512 F, BW and VNNI.
 #[derive(Debug, Clone, Copy)]
@@ -141,8 +139,9 @@ fn block<const P: usize, const T: usize, const C: usize>(
     for (d, weights) in tile.deep_blocks().iter().enumerate() {
         let x: [&[[i8; QUAD]]; T] = x.map(|x| x[d].0.as_chunks().0);
         for q in 0..DEPTH_BLOCKS {
+            // For more tokens the arithmetic takes longer than memory.
             if T <= 2 {
-                prefetch(&weights[q]);
+                after_block(&weights[q]);
             }
             let planes = prefixes::<P>(load(&weights[q]));
             for k in 0..T {
@@ -206,11 +205,4 @@ pub(super) fn load(block: &WeightBlock) -> __m512i {
 fn store(out: &mut [i32; LANES], v: __m512i) {
     // SAFETY: the array is 64 bytes.
     unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), v) }
-}
-
-#[inline]
-#[target_feature(enable = "sse")]
-fn prefetch(block: &WeightBlock) {
-    let ahead = std::ptr::from_ref(block).wrapping_add(AHEAD);
-    _mm_prefetch::<_MM_HINT_T0>(ahead.cast());
 }

@@ -6,6 +6,7 @@ use std::arch::x86_64::*;
 use super::avx2;
 use super::half_block::{load, prefixes, store};
 use super::planes_of;
+use super::prefetch::after_block;
 use super::{int6_256, lookup256, sparse256};
 use crate::activations::ActBlock;
 use crate::kernel::{ColumnTile, DenseTile, Int6Tile, Kernel, LookupTile, PackedTile, RowPart};
@@ -110,6 +111,10 @@ fn block<const P: usize, const T: usize, const H: usize>(
     for (d, weights) in tile.deep_blocks().iter().enumerate() {
         let x: [&[[i8; QUAD]]; T] = x.map(|x| x[d].0.as_chunks().0);
         for q in 0..DEPTH_BLOCKS {
+            // Only one token takes both halves in one pass.
+            if H == 2 {
+                after_block(&weights[q]);
+            }
             for (h, sums) in sums.iter_mut().enumerate() {
                 let planes = prefixes::<P>(load(&weights[q], half + h));
                 for (k, sums) in sums.iter_mut().enumerate() {

@@ -3,6 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::half_block::{HALF, load, store};
+use super::prefetch::after_chunk;
 use crate::int6::{Chunk, GROUP, GROUPS};
 use crate::kernel::Int6Tile;
 use crate::layout::{LANES, QUAD};
@@ -19,6 +20,10 @@ pub(super) fn avx2_tile(tile: Int6Tile<'_>, acc: &mut [[i32; LANES]; 2]) {
     for half in 0..2 {
         let mut sums = [_mm256_setzero_si256(); 2];
         for (c, chunk) in tile.chunks.iter().enumerate() {
+            // The other half is then in the cache.
+            if half == 0 {
+                after_chunk(chunk);
+            }
             for g in 0..GROUPS {
                 let codes = codes(chunk, g, half);
                 let levels = levels(chunk, g, half);
@@ -41,6 +46,10 @@ pub(super) fn avxvnni_tile(tile: Int6Tile<'_>, acc: &mut [[i32; LANES]; 2]) {
     for half in 0..2 {
         let mut sums = [_mm256_setzero_si256(); 2];
         for (c, chunk) in tile.chunks.iter().enumerate() {
+            // The other half is then in the cache.
+            if half == 0 {
+                after_chunk(chunk);
+            }
             for g in 0..GROUPS {
                 let codes = codes(chunk, g, half);
                 let levels = levels(chunk, g, half);

@@ -7,21 +7,20 @@
 use std::arch::x86_64::*;
 
 use super::avx512vnni::load;
+use super::prefetch::after_chunk;
 use crate::int6::{Chunk, GROUP, GROUPS};
 use crate::kernel::Int6Tile;
 use crate::layout::{LANES, QUAD};
 
 /// Quads of a group.
 const QUADS: usize = GROUP / QUAD;
-/// Weights are asked for so many chunks ahead of their use.
-const AHEAD: usize = 3;
 
 /// See [`crate::Kernel::int6_tile`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 pub(super) fn int6_tile(tile: Int6Tile<'_>, acc: &mut [[i32; LANES]; 2]) {
     let mut sums = [_mm512_setzero_si512(); 2];
     for (c, chunk) in tile.chunks.iter().enumerate() {
-        prefetch(chunk);
+        after_chunk(chunk);
         let x: [&[[i8; QUAD]]; 2] = tile.x.map(|x| x[c].0.as_chunks().0);
         let offsets = tile.offsets.map(|offsets| &offsets[c]);
         let high: [__m512i; QUADS] = std::array::from_fn(|i| load(&chunk.high[i]));
@@ -91,14 +90,4 @@ fn levels(chunk: &Chunk, g: usize) -> __m512i {
     let levels = &chunk.levels.0.as_chunks::<LANES>().0[g];
     // SAFETY: the array is 16 bytes.
     _mm512_cvtepi8_epi32(unsafe { _mm_loadu_si128(levels.as_ptr().cast()) })
-}
-
-/// Asks for all cache lines of a later chunk.
-#[inline]
-#[target_feature(enable = "sse")]
-fn prefetch(chunk: &Chunk) {
-    let ahead = std::ptr::from_ref(chunk).wrapping_add(AHEAD).cast::<i8>();
-    for line in 0..size_of::<Chunk>() / 64 {
-        _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(64 * line));
-    }
 }

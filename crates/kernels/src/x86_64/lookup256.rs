@@ -4,6 +4,7 @@ use std::arch::x86_64::*;
 
 use super::half_block::load;
 use super::lookup_sums::{FLUSH, LookupSums, RUN};
+use super::prefetch::after_block;
 use crate::kernel::LookupTile;
 use crate::layout::WeightBlock;
 use crate::lookup::Table;
@@ -29,6 +30,11 @@ fn half_tile(weights: &[WeightBlock], tables: &[Table], half: usize, acc: &mut [
         let mut bytes = zero;
         let weights = weights.as_chunks::<2>().0.iter();
         for ([w0, w1], [t0, t1]) in weights.zip(tables.as_chunks::<2>().0) {
+            // The other half is then in the cache.
+            if half == 0 {
+                after_block(w0);
+                after_block(w1);
+            }
             let (low0, high0) = sums(load(w0, half), t0);
             let (low1, high1) = sums(load(w1, half), t1);
             let lows = _mm256_add_epi8(low0, low1);

@@ -4,6 +4,7 @@ use std::arch::x86_64::*;
 
 use super::avx512vnni::load;
 use super::lookup_sums::{FLUSH, LookupSums, RUN};
+use super::prefetch::after_block;
 use crate::kernel::LookupTile;
 use crate::layout::WeightBlock;
 use crate::lookup::Table;
@@ -20,6 +21,8 @@ pub(super) fn lookup_tile(tile: LookupTile<'_>, acc: &mut [i32]) {
             let mut bytes = zero;
             let weights = weights.as_chunks::<2>().0.iter();
             for ([w0, w1], [t0, t1]) in weights.zip(tables.as_chunks::<2>().0) {
+                after_block(w0);
+                after_block(w1);
                 let (low0, high0) = sums(w0, t0);
                 let (low1, high1) = sums(w1, t1);
                 let lows = _mm512_add_epi8(low0, low1);

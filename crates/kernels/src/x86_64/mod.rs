@@ -15,6 +15,7 @@ mod lookup256;
 mod lookup512;
 mod lookup_sums;
 mod low_bit;
+mod prefetch;
 mod sparse256;
 mod sparse512;
 
