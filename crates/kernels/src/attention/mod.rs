@@ -23,7 +23,7 @@ const HALF: usize = 3;
 const TASK_ROWS: usize = 48;
 
 /// Scores below which other threads are not asked.
-const MIN_PARALLEL: usize = 1 << 12;
+const MIN_PARALLEL: usize = 1 << 8;
 
 /// Sizes of an attention.
 #[derive(Debug, Clone, Copy)]
