@@ -43,6 +43,7 @@ struct Shared {
     panic: Mutex<Option<Box<dyn Any + Send>>>,
     stop: AtomicBool,
     sleeping: AtomicUsize,
+    threads: usize,
     sleep: Mutex<()>,
     wake: Condvar,
 }
@@ -84,6 +85,7 @@ impl Pool {
                 panic: Mutex::new(None),
                 stop: AtomicBool::new(false),
                 sleeping: AtomicUsize::new(0),
+                threads: threads.max(1),
                 sleep: Mutex::new(()),
                 wake: Condvar::new(),
             }),
@@ -193,13 +195,15 @@ impl Shared {
         }
     }
 
+    /// Takes tasks until none is left, some in a row at a time, so that what is asked for past the end
+    /// of one is the thread's own next. The fewer are left, the fewer at a time, so that all threads
+    /// end together.
     fn take_tasks(&self, task: &Task, tasks: usize) {
-        loop {
-            let i = self.next.0.fetch_add(1, Ordering::Relaxed);
-            if i >= tasks {
-                return;
-            }
-            task(i);
+        let share = 2 * self.threads;
+        let some = |i: usize| (i < tasks).then(|| i + ((tasks - i) / share).max(1));
+        let order = Ordering::Relaxed;
+        while let Ok(first) = self.next.0.try_update(order, order, some) {
+            (first..some(first).unwrap_or(first)).for_each(task);
         }
     }
 
