@@ -24,6 +24,32 @@ pub trait Probe<B: Backend> {
     }
 }
 
+/// Keeps what leaves each block, `[tokens, hidden]`, in their order.
+#[derive(Debug, Clone)]
+pub struct Residuals<B: Backend> {
+    embedded: bool,
+    /// What left the blocks so far.
+    pub blocks: Vec<Tensor<B, 2>>,
+}
+
+impl<B: Backend> Default for Residuals<B> {
+    fn default() -> Self {
+        Self {
+            embedded: false,
+            blocks: Vec::new(),
+        }
+    }
+}
+
+impl<B: Backend> Probe<B> for Residuals<B> {
+    fn residual(&mut self, x: &Tensor<B, 2>) {
+        if self.embedded {
+            self.blocks.push(x.clone());
+        }
+        self.embedded = true;
+    }
+}
+
 /// Sees nothing.
 #[derive(Debug, Clone, Copy)]
 pub struct Blind;

@@ -57,39 +57,58 @@ pub(crate) fn blockwise<B: Kernels + Ops>(
     let mut measured = total.clone().inner();
     let mut grad = add(model, (total * share).backward(), Some(&last), into);
 
-    let mut relations: Option<Tensor<B, 1>> = None;
+    let (mut relations, mut distances) = (Term::default(), Term::default());
     for (i, input) in inputs.into_iter().enumerate().rev() {
         let x = leaf(input);
         let (y, states) = model.block(i, x.clone(), &layout, &mut Blind);
-        let mut local = follow(y, grad);
-        for (slot, _) in lesson
-            .captured()
-            .iter()
-            .enumerate()
-            .filter(|(_, l)| **l == i)
-        {
-            let Some(relation) = lesson.relation(slot, &states) else {
-                continue;
-            };
-            let value = relation.clone().inner();
-            relations = Some(match relations {
-                Some(sum) => sum + value,
-                None => value,
-            });
-            local = local + relation * (lesson.gamma() * f64::from(share));
+        let mut local = follow(y.clone(), grad);
+        let slots = lesson.captured().iter().enumerate();
+        for (slot, _) in slots.filter(|(_, l)| **l == i) {
+            if let Some(relation) = lesson.relation(slot, &states) {
+                relations.add(&relation);
+                local = local + relation * (lesson.gamma() * f64::from(share));
+            }
+        }
+        if let Some(distance) = lesson.hidden(i, &y) {
+            distances.add(&distance);
+            local = local + distance * (lesson.hidden_weight() * f64::from(share));
         }
         grad = add(model, local.backward(), Some(&x), into);
     }
     let embedded = model.embed(Tensor::from_inner(ids));
     add(model, follow(embedded, grad).backward(), None, into);
 
-    if let Some(relations) = relations {
-        measured = measured + relations.clone() * lesson.gamma();
-        terms.push(("loss/relation", relations));
+    for (name, Term(sum), weight) in [
+        ("loss/relation", relations, lesson.gamma()),
+        ("loss/hidden", distances, lesson.hidden_weight()),
+    ] {
+        if let Some(sum) = sum {
+            measured = measured + sum.clone() * weight;
+            terms.push((name, sum));
+        }
     }
     Measured {
         total: measured,
         terms,
+    }
+}
+
+/// The sum of a term over the blocks, off the tape.
+struct Term<B: Kernels>(Option<Tensor<B, 1>>);
+
+impl<B: Kernels> Default for Term<B> {
+    fn default() -> Self {
+        Self(None)
+    }
+}
+
+impl<B: Kernels + Ops> Term<B> {
+    fn add(&mut self, value: &Tensor<Autodiff<B>, 1>) {
+        let value = value.clone().inner();
+        self.0 = Some(match self.0.take() {
+            Some(sum) => sum + value,
+            None => value,
+        });
     }
 }
 

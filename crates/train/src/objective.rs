@@ -7,8 +7,9 @@ use tritburn_nn::CausalLm;
 use tritburn_nn::attention::QkvStates;
 use tritburn_nn::model::{Forward, Tokens};
 use tritburn_nn::ops::{Head, Kernels, Ops, TeacherHead};
+use tritburn_nn::probe::Residuals;
 
-use crate::loss::{RelationShape, cross_entropy, distilled, relation_loss};
+use crate::loss::{RelationShape, cross_entropy, distilled, hidden_loss, relation_loss};
 use crate::recipe::{DistillSection, RelationForm};
 use crate::scorer::{index, to_i32};
 
@@ -16,6 +17,15 @@ use crate::scorer::{index, to_i32};
 pub(crate) struct Loss<A: AutodiffBackend> {
     pub(crate) total: Tensor<A, 1>,
     pub(crate) terms: Vec<(&'static str, Tensor<A::InnerBackend, 1>)>,
+}
+
+impl<A: AutodiffBackend> Loss<A> {
+    fn add(&mut self, name: &'static str, term: Option<Tensor<A, 1>>, weight: f64) {
+        if let Some(term) = term {
+            self.terms.push((name, term.clone().inner()));
+            self.total = self.total.clone() + term * weight;
+        }
+    }
 }
 
 /// Values of a loss and its terms, off the tape.
@@ -66,7 +76,29 @@ where
     distill: Option<&'a Distillation<A::InnerBackend>>,
     device: &'a A::Device,
     pub(crate) tokens: Tokens<A::InnerBackend>,
-    taught: Option<Forward<A::InnerBackend>>,
+    taught: Option<Taught<A::InnerBackend>>,
+}
+
+/// What a teacher says.
+struct Taught<B: Backend> {
+    last: Forward<B>,
+    /// What leaves its blocks; empty unless asked for.
+    blocks: Vec<Tensor<B, 2>>,
+    /// 1 where there is a token, 0 at padding.
+    mask: Tensor<B, 1>,
+}
+
+impl<B: Kernels + Ops> Taught<B> {
+    fn new(d: &Distillation<B>, tokens: Tokens<B>, mask: &[f32], device: &B::Device) -> Self {
+        let mut probe = Residuals::default();
+        let last = (d.teacher).forward_probed(tokens, &d.teacher_layers, &mut probe);
+        let wanted = d.section.hidden > 0.0;
+        Self {
+            last,
+            blocks: if wanted { probe.blocks } else { Vec::new() },
+            mask: Tensor::from_data(TensorData::new(mask.to_vec(), [mask.len()]), device),
+        }
+    }
 }
 
 impl<'a, A> Lesson<'a, A>
@@ -86,7 +118,8 @@ where
             ids: ints(ids, device).reshape(shape),
             starts: batch.segments.as_ref().map(|s| starts(s, shape, device)),
         };
-        let taught = distill.map(|d| d.teacher.forward(tokens.clone(), &d.teacher_layers));
+        let mask = &batch.attention_mask;
+        let taught = distill.map(|d| Taught::new(d, tokens.clone(), mask, device));
         Self {
             batch,
             distill,
@@ -129,7 +162,7 @@ where
             .collect();
         let weights = Tensor::from_data(TensorData::new(weights, [kd_rows.len()]), device);
         let student = A::take_rows(hidden, ints(kd_rows.clone(), device));
-        let teacher = (taught.hidden.clone()).select(0, ints(kd_rows.clone(), device));
+        let teacher = (taught.last.hidden.clone()).select(0, ints(kd_rows.clone(), device));
         let taught_by = d.teacher.head();
         #[allow(clippy::cast_possible_truncation)]
         let [ce, kd] = distilled(
@@ -163,14 +196,13 @@ where
             return None;
         }
         let [batch, seq] = [self.batch.batch, self.batch.seq];
-        let mask = TensorData::new(self.batch.attention_mask.clone(), [batch * seq]);
-        let mask = Tensor::<A, 1>::from_data(mask, self.device);
+        let mask = Tensor::<A, 1>::from_inner(taught.mask.clone());
         let shape = RelationShape {
             batch,
             seq,
             split_heads: d.section.split_heads,
         };
-        let teacher = taught.states.get(slot)?.clone();
+        let teacher = taught.last.states.get(slot)?.clone();
         let teacher = QkvStates {
             q: Tensor::from_inner(teacher.q),
             k: Tensor::from_inner(teacher.k),
@@ -188,6 +220,28 @@ where
     /// γ, the weight of all relations.
     pub(crate) fn gamma(&self) -> f64 {
         self.distill.map_or(0.0, |d| d.section.relation)
+    }
+
+    /// Whether the recipe asks for [`Lesson::hidden`].
+    pub(crate) fn wants_hidden(&self) -> bool {
+        self.hidden_weight() > 0.0
+    }
+
+    /// Distance of `student` `[batch · seq, width]`, which leaves block `i`, from what leaves the teacher's, as
+    /// its share of the mean over blocks; none where the recipe asks for none.
+    pub(crate) fn hidden(&self, i: usize, student: &Tensor<A, 2>) -> Option<Tensor<A, 1>> {
+        let taught = self.taught.as_ref()?;
+        let teacher = Tensor::from_inner(taught.blocks.get(i)?.clone());
+        let mask = Tensor::from_inner(taught.mask.clone());
+        let count = f64::from(self.batch.attention_mask.iter().sum::<f32>());
+        #[allow(clippy::cast_precision_loss)]
+        let blocks = taught.blocks.len() as f64;
+        Some(hidden_loss(student.clone(), teacher, &mask, count) / blocks)
+    }
+
+    /// Weight of all hidden states.
+    pub(crate) fn hidden_weight(&self) -> f64 {
+        self.distill.map_or(0.0, |d| d.section.hidden)
     }
 }
 
@@ -207,15 +261,26 @@ where
         ids: Tensor::from_inner(lesson.tokens.ids.clone()),
         starts: lesson.tokens.starts.clone().map(Tensor::from_inner),
     };
-    let forward = model.forward(tokens, lesson.captured());
+    let mut probe = Residuals::default();
+    let forward = if lesson.wants_hidden() {
+        model.forward_probed(tokens, lesson.captured(), &mut probe)
+    } else {
+        model.forward(tokens, lesson.captured())
+    };
     let mut loss = lesson.head_loss(forward.hidden, model.head());
     let relations = forward.states.iter().enumerate();
-    let relation = relations
-        .filter_map(|(slot, states)| lesson.relation(slot, states))
-        .reduce(|a, b| a + b);
-    if let Some(relation) = relation {
-        loss.terms.push(("loss/relation", relation.clone().inner()));
-        loss.total = loss.total + relation * lesson.gamma();
-    }
+    let relations = relations.filter_map(|(slot, states)| lesson.relation(slot, states));
+    loss.add(
+        "loss/relation",
+        relations.reduce(|a, b| a + b),
+        lesson.gamma(),
+    );
+    let blocks = probe.blocks.iter().enumerate();
+    let blocks = blocks.filter_map(|(i, x)| lesson.hidden(i, x));
+    loss.add(
+        "loss/hidden",
+        blocks.reduce(|a, b| a + b),
+        lesson.hidden_weight(),
+    );
     loss
 }

@@ -74,6 +74,14 @@ fn problems(wanted: &DistillSection, teacher: &ModelConfig, student: &ModelConfi
             teacher.max_position_embeddings, student.max_position_embeddings
         ));
     }
+    let shape = |m: &ModelConfig| (m.num_hidden_layers, m.hidden_size);
+    if wanted.hidden > 0.0 && shape(teacher) != shape(student) {
+        let ((blocks, width), (own_blocks, own_width)) = (shape(teacher), shape(student));
+        out.push(format!(
+            "distill.hidden: the teacher has {blocks} blocks of width {width}, the student {own_blocks} of \
+             {own_width}; hidden states are compared between equal shapes alone"
+        ));
+    }
     for (field, layers, model) in [
         ("layers", &wanted.layers, student),
         ("teacher_layers", &wanted.teacher_layers, teacher),

@@ -54,7 +54,17 @@ fn blocks_that_run_again_leave_the_same_weights() {
         "stage.bitdistill-cpt.sub_norm=all",
         "stage.bitdistill.sub_norm=all",
     ];
-    for (name, set) in [("plain", &[][..]), ("documents", &documents[..])] {
+    let hidden = [
+        "stage.bitdistill.distill.hidden=10",
+        "stage.bitdistill-cpt.distill.teacher=base",
+        "stage.bitdistill-cpt.distill.hidden=3",
+    ];
+    let cases = [
+        ("plain", &[][..]),
+        ("documents", &documents[..]),
+        ("hidden", &hidden[..]),
+    ];
+    for (name, set) in cases {
         let again = [set, &["train.checkpoint_activations=true"]].concat();
         let [one, two] = [set, &again].map(|set| {
             let out = dir.path().join(format!("{name}-{}", set.len()));

@@ -68,11 +68,13 @@ fn a_wider_and_deeper_model_teaches() {
     let line: serde_json::Value = serde_json::from_str(metrics.lines().next().unwrap()).unwrap();
     assert!(line["loss/relation"].as_f64().unwrap() > 0.0, "{line}");
     assert!(line["loss/logits"].as_f64().unwrap() > 0.0, "{line}");
+    assert!(line.get("loss/hidden").is_none(), "{line}");
 
     let wrong = [
         "stage.only.distill.split_heads=3",
         "stage.only.distill.layers=[0,1]",
         "stage.only.distill.teacher_layers=[1,5]",
+        "stage.only.distill.hidden=1",
     ];
     let mut wrong = distil(&wrong);
     wrong.push("tokenizer.vocab_size=301".into());
@@ -84,6 +86,7 @@ fn a_wider_and_deeper_model_teaches() {
         "vocabulary of 300",
         "teacher_layers: names a layer",
         "3 does not divide the teacher",
+        "hidden: the teacher has 3 blocks of width 64, the student 2 of 48",
     ] {
         assert!(error.contains(part), "{part} is missing from {error}");
     }

@@ -1,8 +1,10 @@
 //! Training losses, each a plain function of tensors.
 
+mod hidden;
 mod relation;
 
 use burn::tensor::{Int, Tensor};
+pub use hidden::hidden_loss;
 pub use relation::{RelationShape, relation_loss};
 use tritburn_nn::ops::{Head, HeadTarget, Ops, TeacherHead};
 

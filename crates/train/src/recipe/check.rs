@@ -233,6 +233,11 @@ fn stage_problems(
             "distill.relation",
             "must not be negative",
         );
+        say(
+            d.hidden >= 0.0 && d.hidden.is_finite(),
+            "distill.hidden",
+            "must be zero or a positive number",
+        );
         let width = file.model.hidden_size / file.model.num_attention_heads.max(1)
             * file.model.num_key_value_heads;
         say(

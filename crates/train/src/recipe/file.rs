@@ -407,6 +407,9 @@ pub struct DistillSection {
     pub prompt: bool,
     /// γ, weight of the relation term.
     pub relation: f64,
+    /// Weight of the distance between hidden states, a mean over all blocks; teacher and student must have as
+    /// many, of the same width.
+    pub hidden: f64,
     /// Form of the relation term.
     pub form: RelationForm,
     /// Heads that states are split into for relations.
@@ -428,6 +431,7 @@ impl Default for DistillSection {
             tau_squared: false,
             prompt: false,
             relation: 1e5,
+            hidden: 0.0,
             form: RelationForm::Official,
             split_heads: 8,
             layers: vec![-1],
