@@ -90,15 +90,30 @@ struct Taught<B: Backend> {
 
 impl<B: Kernels + Ops> Taught<B> {
     fn new(d: &Distillation<B>, tokens: Tokens<B>, mask: &[f32], device: &B::Device) -> Self {
-        let mut probe = Residuals::default();
-        let last = (d.teacher).forward_probed(tokens, &d.teacher_layers, &mut probe);
-        let wanted = d.section.hidden > 0.0;
+        let hidden = d.section.hidden > 0.0;
+        let (last, blocks) = pass(&d.teacher, tokens, &d.teacher_layers, hidden);
         Self {
             last,
-            blocks: if wanted { probe.blocks } else { Vec::new() },
+            blocks,
             mask: Tensor::from_data(TensorData::new(mask.to_vec(), [mask.len()]), device),
         }
     }
+}
+
+/// A forward pass, and what leaves the blocks where `hidden` states are wanted.
+fn pass<B: Ops>(
+    model: &CausalLm<B>,
+    tokens: Tokens<B>,
+    layers: &[usize],
+    hidden: bool,
+) -> (Forward<B>, Vec<Tensor<B, 2>>) {
+    let mut probe = Residuals::default();
+    let forward = if hidden {
+        model.forward_probed(tokens, layers, &mut probe)
+    } else {
+        model.forward(tokens, layers)
+    };
+    (forward, probe.blocks)
 }
 
 impl<'a, A> Lesson<'a, A>
@@ -222,11 +237,6 @@ where
         self.distill.map_or(0.0, |d| d.section.relation)
     }
 
-    /// Whether the recipe asks for [`Lesson::hidden`].
-    pub(crate) fn wants_hidden(&self) -> bool {
-        self.hidden_weight() > 0.0
-    }
-
     /// Distance of `student` `[batch · seq, width]`, which leaves block `i`, from what leaves the teacher's, as
     /// its share of the mean over blocks; none where the recipe asks for none.
     pub(crate) fn hidden(&self, i: usize, student: &Tensor<A, 2>) -> Option<Tensor<A, 1>> {
@@ -261,12 +271,8 @@ where
         ids: Tensor::from_inner(lesson.tokens.ids.clone()),
         starts: lesson.tokens.starts.clone().map(Tensor::from_inner),
     };
-    let mut probe = Residuals::default();
-    let forward = if lesson.wants_hidden() {
-        model.forward_probed(tokens, lesson.captured(), &mut probe)
-    } else {
-        model.forward(tokens, lesson.captured())
-    };
+    let hidden = lesson.hidden_weight() > 0.0;
+    let (forward, blocks) = pass(model, tokens, lesson.captured(), hidden);
     let mut loss = lesson.head_loss(forward.hidden, model.head());
     let relations = forward.states.iter().enumerate();
     let relations = relations.filter_map(|(slot, states)| lesson.relation(slot, states));
@@ -275,7 +281,7 @@ where
         relations.reduce(|a, b| a + b),
         lesson.gamma(),
     );
-    let blocks = probe.blocks.iter().enumerate();
+    let blocks = blocks.iter().enumerate();
     let blocks = blocks.filter_map(|(i, x)| lesson.hidden(i, x));
     loss.add(
         "loss/hidden",
