@@ -171,7 +171,7 @@ impl<B: Backend> BitLinear<B> {
     /// are exact with and without packing; with scales of groups they are added up in another order.
     ///
     /// There is no way back: the module then has no master weight to train, store or
-    /// [hold](BitLinear::hold_weight). Gradients reach the input, as ever.
+    /// [hold](BitLinear::hold_weights). Gradients reach the input, as ever.
     ///
     /// # Errors
     /// [`NnError::Kernel`] where there are more inputs than sums in 32 bits allow (65,536), where
@@ -245,15 +245,24 @@ impl<B: Backend> BitLinear<B> {
         Some(quant.weight.granularity())
     }
 
-    /// Quantises the weight once for all forward passes until [`BitLinear::release_weight`]. The
-    /// weight must not change in between. Nothing happens where it is packed.
-    pub fn hold_weight(&mut self)
+    /// Quantises the weights of all `linears` once for all forward passes until
+    /// [`BitLinear::release_weight`]. They must not change in between. Nothing happens to those that are
+    /// packed.
+    pub fn hold_weights<'a>(linears: impl IntoIterator<Item = &'a mut Self>)
     where
         B: Ops,
     {
-        let quant = self.quant.filter(|q| q.weight != WeightQuant::None);
-        let quant = quant.filter(|_| self.packed.is_none());
-        self.held = quant.map(|quant| B::hold_weight(self.master(), quant.weight));
+        let linears = linears.into_iter().filter_map(|linear| {
+            let quant = linear.quant.filter(|q| q.weight != WeightQuant::None)?;
+            let wanted = linear.packed.is_none();
+            wanted.then(|| (linear.master(), quant.weight, linear))
+        });
+        let (weights, held): (Vec<_>, Vec<_>) = linears
+            .map(|(master, quant, linear)| ((master, quant), &mut linear.held))
+            .unzip();
+        for (held, weight) in held.into_iter().zip(B::hold_weights(weights)) {
+            *held = Some(weight);
+        }
     }
 
     /// Quantises the weight in every forward pass again.

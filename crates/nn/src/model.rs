@@ -259,7 +259,7 @@ impl<B: Backend> CausalLm<B> {
     where
         B: Ops,
     {
-        self.projections_mut().for_each(BitLinear::hold_weight);
+        BitLinear::hold_weights(self.projections_mut());
     }
 
     /// Quantises weights in every forward pass again; due before they change.
@@ -326,13 +326,11 @@ impl<B: Backend> CausalLm<B> {
         let Tokens { ids, starts } = tokens.into();
         let [batch, seq] = ids.dims();
         let layout = Layout { batch, seq, starts };
-        let mut x = self.embed(ids);
-        probe.residual(&x);
+        let mut x = probe.residual(self.embed(ids));
         let mut captured: Vec<Option<QkvStates<B>>> = vec![None; capture.len()];
         for i in 0..self.model.layers.len() {
             let (y, states) = self.block(i, x, &layout, probe);
-            x = y;
-            probe.residual(&x);
+            x = probe.residual(y);
             for (slot, _) in captured
                 .iter_mut()
                 .zip(capture)

@@ -13,9 +13,9 @@ pub trait Probe<B: Backend> {
     }
 
     /// `x` `[tokens, hidden]` is what runs past the blocks: the embedding, then the sum behind each
-    /// layer in turn.
-    fn residual(&mut self, x: &Tensor<B, 2>) {
-        let _ = x;
+    /// layer in turn. What is returned goes on in its place.
+    fn residual(&mut self, x: Tensor<B, 2>) -> Tensor<B, 2> {
+        x
     }
 
     /// `gate` `[tokens, intermediate]` is about to pass the activation function.
@@ -24,29 +24,47 @@ pub trait Probe<B: Backend> {
     }
 }
 
-/// Keeps what leaves each block, `[tokens, hidden]`, in their order.
-#[derive(Debug, Clone)]
-pub struct Residuals<B: Backend> {
+/// Keeps what leaves each block, `[tokens, hidden]`, in their order, behind another probe.
+pub struct Residuals<'a, B: Backend> {
+    next: &'a mut dyn Probe<B>,
     embedded: bool,
     /// What left the blocks so far.
     pub blocks: Vec<Tensor<B, 2>>,
 }
 
-impl<B: Backend> Default for Residuals<B> {
-    fn default() -> Self {
+impl<'a, B: Backend> Residuals<'a, B> {
+    /// Nothing is kept yet; `next` sees everything first.
+    pub fn behind(next: &'a mut dyn Probe<B>) -> Self {
         Self {
+            next,
             embedded: false,
             blocks: Vec::new(),
         }
     }
 }
 
-impl<B: Backend> Probe<B> for Residuals<B> {
-    fn residual(&mut self, x: &Tensor<B, 2>) {
+impl<B: Backend> std::fmt::Debug for Residuals<'_, B> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Residuals({})", self.blocks.len())
+    }
+}
+
+impl<B: Backend> Probe<B> for Residuals<'_, B> {
+    fn input(&mut self, input: Input, x: &Tensor<B, 2>, linear: &BitLinear<B>) {
+        self.next.input(input, x, linear);
+    }
+
+    fn residual(&mut self, x: Tensor<B, 2>) -> Tensor<B, 2> {
+        let x = self.next.residual(x);
         if self.embedded {
             self.blocks.push(x.clone());
         }
         self.embedded = true;
+        x
+    }
+
+    fn gate(&mut self, gate: &Tensor<B, 2>) {
+        self.next.gate(gate);
     }
 }
 

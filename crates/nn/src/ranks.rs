@@ -10,10 +10,14 @@ use crate::{NnError, Result};
 
 /// One of the threads that train replicas of one model.
 ///
-/// Where one is dropped before its work is done, the others learn of it at their next
+/// Where one and all its clones are dropped before its work is done, the others learn of it at their next
 /// [`Rank::gather`] instead of waiting for ever.
+#[derive(Debug, Clone)]
+pub struct Rank(Arc<Seat>);
+
+/// The place of a rank among the others.
 #[derive(Debug)]
-pub struct Rank {
+struct Seat {
     index: usize,
     devices: Arc<[usize]>,
     table: Arc<Table>,
@@ -61,11 +65,11 @@ impl Rank {
     /// The one thread that trains on `device`.
     #[must_use]
     pub fn alone(device: usize) -> Self {
-        Self {
+        Self(Arc::new(Seat {
             index: 0,
             devices: [device].into(),
             table: Arc::default(),
-        }
+        }))
     }
 
     /// One for each of `devices`, which are numbered as their backend numbers them.
@@ -74,10 +78,12 @@ impl Rank {
         let table = Arc::new(Table::default());
         table.lock().given = vec![None; devices.len()];
         let devices: Arc<[usize]> = devices.into();
-        let rank = |index| Self {
-            index,
-            devices: Arc::clone(&devices),
-            table: Arc::clone(&table),
+        let rank = |index| {
+            Self(Arc::new(Seat {
+                index,
+                devices: Arc::clone(&devices),
+                table: Arc::clone(&table),
+            }))
         };
         (0..devices.len()).map(rank).collect()
     }
@@ -85,32 +91,32 @@ impl Rank {
     /// Number of this rank, from 0.
     #[must_use]
     pub fn index(&self) -> usize {
-        self.index
+        self.0.index
     }
 
     /// How many ranks there are.
     #[must_use]
     pub fn count(&self) -> usize {
-        self.devices.len()
+        self.0.devices.len()
     }
 
     /// Whether this is the rank that writes files and reports.
     #[must_use]
     pub fn is_first(&self) -> bool {
-        self.index == 0
+        self.0.index == 0
     }
 
     /// The device of this rank.
     #[must_use]
     pub fn device<B: Backend>(&self) -> B::Device {
-        device_of::<B>(self.devices[self.index])
+        device_of::<B>(self.0.devices[self.0.index])
     }
 
     /// The devices of all ranks, as the backend knows them.
     #[must_use]
     pub fn device_ids<B: Backend>(&self) -> Vec<DeviceId> {
         let id = |&device: &usize| device_of::<B>(device).id();
-        self.devices.iter().map(id).collect()
+        self.0.devices.iter().map(id).collect()
     }
 
     /// Gives `value` to all ranks and returns what each gave, in their order. Every rank must call it, as
@@ -122,9 +128,9 @@ impl Rank {
         if self.count() == 1 {
             return Ok(vec![Arc::new(value)]);
         }
-        let table = &*self.table;
+        let table = &*self.0.table;
         let mut round = table.wait_until(table.lock(), |round| !round.open_to_take)?;
-        round.given[self.index] = Some(Arc::new(value));
+        round.given[self.0.index] = Some(Arc::new(value));
         if round.given.iter().all(Option::is_some) {
             round.open_to_take = true;
             table.changed.notify_all();
@@ -187,7 +193,7 @@ impl Rank {
     }
 }
 
-impl Drop for Rank {
+impl Drop for Seat {
     fn drop(&mut self) {
         self.table.lock().gone = true;
         self.table.changed.notify_all();

@@ -8,7 +8,8 @@ use burn::tensor::{DType, Int, Tensor, TensorData};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use tritburn_nn::ops::{
-    AdamWStep, AttentionShape, Compute, Kernels, LinearQuant, LogitTarget, QuantActs, Relation,
+    AdamWParam, AdamWStep, AttentionShape, Compute, Kernels, LinearQuant, LogitTarget, QuantActs,
+    Relation,
 };
 use tritburn_quant::config::HiddenAct;
 
@@ -477,24 +478,57 @@ fn the_optimiser_is_the_reference() {
         beta1: 0.9,
         beta2: 0.95,
         eps: 1e-8,
-        weight_decay: 0.1,
         grad_scale: 0.7,
         bias1: 0.19,
         bias2: 0.1,
     };
-    for count in [1, 255, 100_003] {
+    // More than one launch takes, of one block and of several, among them odd sizes.
+    let counts: Vec<usize> = (0..70)
+        .map(|i| [1, 255, 576, 16_384, 100_003][i % 5] + i)
+        .collect();
+    let (mut cuda, mut cpu) = (Vec::new(), Vec::new());
+    for (i, &count) in counts.iter().enumerate() {
         let [p, g, m] = [(); 3].map(|()| pair(&mut rng, [count]));
         let v = Pair(m.0.clone().abs(), m.1.clone().abs());
-        close(
-            "norm",
-            Cuda::sum_squares(vec![g.0.clone(), m.0.clone()]).unwrap(),
-            NdArray::sum_squares(vec![g.1.clone(), m.1.clone()]).unwrap(),
-            1e-5,
-        );
-        let found = Cuda::adamw(p.0, g.0, m.0, v.0, &step);
-        let expected = NdArray::adamw(p.1, g.1, m.1, v.1, &step);
-        for (found, expected) in found.into_iter().zip(expected) {
-            close("adamw", found, expected, 1e-6);
-        }
+        let weight_decay = if i % 3 == 0 { 0.1 } else { 0.0 };
+        cuda.push(AdamWParam {
+            value: p.0,
+            grad: g.0,
+            m: m.0,
+            v: v.0,
+            weight_decay,
+        });
+        cpu.push(AdamWParam {
+            value: p.1,
+            grad: g.1,
+            m: m.1,
+            v: v.1,
+            weight_decay,
+        });
     }
+    let grads = cuda.iter().map(|p| p.grad.clone()).collect();
+    let expected = cpu.iter().map(|p| p.grad.clone()).collect();
+    close(
+        "norm",
+        Cuda::sum_squares(grads).unwrap(),
+        NdArray::sum_squares(expected).unwrap(),
+        1e-5,
+    );
+    // One that something else looks at stays as it is.
+    let looked_at = cuda[1].m.clone();
+    let before: Vec<f32> = looked_at.clone().into_data().iter::<f32>().collect();
+    let found = Cuda::adamw(cuda, &step);
+    let expected = NdArray::adamw(cpu, &step);
+    assert_eq!(found.len(), counts.len());
+    for (found, expected) in found
+        .into_iter()
+        .flatten()
+        .zip(expected.into_iter().flatten())
+    {
+        close("adamw", found, expected, 1e-6);
+    }
+    assert_eq!(
+        looked_at.into_data().iter::<f32>().collect::<Vec<_>>(),
+        before
+    );
 }

@@ -4,8 +4,8 @@
 use burn::backend::{Autodiff, Flex, NdArray};
 use burn::tensor::{Distribution, Int, Tensor, TensorData, bf16};
 use tritburn_nn::ops::{
-    AdamWStep, AttentionShape, Compute, HeadTarget, Kernels, LinearQuant, Ops, Relation,
-    TeacherHead,
+    AdamWParam, AdamWStep, AttentionShape, Compute, HeadTarget, Kernels, LinearQuant, Ops,
+    Relation, TeacherHead,
 };
 use tritburn_quant::config::HiddenAct;
 
@@ -314,7 +314,6 @@ fn adamw_agrees() {
         beta1: 0.9,
         beta2: 0.95,
         eps: 1e-8,
-        weight_decay: 0.1,
         grad_scale: 0.5,
         bias1: 0.1,
         bias2: 0.05,
@@ -329,9 +328,15 @@ fn adamw_agrees() {
             };
             Tensor::<B, 1>::from_data(TensorData::new(d, [data[i].len()]), &B::Device::default())
         };
-        B::adamw(t(0), t(1), t(2), t(3), step)
-            .map(|x| x.into_data().iter::<f32>().collect())
-            .to_vec()
+        let param = AdamWParam {
+            value: t(0),
+            grad: t(1),
+            m: t(2),
+            v: t(3),
+            weight_decay: 0.1,
+        };
+        let new = B::adamw(vec![param], step).remove(0);
+        new.map(|x| x.into_data().iter::<f32>().collect()).to_vec()
     }
     same(
         "adamw",

@@ -268,7 +268,7 @@ fn two_bits_a_weight_are_left_of_it() {
         let left: Vec<String> = host_weights(&linear).into_keys().collect();
         assert_eq!(left, ["bias"], "{weight:?}");
         assert_eq!(codes(&linear), before, "{weight:?}");
-        linear.hold_weight();
+        BitLinear::hold_weights([&mut linear]);
         linear.release_weight();
         assert_eq!(linear.forward(input(shape)).dims(), [1, 256]);
     }

@@ -22,6 +22,7 @@ use crate::error::{Result, TrainError};
 use crate::objective::{Distillation, Loss, Measured, loss};
 use crate::optim::{AdamW, AdamWConfig};
 use crate::recipe::{ComputeChoice, DistillSection};
+use crate::reduction::{Reduction, watched};
 use crate::replicas;
 use crate::schedule::Schedule;
 use crate::steps::{Rates, Steps, step, whole_gradients};
@@ -117,18 +118,35 @@ impl<B: Kernels + Ops> Steps<B> for Synthetic<'_, B> {
         self.device
     }
 
-    fn next_loss(&mut self) -> Result<(Loss<Autodiff<B>>, usize)> {
-        let loss = loss(&self.model, &self.batch, self.distill.as_ref(), self.device);
+    fn hold_weights(&mut self) {
+        self.model.hold_weights();
+    }
+
+    fn release_weights(&mut self) {
+        self.model.release_weights();
+    }
+
+    fn next_loss(
+        &mut self,
+        reduction: Option<&Reduction<B>>,
+        into: &mut GradientsAccumulator<Self::Model>,
+    ) -> Result<(Loss<Autodiff<B>>, usize)> {
+        let sender = reduction.map(|to| to.sender(&self.model, into.grads()));
+        let lesson = (&self.batch, self.distill.as_ref());
+        let loss = watched(sender, |probe| {
+            loss(&self.model, lesson, self.device, probe)
+        });
         Ok((loss, self.batch.tokens_in_batch))
     }
 
     fn next_gradients(
         &mut self,
         share: f32,
+        reduction: Option<&Reduction<B>>,
         into: &mut GradientsAccumulator<Self::Model>,
     ) -> Result<(Measured<B>, usize)> {
         if !self.checkpoint_activations {
-            return whole_gradients(self, share, into);
+            return whole_gradients(self, share, reduction, into);
         }
         let lesson = (&self.batch, self.distill.as_ref());
         let measured = blockwise(&self.model, lesson, self.device, share, into);

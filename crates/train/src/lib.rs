@@ -15,6 +15,7 @@ pub mod optim;
 pub mod parity;
 mod pipeline;
 pub mod recipe;
+mod reduction;
 mod replicas;
 pub mod run;
 pub mod schedule;

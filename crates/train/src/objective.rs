@@ -7,7 +7,7 @@ use tritburn_nn::CausalLm;
 use tritburn_nn::attention::QkvStates;
 use tritburn_nn::model::{Forward, Tokens};
 use tritburn_nn::ops::{Head, Kernels, Ops, TeacherHead};
-use tritburn_nn::probe::Residuals;
+use tritburn_nn::probe::{Blind, Probe, Residuals};
 
 use crate::loss::{RelationShape, cross_entropy, distilled, hidden_loss, relation_loss};
 use crate::recipe::{DistillSection, RelationForm};
@@ -91,7 +91,7 @@ struct Taught<B: Backend> {
 impl<B: Kernels + Ops> Taught<B> {
     fn new(d: &Distillation<B>, tokens: Tokens<B>, mask: &[f32], device: &B::Device) -> Self {
         let hidden = d.section.hidden > 0.0;
-        let (last, blocks) = pass(&d.teacher, tokens, &d.teacher_layers, hidden);
+        let (last, blocks) = pass(&d.teacher, tokens, &d.teacher_layers, hidden, &mut Blind);
         Self {
             last,
             blocks,
@@ -106,14 +106,14 @@ fn pass<B: Ops>(
     tokens: Tokens<B>,
     layers: &[usize],
     hidden: bool,
+    probe: &mut dyn Probe<B>,
 ) -> (Forward<B>, Vec<Tensor<B, 2>>) {
-    let mut probe = Residuals::default();
-    let forward = if hidden {
-        model.forward_probed(tokens, layers, &mut probe)
-    } else {
-        model.forward(tokens, layers)
-    };
-    (forward, probe.blocks)
+    if !hidden {
+        return (model.forward_probed(tokens, layers, probe), Vec::new());
+    }
+    let mut residuals = Residuals::behind(probe);
+    let forward = model.forward_probed(tokens, layers, &mut residuals);
+    (forward, residuals.blocks)
 }
 
 impl<'a, A> Lesson<'a, A>
@@ -255,12 +255,13 @@ where
     }
 }
 
-/// Cross-entropy over the batch's loss positions, and the distillation terms if there is a teacher.
+/// Cross-entropy over the batch's loss positions, and the distillation terms if there is a teacher. `probe`
+/// looks on as the model passes.
 pub(crate) fn loss<A>(
     model: &CausalLm<A>,
-    batch: &Batch,
-    distill: Option<&Distillation<A::InnerBackend>>,
+    (batch, distill): (&Batch, Option<&Distillation<A::InnerBackend>>),
     device: &A::Device,
+    probe: &mut dyn Probe<A>,
 ) -> Loss<A>
 where
     A: AutodiffBackend + Ops,
@@ -272,7 +273,7 @@ where
         starts: lesson.tokens.starts.clone().map(Tensor::from_inner),
     };
     let hidden = lesson.hidden_weight() > 0.0;
-    let (forward, blocks) = pass(model, tokens, lesson.captured(), hidden);
+    let (forward, blocks) = pass(model, tokens, lesson.captured(), hidden, probe);
     let mut loss = lesson.head_loss(forward.hidden, model.head());
     let relations = forward.states.iter().enumerate();
     let relations = relations.filter_map(|(slot, states)| lesson.relation(slot, states));

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use burn::module::{AutodiffModule, ModuleMapper, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::{Tensor, TensorData, backend::AutodiffBackend, backend::Backend};
-use tritburn_nn::ops::{AdamWStep, Kernels};
+use tritburn_nn::ops::{AdamWParam, AdamWStep, Kernels};
 use tritburn_nn::weights::{HostTensor, Names, to_host};
 
 /// Constants of a stage.
@@ -70,18 +70,41 @@ impl<B: Kernels> AdamW<B> {
             beta1: beta1 as f32,
             beta2: beta2 as f32,
             eps: self.config.eps as f32,
-            weight_decay: weight_decay as f32,
             grad_scale,
             bias1: (1.0 - beta1.powi(self.step)) as f32,
             bias2: (1.0 - beta2.powi(self.step)) as f32,
         };
-        let mut update = Update {
+        let mut taken = Taken {
             optim: self,
             grads,
-            scalars,
+            weight_decay: weight_decay as f32,
             names: Names::default(),
+            params: Vec::new(),
+            averages: Vec::new(),
         };
-        model.map(&mut update)
+        model.visit(&mut taken);
+        let Taken {
+            params, averages, ..
+        } = taken;
+        let kept = self.kept();
+        let before: Vec<_> = (params.iter())
+            .map(|(_, param)| (self.config.ema > 0.0).then(|| param.value.clone()))
+            .collect();
+        let (names, params): (Vec<_>, Vec<_>) = params.into_iter().unzip();
+        let new = B::adamw(params, &scalars);
+        let mut values = BTreeMap::new();
+        for (((name, [value, m, v]), before), average) in
+            names.into_iter().zip(new).zip(before).zip(averages)
+        {
+            let ema = before
+                .map(|before| average.unwrap_or(before) * kept + value.clone() * (1.0 - kept));
+            self.moments.insert(name.clone(), Moments { m, v, ema });
+            values.insert(name, value);
+        }
+        model.map(&mut Replaced {
+            values,
+            names: Names::default(),
+        })
     }
 
     /// `model` with the running average of its weights; none where none is kept.
@@ -92,12 +115,12 @@ impl<B: Kernels> AdamW<B> {
         M: AutodiffModule<A>,
     {
         let averages = self.moments.iter();
-        let averages: BTreeMap<_, _> = averages
-            .filter_map(|(name, moments)| Some((name.as_str(), moments.ema.clone()?)))
+        let values: BTreeMap<_, _> = averages
+            .filter_map(|(name, moments)| Some((name.clone(), moments.ema.clone()?)))
             .collect();
-        (!averages.is_empty()).then(|| {
+        (!values.is_empty()).then(|| {
             let names = Names::default();
-            model.clone().map(&mut Averaged { averages, names })
+            model.clone().map(&mut Replaced { values, names })
         })
     }
 
@@ -158,14 +181,17 @@ impl<B: Kernels> AdamW<B> {
     }
 }
 
-struct Update<'a, B: Backend> {
+/// Takes out what a step needs of each parameter that has a gradient.
+struct Taken<'a, B: Backend> {
     optim: &'a mut AdamW<B>,
     grads: GradientsParams,
-    scalars: AdamWStep,
+    weight_decay: f32,
     names: Names,
+    params: Vec<(String, AdamWParam<B>)>,
+    averages: Vec<Option<Tensor<B, 1>>>,
 }
 
-impl<B: Kernels, A: AutodiffBackend<InnerBackend = B>> ModuleMapper<A> for Update<'_, B> {
+impl<B: Kernels, A: AutodiffBackend<InnerBackend = B>> ModuleVisitor<A> for Taken<'_, B> {
     fn enter_module(&mut self, name: &str, _container: &str) {
         self.names.enter(name);
     }
@@ -174,60 +200,39 @@ impl<B: Kernels, A: AutodiffBackend<InnerBackend = B>> ModuleMapper<A> for Updat
         self.names.exit();
     }
 
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<A, D>>) -> Param<Tensor<A, D>> {
-        let (id, tensor, mapper) = param.consume();
-        let Some(grad) = self.grads.remove::<B, D>(id) else {
-            return Param::from_mapped_value(id, tensor, mapper);
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<A, D>>) {
+        let Some(grad) = self.grads.remove::<B, D>(param.id) else {
+            return;
         };
-        let shape = tensor.dims();
-        let size = shape.iter().product::<usize>();
-        let value = tensor.inner();
-        let device = value.device();
-        let moments = self
-            .optim
-            .moments
-            .remove(&self.names.current())
-            .unwrap_or_else(|| Moments {
-                m: Tensor::zeros([size], &device),
-                v: Tensor::zeros([size], &device),
-                ema: None,
-            });
-        let before = value.clone().reshape([size]);
-        let decay = if D >= 2 {
-            self.scalars.weight_decay
-        } else {
-            0.0
-        };
-        let scalars = AdamWStep {
-            weight_decay: decay,
-            ..self.scalars
-        };
-        let [value, m, v] = B::adamw(
-            value.reshape([size]),
-            grad.reshape([size]),
-            moments.m,
-            moments.v,
-            &scalars,
-        );
-        let ema = (self.optim.config.ema > 0.0).then(|| {
-            let kept = self.optim.kept();
-            moments.ema.unwrap_or(before) * kept + value.clone() * (1.0 - kept)
+        let value = param.val().inner();
+        let (size, device) = (value.shape().num_elements(), value.device());
+        let name = self.names.current();
+        let moments = self.optim.moments.remove(&name);
+        let moments = moments.unwrap_or_else(|| Moments {
+            m: Tensor::zeros([size], &device),
+            v: Tensor::zeros([size], &device),
+            ema: None,
         });
-        self.optim
-            .moments
-            .insert(self.names.current(), Moments { m, v, ema });
-        let tensor = Tensor::from_inner(value.reshape(shape)).require_grad();
-        Param::from_mapped_value(id, tensor, mapper)
+        self.averages.push(moments.ema);
+        let param = AdamWParam {
+            value: value.reshape([size]),
+            grad: grad.reshape([size]),
+            m: moments.m,
+            v: moments.v,
+            weight_decay: if D >= 2 { self.weight_decay } else { 0.0 },
+        };
+        self.params.push((name, param));
     }
 }
 
-/// Puts averages in the place of weights.
-struct Averaged<'a, B: Backend> {
-    averages: BTreeMap<&'a str, Tensor<B, 1>>,
+/// Puts other values in the place of weights.
+struct Replaced<B: Backend> {
+    /// Flat, by the names of parameters.
+    values: BTreeMap<String, Tensor<B, 1>>,
     names: Names,
 }
 
-impl<B: Kernels, A: AutodiffBackend<InnerBackend = B>> ModuleMapper<A> for Averaged<'_, B> {
+impl<B: Kernels, A: AutodiffBackend<InnerBackend = B>> ModuleMapper<A> for Replaced<B> {
     fn enter_module(&mut self, name: &str, _container: &str) {
         self.names.enter(name);
     }
@@ -238,8 +243,8 @@ impl<B: Kernels, A: AutodiffBackend<InnerBackend = B>> ModuleMapper<A> for Avera
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<A, D>>) -> Param<Tensor<A, D>> {
         let (id, tensor, mapper) = param.consume();
-        let tensor = match self.averages.remove(self.names.current().as_str()) {
-            Some(average) => Tensor::from_inner(average.reshape(tensor.dims())).require_grad(),
+        let tensor = match self.values.remove(&self.names.current()) {
+            Some(value) => Tensor::from_inner(value.reshape(tensor.dims())).require_grad(),
             None => tensor,
         };
         Param::from_mapped_value(id, tensor, mapper)

@@ -6,16 +6,9 @@
 //! replicas, and each takes the same optimiser step. The first one measures, reports and writes. With
 //! `data.stream.shards_per_device` a replica reads its micro-batches from shards of its own instead.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use burn::module::{AutodiffModule, ModuleVisitor, Param, ParamId};
-use burn::optim::GradientsParams;
-use burn::tensor::{
-    Tensor,
-    backend::{AutodiffBackend, Backend},
-};
 use tritburn_data::LoaderState;
 use tritburn_nn::NnError;
 use tritburn_nn::device::Devices;
@@ -111,65 +104,4 @@ pub(crate) fn meet(rank: &Rank, stop: &AtomicBool, position: LoaderState) -> Res
         positions.truncate(1);
     }
     Ok(Meeting { stops, positions })
-}
-
-/// Sums the gradients of all replicas.
-///
-/// # Errors
-/// [`NnError::RankGone`].
-pub(crate) fn sum_gradients<A, M>(
-    model: &M,
-    mut grads: GradientsParams,
-    rank: &Rank,
-) -> Result<GradientsParams>
-where
-    A: AutodiffBackend<InnerBackend: Kernels>,
-    M: AutodiffModule<A>,
-{
-    let mut take = Take::<A::InnerBackend> {
-        grads: &mut grads,
-        ids: Vec::new(),
-        flat: Vec::new(),
-    };
-    model.visit(&mut take);
-    let Take { ids, flat, .. } = take;
-    let sums = A::InnerBackend::all_reduce(flat, rank)?;
-    let mut put = Put::<A::InnerBackend> {
-        sums: ids.into_iter().zip(sums).collect(),
-        grads,
-    };
-    model.visit(&mut put);
-    Ok(put.grads)
-}
-
-/// Takes gradients out, in the order of parameters.
-struct Take<'a, B: Backend> {
-    grads: &'a mut GradientsParams,
-    ids: Vec<ParamId>,
-    flat: Vec<Tensor<B, 1>>,
-}
-
-impl<A: AutodiffBackend> ModuleVisitor<A> for Take<'_, A::InnerBackend> {
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<A, D>>) {
-        if let Some(grad) = self.grads.remove::<A::InnerBackend, D>(param.id) {
-            let size = grad.shape().num_elements();
-            self.ids.push(param.id);
-            self.flat.push(grad.reshape([size]));
-        }
-    }
-}
-
-/// Puts gradients back.
-struct Put<B: Backend> {
-    sums: HashMap<ParamId, Tensor<B, 1>>,
-    grads: GradientsParams,
-}
-
-impl<A: AutodiffBackend> ModuleVisitor<A> for Put<A::InnerBackend> {
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<A, D>>) {
-        if let Some(sum) = self.sums.remove(&param.id) {
-            let sum = sum.reshape(param.dims());
-            self.grads.register::<A::InnerBackend, D>(param.id, sum);
-        }
-    }
 }

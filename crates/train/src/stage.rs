@@ -23,6 +23,7 @@ use crate::objective::{Distillation, Loss, Measured, loss};
 use crate::observer::{Observer, TrainEvent};
 use crate::optim::{AdamW, AdamWConfig};
 use crate::recipe::{Recipe, StageKind, StageSection};
+use crate::reduction::{Reduction, watched};
 use crate::run::{Checkpoint, MetricsLog, RunDir, write_model};
 use crate::steps::{
     self, Learner, Plan, Progress, Rates, Start, Steps, log_extra, whole_gradients,
@@ -143,10 +144,11 @@ impl<B: Kernels + Ops> Stage<'_, B> {
         )
     }
 
-    /// The model as it will be exported: fully quantised.
+    /// The model as it will be exported: fully quantised, once for all batches.
     fn quantised(&self) -> CausalLm<B> {
         let mut model = self.model.valid();
         model.set_lambda(1.0);
+        model.hold_weights();
         model
     }
 }
@@ -162,14 +164,26 @@ impl<B: Kernels + Ops> Steps<B> for Stage<'_, B> {
         self.ctx.device
     }
 
-    fn end_step(&mut self) {
+    fn hold_weights(&mut self) {
+        self.model.hold_weights();
+    }
+
+    fn release_weights(&mut self) {
         self.model.release_weights();
     }
 
-    fn next_loss(&mut self) -> Result<(Loss<Autodiff<B>>, usize)> {
+    fn next_loss(
+        &mut self,
+        reduction: Option<&Reduction<B>>,
+        into: &mut GradientsAccumulator<Self::Model>,
+    ) -> Result<(Loss<Autodiff<B>>, usize)> {
+        let sender = reduction.map(|to| to.sender(&self.model, into.grads()));
         let batch = self.loader.next_batch()?;
         let tokens = batch.tokens_in_batch;
-        let loss = loss(&self.model, &batch, self.distill.as_ref(), self.ctx.device);
+        let lesson = (&batch, self.distill.as_ref());
+        let loss = watched(sender, |probe| {
+            loss(&self.model, lesson, self.ctx.device, probe)
+        });
         self.batch = Some(batch);
         Ok((loss, tokens))
     }
@@ -177,10 +191,11 @@ impl<B: Kernels + Ops> Steps<B> for Stage<'_, B> {
     fn next_gradients(
         &mut self,
         share: f32,
+        reduction: Option<&Reduction<B>>,
         into: &mut GradientsAccumulator<Self::Model>,
     ) -> Result<(Measured<B>, usize)> {
         if !self.ctx.recipe.file.train.checkpoint_activations {
-            return whole_gradients(self, share, into);
+            return whole_gradients(self, share, reduction, into);
         }
         let batch = self.loader.next_batch()?;
         let tokens = batch.tokens_in_batch;
@@ -205,9 +220,6 @@ impl<B: Kernels + Ops> Learner<B> for Stage<'_, B> {
         self.model.set_int8_grad_input(quant.int8_grad_input);
         let compute = self.ctx.recipe.file.train.compute;
         self.model.set_compute(compute.on::<B>(self.ctx.device));
-        if self.section.grad_accum > 1 {
-            self.model.hold_weights();
-        }
     }
 
     /// The sparsity of quantised activations on the last batch, and task accuracy where the stage

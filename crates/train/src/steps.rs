@@ -19,7 +19,8 @@ use crate::objective::{Loss, Measured};
 use crate::observer::{Observer, TrainEvent};
 use crate::optim::{AdamW, clip_factor, grad_norm};
 use crate::recipe::TrainSection;
-use crate::replicas::{meet, sum_gradients};
+use crate::reduction::Reduction;
+use crate::replicas::meet;
 use crate::run::{Checkpoint, CheckpointState, MetricsLog, RunDir, Score, replace_dir};
 use crate::schedule::Schedule;
 
@@ -97,19 +98,28 @@ pub(crate) trait Steps<B: Kernels + Ops> {
     /// Where the model is.
     fn device(&self) -> &B::Device;
 
-    /// Called once the gradients of a step are there, before weights change.
-    fn end_step(&mut self) {}
+    /// Quantises weights once for all micro-batches of a step.
+    fn hold_weights(&mut self);
 
-    /// Loss of the next micro-batch, and the tokens in it.
-    fn next_loss(&mut self) -> Result<(Loss<Autodiff<B>>, usize)>;
+    /// Due once the gradients of a step are there, before weights change.
+    fn release_weights(&mut self);
+
+    /// Loss of the next micro-batch, and the tokens in it. With a `reduction`, its backward pass may send
+    /// gradients to other replicas, with those that are in `into`.
+    fn next_loss(
+        &mut self,
+        reduction: Option<&Reduction<B>>,
+        into: &mut GradientsAccumulator<Self::Model>,
+    ) -> Result<(Loss<Autodiff<B>>, usize)>;
 
     /// Adds the gradients of the next micro-batch's loss times `share`.
     fn next_gradients(
         &mut self,
         share: f32,
+        reduction: Option<&Reduction<B>>,
         into: &mut GradientsAccumulator<Self::Model>,
     ) -> Result<(Measured<B>, usize)> {
-        whole_gradients(self, share, into)
+        whole_gradients(self, share, reduction, into)
     }
 
     /// Leaves the next micro-batch to another replica, and returns the tokens in it.
@@ -120,9 +130,10 @@ pub(crate) trait Steps<B: Kernels + Ops> {
 pub(crate) fn whole_gradients<B: Kernels + Ops, L: Steps<B> + ?Sized>(
     learner: &mut L,
     share: f32,
+    reduction: Option<&Reduction<B>>,
     into: &mut GradientsAccumulator<L::Model>,
 ) -> Result<(Measured<B>, usize)> {
-    let (loss, tokens) = learner.next_loss()?;
+    let (loss, tokens) = learner.next_loss(reduction, into)?;
     let Loss { total, terms } = loss;
     let measured = Measured {
         total: total.clone().inner(),
@@ -323,6 +334,8 @@ pub(crate) fn step<B: Kernels + Ops, L: Steps<B>>(
     rank: &Rank,
     failed: &dyn Fn(&'static str, f32) -> TrainError,
 ) -> Result<StepReport> {
+    learner.hold_weights();
+    let reduction = Reduction::new(rank);
     let mut accumulator = GradientsAccumulator::new();
     let mut parts = Vec::with_capacity(rates.grad_accum);
     let mut tokens = 0;
@@ -333,12 +346,20 @@ pub(crate) fn step<B: Kernels + Ops, L: Steps<B>>(
             tokens += learner.skip()?;
             continue;
         }
-        let (measured, counted) = learner.next_gradients(share, &mut accumulator)?;
+        let last = micro + rank.count() >= rates.grad_accum;
+        let sending = (last && rank.count() > 1).then_some(&reduction);
+        if sending.is_some() && micro >= rank.count() {
+            // Behind a backward pass burn looks through the graphs of all threads, and would wait for one
+            // that waits in its own backward pass for gradients of this one.
+            rank.wait()?;
+        }
+        let (measured, counted) = learner.next_gradients(share, sending, &mut accumulator)?;
         tokens += counted;
         parts.push(measured);
     }
-    learner.end_step();
-    let grads = sum_gradients(learner.model(), accumulator.grads(), rank)?;
+    learner.release_weights();
+    let device = learner.device().clone();
+    let grads = reduction.finish(learner.model(), accumulator, &device)?;
     let norm = grad_norm(learner.model(), &grads);
     // Values are asked for once everything is queued, so that a device need not wait for the host.
     let (mut loss, mut terms) = (0.0f32, BTreeMap::new());

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use burn::backend::{Autodiff, Flex, NdArray};
 use burn::tensor::{Tensor, TensorData};
 use tritburn_nn::attention::QkvStates;
-use tritburn_nn::ops::{AdamWStep, Kernels, Ops, TeacherHead};
+use tritburn_nn::ops::{AdamWParam, AdamWStep, Kernels, Ops, TeacherHead};
 use tritburn_quant::tensor_file::TensorFile;
 use tritburn_train::loss::{RelationShape, distilled, relation_loss};
 use tritburn_train::optim::clip_factor;
@@ -247,17 +247,21 @@ fn adamw_golden<B: Kernels>() {
             beta1: 0.9,
             beta2: 0.95,
             eps: 1e-8,
-            weight_decay: 0.1,
             grad_scale: clip_factor(norm, 1.0),
             bias1: 1.0 - 0.9f32.powi(i + 1),
             bias2: 1.0 - 0.95f32.powi(i + 1),
         };
-        [w, wm, wv] = B::adamw(w, gw, wm, wv, &step);
-        let plain = AdamWStep {
-            weight_decay: 0.0,
-            ..step
+        let param = |value, grad, m, v, weight_decay| AdamWParam {
+            value,
+            grad,
+            m,
+            v,
+            weight_decay,
         };
-        [n, nm, nv] = B::adamw(n, gn, nm, nv, &plain);
+        let both = vec![param(w, gw, wm, wv, 0.1), param(n, gn, nm, nv, 0.0)];
+        let mut new = B::adamw(both, &step).into_iter();
+        [w, wm, wv] = new.next().unwrap();
+        [n, nm, nv] = new.next().unwrap();
         close(
             "w",
             &host(w.clone()),

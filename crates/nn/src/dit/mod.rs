@@ -124,6 +124,19 @@ impl<B: Backend> Dit<B> {
             .for_each(|linear| linear.set_compute(compute));
     }
 
+    /// See [`CausalLm::hold_weights`](crate::CausalLm::hold_weights).
+    pub fn hold_weights(&mut self)
+    where
+        B: Ops,
+    {
+        BitLinear::hold_weights(self.linears_mut());
+    }
+
+    /// Quantises weights in every forward pass again; due before they change.
+    pub fn release_weights(&mut self) {
+        self.linears_mut().for_each(BitLinear::release_weight);
+    }
+
     /// Packs every matrix that can be (see [`BitLinear::pack`]), and says how many that were.
     ///
     /// # Errors

@@ -25,16 +25,20 @@ use crate::packed::Packed;
 
 type Primitive<B> = <B as BackendTypes>::FloatTensorPrimitive;
 
-fn raw<B: burn::tensor::backend::Backend, const D: usize>(x: Tensor<B, D>) -> Primitive<B> {
+pub(super) fn raw<B: burn::tensor::backend::Backend, const D: usize>(
+    x: Tensor<B, D>,
+) -> Primitive<B> {
     x.into_primitive().tensor()
 }
 
-fn wrap<B: burn::tensor::backend::Backend, const D: usize>(x: Primitive<B>) -> Tensor<B, D> {
+pub(super) fn wrap<B: burn::tensor::backend::Backend, const D: usize>(
+    x: Primitive<B>,
+) -> Tensor<B, D> {
     Tensor::from_primitive(TensorPrimitive::Float(x))
 }
 
 /// Hands each parent that wants one its gradient.
-fn register<B: burn::tensor::backend::Backend, const N: usize>(
+pub(super) fn register<B: burn::tensor::backend::Backend, const N: usize>(
     grads: &mut Gradients,
     parents: [Option<NodeId>; N],
     values: [Primitive<B>; N],
@@ -375,8 +379,12 @@ impl<B: Kernels, C: CheckpointStrategy> Ops for Autodiff<B, C> {
         })
     }
 
-    fn hold_weight(weight: Tensor<Self, 2>, quant: WeightQuant) -> QuantWeight<Self> {
-        QuantWeight::from_inner(B::quantise_weight(weight.inner(), quant))
+    fn hold_weights(weights: Vec<(Tensor<Self, 2>, WeightQuant)>) -> Vec<QuantWeight<Self>> {
+        let weights = weights
+            .into_iter()
+            .map(|(weight, quant)| (weight.inner(), quant));
+        let held = B::quantise_weights(weights.collect());
+        held.into_iter().map(QuantWeight::from_inner).collect()
     }
 
     fn rms_norm(x: Tensor<Self, 2>, weight: Tensor<Self, 1>, eps: f64) -> Tensor<Self, 2> {

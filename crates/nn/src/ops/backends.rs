@@ -54,8 +54,10 @@ macro_rules! plain_ops {
                 <Self as Kernels>::packed_matmul(x, weight)
             }
 
-            fn hold_weight(weight: Tensor<Self, 2>, quant: WeightQuant) -> QuantWeight<Self> {
-                <Self as Kernels>::quantise_weight(weight, quant)
+            fn hold_weights(
+                weights: Vec<(Tensor<Self, 2>, WeightQuant)>,
+            ) -> Vec<QuantWeight<Self>> {
+                <Self as Kernels>::quantise_weights(weights)
             }
 
             fn cache_quant(x: Tensor<Self, 2>, quant: CacheQuant) -> Tensor<Self, 2> {

@@ -16,8 +16,8 @@ use tritburn_quant::config::HiddenAct;
 use tritburn_quant::scheme::{ActQuant, Granularity, Grid, WeightQuant};
 
 use super::{
-    AdamWStep, Attended, AttentionGrads, AttentionShape, Kernels, LogitLosses, LogitTarget,
-    QuantActs, QuantWeight, Relation, Starts, quant,
+    AdamWParam, AdamWStep, Attended, AttentionGrads, AttentionShape, Kernels, LogitLosses,
+    LogitTarget, QuantActs, QuantWeight, Relation, Starts, quant,
 };
 use crate::packed::Packed;
 
@@ -340,16 +340,13 @@ impl Kernels for Flex {
         Some(tensor(vec![squares.reduce(|a, b| a + b)?], [1]))
     }
 
-    fn adamw(
-        param: Tensor<Self, 1>,
-        grad: Tensor<Self, 1>,
-        m: Tensor<Self, 1>,
-        v: Tensor<Self, 1>,
-        step: &AdamWStep,
-    ) -> [Tensor<Self, 1>; 3] {
-        let n = param.dims();
-        let [param, grad, m, v] = [param, grad, m, v].map(contiguous);
-        let new = rows::adamw(values(&param), values(&grad), values(&m), values(&v), step);
-        new.map(|x| tensor(x, n))
+    fn adamw(params: Vec<AdamWParam<Self>>, step: &AdamWStep) -> Vec<[Tensor<Self, 1>; 3]> {
+        let each = params.into_iter().map(|param| {
+            let (n, decay) = (param.value.dims(), param.weight_decay);
+            let all = [param.value, param.grad, param.m, param.v].map(contiguous);
+            let new = rows::adamw(all.each_ref().map(values), decay, step);
+            new.map(|x| tensor(x, n))
+        });
+        each.collect()
     }
 }

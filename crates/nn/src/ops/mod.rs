@@ -17,6 +17,7 @@ mod backends;
 mod cuda;
 mod flex;
 mod head;
+mod hook;
 mod product;
 mod quant;
 mod reference;
@@ -25,6 +26,7 @@ use std::sync::Arc;
 
 use burn::tensor::{DType, IndexingUpdateOp, Int, Tensor, backend::Backend};
 pub use head::{Head, HeadTarget, LogitLosses, LogitTarget, TeacherHead};
+pub use hook::on_backward;
 pub use product::Compute;
 pub use quant::{CacheQuant, Codes, LinearQuant, QuantActs, QuantWeight};
 use tritburn_quant::config::HiddenAct;
@@ -177,6 +179,14 @@ pub trait Kernels: Backend {
     #[must_use]
     fn quantise_weight(weight: Tensor<Self, 2>, quant: WeightQuant) -> QuantWeight<Self> {
         quant::weight(weight, quant)
+    }
+
+    /// [`Kernels::quantise_weight`] of each of `weights`.
+    #[must_use]
+    fn quantise_weights(weights: Vec<(Tensor<Self, 2>, WeightQuant)>) -> Vec<QuantWeight<Self>> {
+        let each = weights.into_iter();
+        each.map(|(weight, quant)| Self::quantise_weight(weight, quant))
+            .collect()
     }
 
     /// Codes of each token. The Hadamard transform is not part of it.
@@ -385,7 +395,8 @@ pub trait Kernels: Backend {
     }
 
     /// Sums over replicas: every rank calls it with f32 tensors of the same sizes in the same order,
-    /// and all get the same bits.
+    /// and all get the same bits. Sums may still be under way: what else is queued runs beside them, and
+    /// they must not be looked at before [`Kernels::await_sums`].
     ///
     /// # Errors
     /// [`NnError::RankGone`](crate::NnError::RankGone) where another rank has ended.
@@ -393,19 +404,34 @@ pub trait Kernels: Backend {
         reference::all_reduce(tensors, rank)
     }
 
-    /// One AdamW step on one parameter, all tensors of the same shape.
-    ///
-    /// Returns the new parameter and the new first and second moments.
-    #[must_use]
-    fn adamw(
-        param: Tensor<Self, 1>,
-        grad: Tensor<Self, 1>,
-        m: Tensor<Self, 1>,
-        v: Tensor<Self, 1>,
-        step: &AdamWStep,
-    ) -> [Tensor<Self, 1>; 3] {
-        reference::adamw(param, grad, m, v, step)
+    /// Lets what is queued on `device` from now on wait for the sums of [`Kernels::all_reduce`].
+    fn await_sums(device: &Self::Device) {
+        let _ = device;
     }
+
+    /// One AdamW step on all parameters.
+    ///
+    /// Returns for each the new value and the new first and second moments.
+    #[must_use]
+    fn adamw(params: Vec<AdamWParam<Self>>, step: &AdamWStep) -> Vec<[Tensor<Self, 1>; 3]> {
+        let each = params.into_iter();
+        each.map(|param| reference::adamw(param, step)).collect()
+    }
+}
+
+/// One parameter at a step of AdamW, all tensors of the same size.
+#[derive(Debug, Clone)]
+pub struct AdamWParam<B: Backend> {
+    /// The weights.
+    pub value: Tensor<B, 1>,
+    /// Their gradient.
+    pub grad: Tensor<B, 1>,
+    /// The first moment.
+    pub m: Tensor<B, 1>,
+    /// The second moment.
+    pub v: Tensor<B, 1>,
+    /// Decoupled weight decay.
+    pub weight_decay: f32,
 }
 
 /// Scalars of one AdamW step (decoupled weight decay, bias-corrected moments).
@@ -419,8 +445,6 @@ pub struct AdamWStep {
     pub beta2: f32,
     /// Added to the root of the second moment.
     pub eps: f32,
-    /// Decoupled weight decay.
-    pub weight_decay: f32,
     /// Factor on the gradient, from clipping the global norm.
     pub grad_scale: f32,
     /// `1 − beta1^t`.
@@ -437,7 +461,7 @@ pub trait Ops: Backend {
     /// The product runs over whole-number codes, so with one scale a matrix or a row it is exact in
     /// f32 up to 131,072 inputs, and is scaled once at the end: the packed integer kernels give the
     /// same bits. Gradients pass quantisers and masks unchanged (STE) and see the quantised
-    /// operands. `held` is the weight as [`Ops::hold_weight`] quantised it before; without it the
+    /// operands. `held` is the weight as [`Ops::hold_weights`] quantised it before; without it the
     /// weight is quantised here.
     fn bit_linear(
         x: Tensor<Self, 2>,
@@ -462,8 +486,8 @@ pub trait Ops: Backend {
     /// See [`Kernels::packed_matmul`]. Only the input has a gradient.
     fn packed_matmul(x: Tensor<Self, 2>, weight: &Arc<Packed>) -> Tensor<Self, 2>;
 
-    /// The quantised weight for several calls of [`Ops::bit_linear`], off the tape.
-    fn hold_weight(weight: Tensor<Self, 2>, quant: WeightQuant) -> QuantWeight<Self>;
+    /// The quantised weights for several calls of [`Ops::bit_linear`], off the tape.
+    fn hold_weights(weights: Vec<(Tensor<Self, 2>, WeightQuant)>) -> Vec<QuantWeight<Self>>;
 
     /// See [`Kernels::cache_quant`]. The gradient passes unchanged.
     fn cache_quant(x: Tensor<Self, 2>, quant: CacheQuant) -> Tensor<Self, 2>;

@@ -5,7 +5,8 @@ use burn::tensor::{Bool, IndexingUpdateOp, Int, Tensor, activation, backend::Bac
 use tritburn_quant::config::HiddenAct;
 
 use super::{
-    AdamWStep, AttentionGrads, AttentionShape, LogitLosses, LogitTarget, Relation, Starts,
+    AdamWParam, AdamWStep, AttentionGrads, AttentionShape, LogitLosses, LogitTarget, Relation,
+    Starts,
 };
 use crate::Result;
 use crate::ranks::Rank;
@@ -236,20 +237,14 @@ pub(super) fn all_reduce<B: Backend>(
     Ok(tensors.into_iter().map(sum).collect())
 }
 
-pub(super) fn adamw<B: Backend>(
-    param: Tensor<B, 1>,
-    grad: Tensor<B, 1>,
-    m: Tensor<B, 1>,
-    v: Tensor<B, 1>,
-    s: &AdamWStep,
-) -> [Tensor<B, 1>; 3] {
-    let grad = grad * s.grad_scale;
-    let m = m * s.beta1 + grad.clone() * (1.0 - s.beta1);
-    let v = v * s.beta2 + grad.clone() * grad * (1.0 - s.beta2);
+pub(super) fn adamw<B: Backend>(param: AdamWParam<B>, s: &AdamWStep) -> [Tensor<B, 1>; 3] {
+    let grad = param.grad * s.grad_scale;
+    let m = param.m * s.beta1 + grad.clone() * (1.0 - s.beta1);
+    let v = param.v * s.beta2 + grad.clone() * grad * (1.0 - s.beta2);
     let denom = (v.clone() / s.bias2).sqrt() + s.eps;
     let update = m.clone() / denom * (s.lr / s.bias1);
-    let param = param * (1.0 - s.lr * s.weight_decay) - update;
-    [param, m, v]
+    let value = param.value * (1.0 - s.lr * param.weight_decay) - update;
+    [value, m, v]
 }
 
 /// See [`Kernels::logit_losses`](super::Kernels::logit_losses).

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use burn::backend::Autodiff;
 use burn::module::AutodiffModule;
+use burn::optim::GradientsAccumulator;
 use burn::tensor::{Tensor, TensorData, backend::Backend};
 use serde_json::{Map, Value, json};
 use tritburn_data::{ImageLoader, LabelledImages, LoaderState};
@@ -18,6 +19,7 @@ use super::noise::{Draws, NoiseSchedule, noised};
 use crate::error::Result;
 use crate::objective::Loss;
 use crate::recipe::DitRecipe;
+use crate::reduction::Reduction;
 use crate::steps::{Learner, Steps};
 
 /// Key of the held-out loss in `metrics.jsonl`.
@@ -109,7 +111,19 @@ impl<B: Kernels + Ops> Steps<B> for DitLearner<'_, B> {
         self.device
     }
 
-    fn next_loss(&mut self) -> Result<(Loss<Autodiff<B>>, usize)> {
+    fn hold_weights(&mut self) {
+        self.model.hold_weights();
+    }
+
+    fn release_weights(&mut self) {
+        self.model.release_weights();
+    }
+
+    fn next_loss(
+        &mut self,
+        _reduction: Option<&Reduction<B>>,
+        _into: &mut GradientsAccumulator<Self::Model>,
+    ) -> Result<(Loss<Autodiff<B>>, usize)> {
         let mut draws = Draws::new(self.recipe.file.seed, self.loader.handed_out());
         let images = self.loader.next_batch();
         let dropout = self.recipe.file.optim.label_dropout;
@@ -142,6 +156,7 @@ impl<B: Kernels + Ops> Learner<B> for DitLearner<'_, B> {
     fn measure(&mut self) -> Result<Map<String, Value>> {
         let mut model = self.model.valid();
         model.set_lambda(1.0);
+        model.hold_weights();
         let file = &self.recipe.file;
         let rows = file.train.eval_rows.min(self.held_out.len());
         let (mut sum, mut from) = (0.0, 0);

@@ -32,6 +32,7 @@ pub(super) enum Source {
     Gemm,
     Optim,
     Quantise,
+    QuantiseWeights,
     Reduce,
     Relation,
     Rows,
@@ -42,7 +43,7 @@ pub(super) enum Source {
 impl Source {
     /// Tells the sources of different releases apart.
     fn version(self) -> u64 {
-        static VERSIONS: [OnceLock<u64>; 10] = [const { OnceLock::new() }; 10];
+        static VERSIONS: [OnceLock<u64>; 11] = [const { OnceLock::new() }; 11];
         *VERSIONS[self as usize].get_or_init(|| {
             let mut hasher = DefaultHasher::new();
             self.parts().hash(&mut hasher);
@@ -55,6 +56,7 @@ impl Source {
         const WARP: &str = include_str!("kernels/warp.cuh");
         const HOPPER: &str = include_str!("kernels/hopper.cuh");
         const ATTENTION: &str = include_str!("kernels/attention.cu");
+        const MANY: &str = include_str!("kernels/many.cuh");
         match self {
             Self::AttentionWarp => &[
                 PRELUDE,
@@ -75,8 +77,9 @@ impl Source {
                 include_str!("kernels/wgmma.cuh"),
                 include_str!("kernels/gemm.cu"),
             ],
-            Self::Optim => &[PRELUDE, include_str!("kernels/optim.cu")],
+            Self::Optim => &[PRELUDE, MANY, include_str!("kernels/optim.cu")],
             Self::Quantise => &[PRELUDE, include_str!("kernels/quantise.cu")],
+            Self::QuantiseWeights => &[PRELUDE, MANY, include_str!("kernels/quantise_weights.cu")],
             Self::Reduce => &[PRELUDE, include_str!("kernels/reduce.cu")],
             Self::Relation => &[PRELUDE, WARP, include_str!("kernels/relation.cu")],
             Self::Rows => &[PRELUDE, include_str!("kernels/rows.cu")],

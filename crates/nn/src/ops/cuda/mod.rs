@@ -14,6 +14,7 @@ mod attention;
 mod collective;
 mod gemm;
 mod launch;
+mod many;
 mod optim;
 mod quantise;
 mod relation;
@@ -35,8 +36,8 @@ use crate::Result;
 use crate::ranks::Rank;
 
 use super::{
-    AdamWStep, Attended, AttentionGrads, AttentionShape, Codes, Compute, Kernels, LogitLosses,
-    LogitTarget, QuantActs, QuantWeight, Relation, Starts, product, quant, reference,
+    AdamWParam, AdamWStep, Attended, AttentionGrads, AttentionShape, Codes, Compute, Kernels,
+    LogitLosses, LogitTarget, QuantActs, QuantWeight, Relation, Starts, product, quant, reference,
 };
 
 fn buffer<const D: usize>(x: Tensor<Cuda, D>) -> Buffer {
@@ -155,7 +156,8 @@ fn related(student: &Tensor<Cuda, 2>, teacher: &Tensor<Cuda, 2>, shape: Relation
 /// Whether a pass over values in f32 is possible.
 fn plain<const D: usize>(all: &[&Tensor<Cuda, D>]) -> bool {
     let full = all.iter().all(|x| x.shape().num_elements() > 0);
-    full && all.iter().all(|x| x.dtype() == DType::F32)
+    let counted = all.iter().all(|x| many::counts(x.shape().num_elements()));
+    full && counted && all.iter().all(|x| x.dtype() == DType::F32)
 }
 
 /// Whether the losses' kernels take these logits.
@@ -272,16 +274,42 @@ impl Kernels for Cuda {
     }
 
     fn quantise_weight(weight: Tensor<Self, 2>, quant: WeightQuant) -> QuantWeight<Self> {
-        let dims = weight.dims();
-        if quant != WeightQuant::Absmean || !dims[0].is_multiple_of(8) || !fits(&weight) {
-            return quant::weight(weight, quant);
-        }
-        let [codes, wide, scale] = quantise::weight(&buffer(weight), dims);
-        QuantWeight {
-            codes: Codes::Int8(int(codes)),
-            wide: Some(float(wide)),
-            scale: float(scale),
-        }
+        let mut one = Self::quantise_weights(vec![(weight, quant)]);
+        one.pop().unwrap_or_else(|| unreachable!("one for one"))
+    }
+
+    fn quantise_weights(weights: Vec<(Tensor<Self, 2>, WeightQuant)>) -> Vec<QuantWeight<Self>> {
+        let ternary = |(weight, quant): &(Tensor<Self, 2>, WeightQuant)| {
+            *quant == WeightQuant::Absmean
+                && weight.dims()[0].is_multiple_of(8)
+                && fits(weight)
+                && many::counts(weight.shape().num_elements())
+        };
+        // Those that one launch takes together have one type.
+        let dtype = weights
+            .iter()
+            .find(|one| ternary(one))
+            .map(|one| one.0.dtype());
+        let taken =
+            |one: &(Tensor<Self, 2>, WeightQuant)| ternary(one) && Some(one.0.dtype()) == dtype;
+        let all: Vec<_> = (weights.iter())
+            .filter(|one| taken(one))
+            .map(|(weight, _)| (buffer(weight.clone()), weight.dims()))
+            .collect();
+        let mut quantised = quantise::weights(&all).into_iter();
+        let each = weights.into_iter().map(|one| {
+            let done = if taken(&one) { quantised.next() } else { None };
+            match done {
+                Some([codes, wide, scale]) => QuantWeight {
+                    codes: Codes::Int8(int(codes)),
+                    wide: Some(float(wide)),
+                    scale: float(scale),
+                },
+                None if ternary(&one) => Self::quantise_weight(one.0, one.1),
+                None => quant::weight(one.0, one.1),
+            }
+        });
+        each.collect()
     }
 
     fn quantise_acts(x: Tensor<Self, 2>, quant: ActQuant) -> QuantActs<Self> {
@@ -566,22 +594,29 @@ impl Kernels for Cuda {
     }
 
     fn all_reduce(tensors: Vec<Tensor<Self, 1>>, rank: &Rank) -> Result<Vec<Tensor<Self, 1>>> {
-        collective::all_reduce(tensors.into_iter().map(buffer), rank)
-            .map(|sums| sums.into_iter().map(float).collect())
+        let sums = collective::all_reduce(tensors.into_iter().map(buffer).collect(), rank)?;
+        Ok(sums.into_iter().map(float).collect())
     }
 
-    fn adamw(
-        param: Tensor<Self, 1>,
-        grad: Tensor<Self, 1>,
-        m: Tensor<Self, 1>,
-        v: Tensor<Self, 1>,
-        step: &AdamWStep,
-    ) -> [Tensor<Self, 1>; 3] {
-        if !plain(&[&param, &grad, &m, &v]) {
-            return reference::adamw(param, grad, m, v, step);
+    fn await_sums(device: &Self::Device) {
+        CudaRuntime::client(device).sync_collective();
+    }
+
+    fn adamw(params: Vec<AdamWParam<Self>>, step: &AdamWStep) -> Vec<[Tensor<Self, 1>; 3]> {
+        if !params
+            .iter()
+            .all(|p| plain(&[&p.value, &p.grad, &p.m, &p.v]))
+        {
+            let each = params.into_iter();
+            return each.map(|param| reference::adamw(param, step)).collect();
         }
-        let [count] = param.dims();
-        let [param, grad, m, v] = [param, grad, m, v].map(buffer);
-        optim::adamw([&param, &grad, &m, &v], step, count).map(float)
+        let params = params.into_iter().map(|param| optim::Param {
+            value: buffer(param.value),
+            grad: buffer(param.grad),
+            moments: [param.m, param.v].map(buffer),
+            weight_decay: param.weight_decay,
+        });
+        let new = optim::adamw(params.collect(), step);
+        new.into_iter().map(|new| new.map(float)).collect()
     }
 }

@@ -4,6 +4,7 @@ use burn::tensor::DType;
 use tritburn_quant::ternary::EPS;
 
 use super::launch::{Buffer, Launch, Source, element, empty};
+use super::many::{self, One};
 
 /// Values of a row that one warp takes at a time.
 const RUN: usize = 256;
@@ -38,25 +39,46 @@ pub(super) fn dense_acts(codes: &Buffer, step: &Buffer, [rows, cols]: [usize; 2]
     out
 }
 
-/// Ternary codes of `w` `[rows, cols]` in int8 and in bf16, and their one scale `[1, 1]`.
-pub(super) fn weight(w: &Buffer, [rows, cols]: [usize; 2]) -> [Buffer; 3] {
-    const PARTS: usize = 256;
-    let sums = empty(w, [PARTS], DType::F32);
-    let codes = empty(w, [rows, cols], DType::I8);
-    let wide = empty(w, [rows, cols], DType::BF16);
-    let scale = empty(w, [1, 1], DType::F32);
-    launch("abs_sums", 256, w, 1)
-        .buffer(w)
-        .buffer(&sums)
-        .run(&w.client, PARTS, &[rows, cols]);
-    launch("quantise_weight", 256, w, 1)
-        .buffer(w)
-        .buffer(&sums)
-        .buffer(&codes)
-        .buffer(&wide)
-        .buffer(&scale)
-        .run(&w.client, PARTS, &[rows, cols]);
-    [codes, wide, scale]
+/// Ternary codes of each weight `[rows, cols]` in int8 and in bf16, and its one scale `[1, 1]`. All are of one
+/// type.
+pub(super) fn weights(all: &[(Buffer, [usize; 2])]) -> Vec<[Buffer; 3]> {
+    let Some((first, _)) = all.first() else {
+        return Vec::new();
+    };
+    let parts = (all.iter())
+        .map(|(_, [rows, cols])| many::blocks(rows * cols))
+        .sum();
+    let sums = empty(first, [parts], DType::F32);
+    let out: Vec<_> = (all.iter())
+        .map(|(w, shape)| {
+            [
+                empty(w, *shape, DType::I8),
+                empty(w, *shape, DType::BF16),
+                empty(w, [1, 1], DType::F32),
+            ]
+        })
+        .collect();
+    let launch = |entry| {
+        Launch::new(Source::QuantiseWeights, entry, 256)
+            .define("IN", element(first.dtype))
+            .define("EPS", format!("{EPS:e}f"))
+    };
+    let inputs = all.iter().map(|(w, _)| One::new([w]));
+    many::run(
+        || launch("abs_sums"),
+        &inputs.collect::<Vec<_>>(),
+        &[&sums],
+        &[],
+    );
+    let ones = (all.iter().zip(&out))
+        .map(|((w, _), [codes, wide, scale])| One::new([w, codes, wide, scale]));
+    many::run(
+        || launch("quantise"),
+        &ones.collect::<Vec<_>>(),
+        &[&sums],
+        &[],
+    );
+    out
 }
 
 /// Codes `[rows, cols]` as `[cols, rows]`.

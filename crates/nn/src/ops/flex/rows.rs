@@ -387,10 +387,8 @@ pub(super) fn rope(
 }
 
 pub(super) fn adamw(
-    param: &[f32],
-    grad: &[f32],
-    m: &[f32],
-    v: &[f32],
+    [param, grad, m, v]: [&[f32]; 4],
+    weight_decay: f32,
     s: &AdamWStep,
 ) -> [Vec<f32>; 3] {
     let mut new = [param.to_vec(), m.to_vec(), v.to_vec()];
@@ -411,7 +409,7 @@ pub(super) fn adamw(
                         *v = *v * s.beta2 + g * g * (1.0 - s.beta2);
                         let denom = (*v / s.bias2).sqrt() + s.eps;
                         let update = *m / denom * (s.lr / s.bias1);
-                        *param = *param * (1.0 - s.lr * s.weight_decay) - update;
+                        *param = *param * (1.0 - s.lr * weight_decay) - update;
                     }
                 },
             );

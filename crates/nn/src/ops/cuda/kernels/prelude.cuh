@@ -1,5 +1,6 @@
 // Words that all kernels share. Compiled at run time, without headers.
 
+typedef signed char i8;
 typedef unsigned char u8;
 typedef unsigned short u16;
 typedef unsigned int u32;
@@ -9,6 +10,11 @@ typedef unsigned long long u64;
 
 // A scalar that came as a word of the last parameter.
 __device__ inline float as_float(u64 word) { return __uint_as_float(static_cast<u32>(word)); }
+
+// NaN becomes 0.
+__device__ inline float clamped(float x, float low, float high) {
+    return x == x ? fminf(fmaxf(x, low), high) : 0.0f;
+}
 
 // Two floats as bf16, rounded to nearest even; `lo` in the low half.
 __device__ inline u32 to_bf16x2(float lo, float hi) {

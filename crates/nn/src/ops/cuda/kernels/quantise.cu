@@ -1,9 +1,7 @@
-// Quantisers of BitLinear: per-token INT8 absmax and per-tensor absmean (BitNet b1.58 §2).
+// The quantiser of BitLinear's tokens, per-token INT8 absmax (BitNet b1.58 §2), and what is done with codes.
 //
 // Defined before: IN (float, u16 for bf16, or i8), EPS, RUNS: the eights of a row that one lane
 // takes.
-
-typedef signed char i8;
 
 // Rows up to this many eights stay in registers; longer ones are read twice.
 #define HELD (RUNS <= 16)
@@ -11,11 +9,6 @@ typedef signed char i8;
 struct Rows {
     u64 rows, cols;
 };
-
-// NaN becomes 0.
-__device__ inline float clamped(float x, float low, float high) {
-    return x == x ? fminf(fmaxf(x, low), high) : 0.0f;
-}
 
 // One warp a token: codes = round(x · (127 / absmax)), step = absmax / 127. A token with a NaN has the
 // step NaN, so that what goes wrong is seen in the result.
@@ -81,38 +74,6 @@ dequantise_acts(const i8* codes, const float* step, u16* out, const __grid_const
         for (int i = 0; i < 8; ++i) v.v[i] *= by;
         store8(out + row * cols + c, v);
     }
-}
-
-// Σ|w| of each block's share; the same order at every call.
-extern "C" __global__ void __launch_bounds__(256)
-abs_sums(const IN* w, float* sums, const __grid_constant__ Rows shape) {
-    u64 count = shape.rows * shape.cols;
-    float sum = 0.0f;
-    for (u64 i = (blockIdx.x * 256ull + threadIdx.x) * 8; i < count; i += gridDim.x * 2048ull) {
-        Eight v = load8(w + i);
-#pragma unroll
-        for (int j = 0; j < 8; ++j) sum += fabsf(v.v[j]);
-    }
-    sum = block_sum(sum);
-    if (threadIdx.x == 0) sums[blockIdx.x] = sum;
-}
-
-// codes = clamp(round(w / absmean), −1, 1), in int8 for the forward product and in bf16 for the
-// gradient's. `sums` has 256 parts.
-extern "C" __global__ void __launch_bounds__(256)
-quantise_weight(const IN* w, const float* sums, i8* codes, u16* wide, float* scale,
-                const __grid_constant__ Rows shape) {
-    u64 count = shape.rows * shape.cols;
-    float absmean = fmaxf(block_sum(sums[threadIdx.x]) / static_cast<float>(count), EPS);
-    float by = 1.0f / absmean;
-    for (u64 i = (blockIdx.x * 256ull + threadIdx.x) * 8; i < count; i += gridDim.x * 2048ull) {
-        Eight v = load8(w + i);
-#pragma unroll
-        for (int j = 0; j < 8; ++j) v.v[j] = clamped(rintf(v.v[j] * by), -1.0f, 1.0f);
-        store8(codes + i, v);
-        store8(wide + i, v);
-    }
-    if (blockIdx.x == 0 && threadIdx.x == 0) *scale = absmean;
 }
 
 // out [cols, rows] = codes [rows, cols] turned, in tiles of 64 × 64; a warp reads and writes whole rows of
