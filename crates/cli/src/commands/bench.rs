@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use tritburn_engine::bench::{self, BenchOptions, BenchRow, Limits, Phase};
-use tritburn_engine::{Engine, EngineOptions, Format, HeadFormat, Sparsity};
+use tritburn_engine::{Engine, EngineOptions, Format, HeadFormat, Numa, Sparsity};
 
 use crate::commands::bench_train;
 use crate::{engine_args, model_path, output};
@@ -26,9 +26,13 @@ pub(crate) struct Args {
     /// Shape of a published model, filled with random weights
     #[arg(long, value_name = "NAME", help = format!("Shape of a published model, filled with random weights: {}", bench::SHAPES.join(", ")))]
     shape: Option<String>,
-    /// Numbers of threads to measure, one after another [default: all that the machine has]
+    /// Numbers of threads to measure, one after another [default: one for each core of those nodes
+    /// that --numa chooses]
     #[arg(long, value_name = "N,…", value_delimiter = ',')]
     threads: Vec<NonZeroUsize>,
+    /// Where threads run on a machine with several NUMA nodes: auto, isolate, distribute or off
+    #[arg(long, value_name = "NAME", default_value = Numa::Auto.name(), value_parser = engine_args::numa)]
+    numa: Numa,
     /// Kernel by name [default: TRITBURN_KERNEL, else the best]
     #[arg(long, value_name = "NAME")]
     kernel: Option<String>,
@@ -73,6 +77,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
     }
     let options = |threads: Option<NonZeroUsize>| EngineOptions {
         threads: threads.map(NonZeroUsize::get),
+        numa: args.numa,
         kernel: args.kernel.clone(),
         format: args.format,
         head: args.head,

@@ -51,6 +51,9 @@ pub struct BenchRow {
     pub isa: &'static str,
     /// Threads that computed.
     pub threads: usize,
+    /// Numbers of the NUMA nodes that they were bound to; none where nothing is bound.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub nodes: Vec<usize>,
     /// What was measured.
     pub phase: Phase,
     /// Tokens of one run.
@@ -150,6 +153,7 @@ pub fn run(
             format: info.format,
             isa: info.kernel,
             threads: info.threads,
+            nodes: info.nodes,
             phase,
             tokens,
             tok_s: tokens as f64 / seconds,
