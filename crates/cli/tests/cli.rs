@@ -436,6 +436,7 @@ fn bench_rows_have_the_stable_keys() {
         "gb_s",
         "roofline_share",
         "rss_bytes",
+        "peak_bytes",
     ];
     for row in rows {
         assert!(row.as_object().unwrap().keys().eq(keys), "{row}");

@@ -302,7 +302,8 @@ impl Engine {
     }
 }
 
-fn start(options: &EngineOptions) -> Result<Exec> {
+/// Kernel and threads of `options`.
+pub(crate) fn start(options: &EngineOptions) -> Result<Exec> {
     if options.threads == Some(0) {
         return Err(EngineError::Parameter {
             field: "threads",

@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use anyhow::Result;
-use tritburn_engine::bench::{self, BenchOptions, BenchRow, Limits, Phase};
+use tritburn_engine::bench::{self, BenchOptions, BenchRow, Limits, MemorySpeed, Phase};
 use tritburn_engine::{Engine, EngineOptions, Format, HeadFormat, Numa, Sparsity};
 
 use crate::commands::bench_train;
@@ -89,16 +89,17 @@ pub(crate) fn run(args: Args) -> Result<()> {
     } else {
         args.threads.iter().copied().map(Some).collect()
     };
-    let (name, engine) = match (&args.model, &args.shape) {
-        (Some(model), _) => {
-            let engine = Engine::load(&model_path::resolve(model)?, options(None))?;
-            (model_path::name(model), engine)
-        }
-        (None, shape) => {
-            let shape = shape.clone().unwrap_or_default();
-            let engine = Engine::random(&bench::shape(&shape)?, SEED, options(None))?;
-            (shape, engine)
-        }
+    let name = match (&args.model, &args.shape) {
+        (Some(model), _) => model_path::name(model),
+        (None, shape) => shape.clone().unwrap_or_default(),
+    };
+    let model = match &args.model {
+        Some(model) => Ok(model_path::resolve(model)?),
+        None => Err(bench::shape(&name)?),
+    };
+    let load = |threads| match &model {
+        Ok(model) => Engine::load(model, options(threads)),
+        Err(shape) => Engine::random(shape, SEED, options(threads)),
     };
     let what = BenchOptions {
         prefill_tokens: args.prefill,
@@ -106,13 +107,23 @@ pub(crate) fn run(args: Args) -> Result<()> {
         runs: args.runs,
     };
     let mut rows = Vec::new();
-    for threads in counts {
-        let engine = engine.with_options(&options(threads))?;
+    // Before there is a model: it takes memory, too.
+    let speeds = counts.iter().map(|t| MemorySpeed::measure(&options(*t)));
+    let speeds = speeds.collect::<Result<Vec<_>, _>>()?;
+    let mut loaded = load(None)?;
+    for (threads, memory) in counts.into_iter().zip(speeds) {
+        let mut engine = loaded.with_options(&options(threads))?;
+        if engine.info().nodes != loaded.info().nodes {
+            // Weights lie near the threads that loaded them; two models take twice the memory.
+            drop((engine, loaded));
+            loaded = load(threads)?;
+            engine = loaded.with_options(&options(threads))?;
+        }
         output::say(format_args!(
             "{name}: measuring on {} threads",
             engine.info().threads
         ));
-        let limits = Limits::measure(&engine)?;
+        let limits = Limits::measure(&engine, memory)?;
         rows.extend(bench::run(&engine, &name, &what, &limits)?);
         if args.profile {
             output::print(profile(&engine, &what)?)?;
@@ -175,7 +186,9 @@ fn table(rows: &[BenchRow]) -> String {
         "left out",
         "of roofline",
         "MiB",
+        "peak MiB",
     ];
+    let mib = |bytes: Option<u64>| bytes.map_or_else(|| "-".to_owned(), |b| (b >> 20).to_string());
     let cells = |row: &BenchRow| {
         vec![
             row.shape.clone(),
@@ -188,8 +201,8 @@ fn table(rows: &[BenchRow]) -> String {
             format!("{:.2}", row.gb_s),
             format!("{:.0}%", 100.0 * row.left_out),
             format!("{:.0}%", 100.0 * row.roofline_share),
-            row.rss_bytes
-                .map_or_else(|| "-".to_owned(), |bytes| (bytes >> 20).to_string()),
+            mib(row.rss_bytes),
+            mib(row.peak_bytes),
         ]
     };
     let rows: Vec<Vec<String>> = rows.iter().map(cells).collect();

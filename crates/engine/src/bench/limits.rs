@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tritburn_kernels::{Activations, DenseMatrix, Exec, Scales, TernaryMatrix, ops};
 
-use crate::engine::Engine;
+use crate::engine::{Engine, EngineOptions, start};
 use crate::error::Result;
 
 /// Bytes read to measure the memory: more than the caches of most processors hold.
@@ -17,6 +17,25 @@ const PASSES: usize = 4;
 const PRODUCT: [usize; 3] = [256, 1024, 64];
 /// How long products are repeated.
 const TIME: Duration = Duration::from_millis(100);
+
+/// What the memory of the machine gives.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct MemorySpeed {
+    bytes_per_second: f64,
+}
+
+impl MemorySpeed {
+    /// Measures on the threads of `options`. It takes 256 MiB while it does: before there is a model, so
+    /// that a process takes no more than the larger of the two.
+    ///
+    /// # Errors
+    /// As [`Engine::random`] for `options`.
+    pub fn measure(options: &EngineOptions) -> Result<Self> {
+        Ok(Self {
+            bytes_per_second: read_memory(&start(options)?),
+        })
+    }
+}
 
 /// Upper bounds of speed for one engine.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -29,13 +48,13 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// Measures on the threads and with the kernel of `engine`; takes below a second.
+    /// Measures what the kernel of `engine` does; `memory` must have been measured with the same options.
     ///
     /// # Errors
     /// [`crate::EngineError::Kernel`], never in practice.
-    pub fn measure(engine: &Engine) -> Result<Self> {
+    pub fn measure(engine: &Engine, memory: MemorySpeed) -> Result<Self> {
         Ok(Self {
-            bytes_per_second: read_memory(&engine.core.exec),
+            bytes_per_second: memory.bytes_per_second,
             products_per_second: multiply(engine)?,
         })
     }
