@@ -22,6 +22,7 @@ pub mod kernel;
 pub mod kv;
 pub mod layout;
 pub mod lookup;
+pub mod memory;
 pub mod numa;
 pub mod ops;
 mod packed;
