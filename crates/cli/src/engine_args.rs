@@ -4,14 +4,19 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 
 use anyhow::Context;
-use tritburn_engine::{Engine, EngineOptions, Format, HeadFormat, KvFormat};
+use tritburn_engine::{Engine, EngineOptions, Format, HeadFormat, KvFormat, Numa};
 
 /// Threads and kernel.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct EngineArgs {
-    /// Threads to compute with [default: all that the machine has]
+    /// Threads to compute with [default: one for each core of those nodes that --numa chooses]
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<NonZeroUsize>,
+    /// Where threads run on a machine with several NUMA nodes: auto (on one socket, on all nodes where
+    /// more threads are asked for than it has cores), isolate (on the node with most cores), distribute
+    /// (on all nodes) or off (anywhere)
+    #[arg(long, value_name = "NAME", default_value = Numa::Auto.name(), value_parser = numa)]
+    pub(crate) numa: Numa,
     /// Kernel by name, as `tritburn doctor` lists them [default: TRITBURN_KERNEL, else the best]
     #[arg(long, value_name = "NAME")]
     pub(crate) kernel: Option<String>,
@@ -43,6 +48,15 @@ pub(crate) fn format(name: &str) -> Result<Format, String> {
     Format::from_name(name).map_err(|e| e.to_string())
 }
 
+/// A placement of threads by name.
+pub(crate) fn numa(name: &str) -> Result<Numa, String> {
+    let known = Numa::ALL.into_iter().find(|n| n.name() == name);
+    known.ok_or_else(|| {
+        let names = Numa::ALL.map(Numa::name).join(", ");
+        format!("no placement of this name; there are {names}")
+    })
+}
+
 /// A cache format by name.
 fn kv_format(name: &str) -> Result<KvFormat, String> {
     let known = KvFormat::ALL.into_iter().find(|f| f.name() == name);
@@ -57,6 +71,7 @@ impl EngineArgs {
     pub(crate) fn options(&self) -> EngineOptions {
         EngineOptions {
             threads: self.threads.map(NonZeroUsize::get),
+            numa: self.numa,
             kernel: self.kernel.clone(),
             format: self.format,
             head: self.head,

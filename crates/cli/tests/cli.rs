@@ -82,13 +82,19 @@ fn wrong_usage_ends_with_code_2() {
 fn doctor_reports_the_machine() {
     let report: Value = serde_json::from_str(&ok(&["doctor", "--json"])).unwrap();
     for key in [
-        "version", "os", "cpu", "memory", "kernels", "gpu", "devices", "caches",
+        "version", "os", "cpu", "memory", "numa", "kernels", "gpu", "devices", "caches",
     ] {
         assert!(!report[key].is_null(), "{key} is missing in {report:#}");
     }
     let kernels = report["kernels"]["available"].as_array().unwrap();
     assert_eq!(kernels.last().unwrap(), "scalar");
     assert_eq!(report["kernels"]["selected"], kernels[0]);
+    let numa = &report["numa"];
+    assert!(numa["threads"].as_u64().unwrap() >= 1);
+    let nodes = numa["nodes"].as_array().unwrap();
+    // Where there is nothing to choose from, nothing is bound.
+    let bound = numa["bound_to"].as_array().unwrap();
+    assert_eq!(bound.is_empty(), nodes.len() < 2);
     assert_eq!(report["devices"][0]["name"], "cpu");
     assert_eq!(report["devices"][0]["compiled"], true);
     assert!(ok(&["doctor"]).contains("(selected)"));
@@ -430,6 +436,7 @@ fn bench_rows_have_the_stable_keys() {
         "gb_s",
         "roofline_share",
         "rss_bytes",
+        "peak_bytes",
     ];
     for row in rows {
         assert!(row.as_object().unwrap().keys().eq(keys), "{row}");

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 use tritburn_kernels::kv::KvFormat;
-use tritburn_kernels::{Exec, Format};
+use tritburn_kernels::{Exec, Format, Numa};
 use tritburn_quant::config::ModelConfig;
 use tritburn_quant::gguf::GgufModel;
 use tritburn_quant::tensor_file::TensorFile;
@@ -21,8 +21,11 @@ use crate::tokenizer::{TextTokenizer, read_json};
 /// How to run a model.
 #[derive(Debug, Clone, Default)]
 pub struct EngineOptions {
-    /// Threads to compute with; `None` takes one for each core.
+    /// Threads to compute with; `None` takes one for each core, of those nodes that `numa` chooses.
     pub threads: Option<usize>,
+    /// Where threads run, and with them where weights lie that they load. Unless it is off, threads
+    /// that call the engine are bound too, and stay so ([`tritburn_kernels::Pool::placed`]).
+    pub numa: Numa,
     /// Kernel by name ([`tritburn_kernels::available`]); `None` takes `TRITBURN_KERNEL`, else the
     /// best.
     pub kernel: Option<String>,
@@ -68,6 +71,8 @@ pub struct EngineInfo {
     pub kernel: &'static str,
     /// Threads that compute.
     pub threads: usize,
+    /// Numbers of the NUMA nodes that they are bound to; empty where none is.
+    pub nodes: Vec<usize>,
 }
 
 /// What sessions and engine share.
@@ -122,6 +127,7 @@ impl Engine {
         tracing::info!(
             kernel = info.kernel,
             threads = info.threads,
+            nodes = ?info.nodes,
             format = info.format,
             weights_bytes = info.weights_bytes,
             "loaded {}",
@@ -256,6 +262,7 @@ impl Engine {
             kv: self.core.kv,
             kernel: self.core.exec.kernel.name(),
             threads: self.core.exec.threads(),
+            nodes: self.core.exec.pool.nodes().to_vec(),
         }
     }
 
@@ -295,7 +302,8 @@ impl Engine {
     }
 }
 
-fn start(options: &EngineOptions) -> Result<Exec> {
+/// Kernel and threads of `options`.
+pub(crate) fn start(options: &EngineOptions) -> Result<Exec> {
     if options.threads == Some(0) {
         return Err(EngineError::Parameter {
             field: "threads",
@@ -303,7 +311,8 @@ fn start(options: &EngineOptions) -> Result<Exec> {
             expected: "at least one thread is needed",
         });
     }
-    Ok(Exec::new(options.kernel.as_deref(), options.threads)?)
+    let kernel = options.kernel.as_deref();
+    Ok(Exec::placed(kernel, options.threads, options.numa)?)
 }
 
 /// `eos_token_id`, a number or a list of them.

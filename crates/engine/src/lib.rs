@@ -37,5 +37,6 @@ pub use sampling::{Sampler, SamplingParams};
 pub use session::Session;
 pub use tokenizer::{IncrementalDecoder, TextTokenizer};
 pub use tritburn_kernels::Format;
+pub use tritburn_kernels::Numa;
 pub use tritburn_kernels::kv::KvFormat;
 pub use tritburn_quant::config::ModelConfig;

@@ -1,7 +1,92 @@
 //! Memory for packed weights, filled on all threads.
 
+#[cfg(target_os = "linux")]
+mod arena;
+
+use std::ops::Deref;
+use std::sync::Arc;
+
 use crate::layout::WeightBlock;
 use crate::pool::Pool;
+
+/// Bytes from which blocks lie in the [arena].
+#[cfg(target_os = "linux")]
+const LARGE: usize = 1 << 17;
+
+/// Where blocks lie.
+#[derive(Debug)]
+enum Memory {
+    /// An allocation of their own, as room without values.
+    Own(Vec<WeightBlock>),
+    #[cfg(target_os = "linux")]
+    Part(arena::Part),
+}
+
+impl Memory {
+    fn new(len: usize) -> Self {
+        // What looks for mistakes knows the ends of allocations, not those of parts.
+        #[cfg(target_os = "linux")]
+        if len >= LARGE / size_of::<WeightBlock>()
+            && !cfg!(any(miri, debug_assertions))
+            && let Some(part) = arena::Part::new(len)
+        {
+            return Self::Part(part);
+        }
+        Self::Own(Vec::with_capacity(len))
+    }
+
+    fn start(&mut self) -> *mut WeightBlock {
+        match self {
+            Self::Own(room) => room.as_mut_ptr(),
+            #[cfg(target_os = "linux")]
+            Self::Part(part) => part.start(),
+        }
+    }
+}
+
+/// Blocks that were filled once and are only read since. A clone is the same memory.
+#[derive(Clone)]
+pub(crate) struct Blocks(Arc<Filled>);
+
+struct Filled {
+    start: *const WeightBlock,
+    len: usize,
+    /// Holds them.
+    _memory: Memory,
+}
+
+// SAFETY: the blocks are owned and only read.
+#[allow(unsafe_code)]
+unsafe impl Send for Filled {}
+// SAFETY: as above.
+#[allow(unsafe_code)]
+unsafe impl Sync for Filled {}
+
+impl Deref for Blocks {
+    type Target = [WeightBlock];
+
+    #[inline]
+    fn deref(&self) -> &[WeightBlock] {
+        // SAFETY: `filled` has written `len` blocks from `start` on, in memory that stays as long as
+        // this and that nobody writes to.
+        #[allow(unsafe_code)]
+        unsafe {
+            std::slice::from_raw_parts(self.0.start, self.0.len)
+        }
+    }
+}
+
+impl PartialEq for Blocks {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+impl std::fmt::Debug for Blocks {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Blocks({})", self.len())
+    }
+}
 
 /// Where the parts of a buffer begin.
 struct Start(*mut WeightBlock);
@@ -24,15 +109,14 @@ pub(crate) fn filled(
     len: usize,
     part: usize,
     fill: &(dyn Fn(usize, &mut [WeightBlock]) + Sync),
-) -> Vec<WeightBlock> {
-    let mut data: Vec<WeightBlock> = Vec::with_capacity(len);
-    advise_large_pages(&mut data);
+) -> Blocks {
+    let mut memory = Memory::new(len);
     let part = part.max(1);
-    let start = Start(data.as_mut_ptr());
+    let start = Start(memory.start());
     pool.run(len.div_ceil(part), &|task| {
         let first = task * part;
         let n = part.min(len - first);
-        // SAFETY: the range lies within the capacity and is this task's alone, since `run` gives out
+        // SAFETY: the range lies within the memory and is this task's alone, since `run` gives out
         // each number once. Zero bytes are a block, so the part holds blocks before it is borrowed.
         #[allow(unsafe_code)]
         let blocks = unsafe {
@@ -42,36 +126,13 @@ pub(crate) fn filled(
         };
         fill(task, blocks);
     });
-    // SAFETY: `run` has returned, so every part was zeroed and filled.
-    #[allow(unsafe_code)]
-    unsafe {
-        data.set_len(len);
-    }
-    data
+    // `run` has returned, so every part was zeroed and filled.
+    Blocks(Arc::new(Filled {
+        start: start.get(),
+        len,
+        _memory: memory,
+    }))
 }
-
-/// Asks for pages of two megabytes, where the system has them only for who asks: a matrix then takes
-/// some pages instead of a thousand, when it is filled and whenever it is read.
-#[cfg(target_os = "linux")]
-fn advise_large_pages(data: &mut Vec<WeightBlock>) {
-    /// Smaller than any page that it could be in.
-    const PAGE: usize = 4096;
-    let bytes = data.spare_capacity_mut();
-    let (first, len) = (bytes.as_mut_ptr().cast::<u8>(), size_of_val(bytes));
-    let skip = first.align_offset(PAGE);
-    if len < skip.saturating_add(1 << 21) {
-        return;
-    }
-    // SAFETY: advice about a range that is ours changes no byte of it; where the system does not take
-    // it, nothing happens.
-    #[allow(unsafe_code)]
-    unsafe {
-        libc::madvise(first.add(skip).cast(), len - skip, libc::MADV_HUGEPAGE);
-    }
-}
-
-#[cfg(not(target_os = "linux"))]
-fn advise_large_pages(_: &mut Vec<WeightBlock>) {}
 
 #[cfg(test)]
 mod tests {
@@ -80,18 +141,48 @@ mod tests {
 
     #[test]
     fn every_part_is_filled_once() {
+        let large = if cfg!(miri) { 10 } else { 70_000 };
         for threads in [1, 3] {
             let pool = Pool::new(threads).unwrap();
-            for (len, part) in [(0, 4), (1, 4), (4, 4), (9, 4), (9, 1), (9, 100), (3, 0)] {
+            for (len, part) in [
+                (0, 4),
+                (1, 4),
+                (4, 4),
+                (9, 4),
+                (9, 1),
+                (9, 100),
+                (3, 0),
+                (large, 7),
+            ] {
                 let data = filled(&pool, len, part, &|i, blocks| {
                     for (j, block) in blocks.iter_mut().enumerate() {
                         assert_eq!(*block, WeightBlock::ZERO);
-                        block.0[0] = (i * part.max(1) + j) as u8 + 1;
+                        let number = (i * part.max(1) + j) as u32 + 1;
+                        block.0[..4].copy_from_slice(&number.to_le_bytes());
                     }
                 });
-                let all: Vec<usize> = data.iter().map(|b| usize::from(b.0[0])).collect();
+                let number = |b: &WeightBlock| {
+                    b.0[0..4]
+                        .iter()
+                        .rev()
+                        .fold(0, |n, b| n << 8 | usize::from(*b))
+                };
+                let all: Vec<usize> = data.iter().map(number).collect();
                 assert_eq!(all, (1..=len).collect::<Vec<_>>(), "{len} {part}");
+                // The same memory, which outlives the first.
+                let clone = data.clone();
+                assert!(clone == data && clone.as_ptr() == data.as_ptr());
+                drop(data);
+                assert!(clone.iter().map(number).eq(1..=len));
             }
         }
+    }
+
+    #[test]
+    fn a_panic_leaves_nothing_behind() {
+        let pool = Pool::new(2).unwrap();
+        let fill = || filled(&pool, 5000, 100, &|i, _| assert_ne!(i, 30));
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(fill));
+        assert!(result.is_err());
     }
 }

@@ -4,7 +4,8 @@ use crate::columns::Columns;
 use crate::dispatch;
 use crate::error::Result;
 use crate::kernel::Kernel;
-use crate::pool::{Pool, default_threads};
+use crate::numa::{Numa, Topology};
+use crate::pool::Pool;
 
 /// Values below which [`Exec::light_rows`] stays on its thread.
 const MIN_PARALLEL: usize = 1 << 13;
@@ -19,15 +20,23 @@ pub struct Exec {
 }
 
 impl Exec {
-    /// With the kernel of that name, else `TRITBURN_KERNEL`, else the best; and so many threads,
-    /// else [`default_threads`].
+    /// With the kernel of that name, else `TRITBURN_KERNEL`, else the best; and so many threads, else
+    /// [`Topology::threads`], that run where the system lets them.
     ///
     /// # Errors
     /// [`crate::KernelError::Unavailable`] or [`crate::KernelError::Threads`].
     pub fn new(kernel: Option<&str>, threads: Option<usize>) -> Result<Self> {
+        Self::placed(kernel, threads, Numa::Off)
+    }
+
+    /// [`Self::new`] with threads bound to nodes as [`Topology::place`] and [`Pool::placed`] say.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn placed(kernel: Option<&str>, threads: Option<usize>, numa: Numa) -> Result<Self> {
         Ok(Self {
             kernel: dispatch::select(kernel)?,
-            pool: Pool::new(threads.unwrap_or_else(default_threads))?,
+            pool: Pool::placed(&Topology::of_system().place(threads, numa))?,
         })
     }
 

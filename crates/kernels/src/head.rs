@@ -3,13 +3,13 @@
 use std::cell::RefCell;
 
 use crate::activations::Activations;
-use crate::blocks::filled;
+use crate::blocks::{Blocks, filled};
 use crate::columns::Columns;
 use crate::epilogue;
 use crate::error::Result;
 use crate::exec::Exec;
 use crate::kernel::PackedTile;
-use crate::layout::{DEPTH, DEPTH_BLOCKS, LANES, WeightBlock, read_lane, tile_blocks, write_lanes};
+use crate::layout::{DEPTH, DEPTH_BLOCKS, LANES, read_lane, tile_blocks, write_lanes};
 use crate::ops;
 use crate::pool::Pool;
 use crate::shape::{assert_width, check_width};
@@ -32,7 +32,7 @@ pub struct Int8Matrix {
     rows: usize,
     cols: usize,
     scales: Vec<f32>,
-    data: Vec<WeightBlock>,
+    data: Blocks,
 }
 
 impl Int8Matrix {
@@ -95,7 +95,7 @@ impl Int8Matrix {
     /// Bytes that a product reads.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        size_of_val(self.data.as_slice()) + size_of_val(self.scales.as_slice())
+        size_of_val(&*self.data) + size_of_val(self.scales.as_slice())
     }
 
     /// Writes the values of one row to `out`, `[cols]`.

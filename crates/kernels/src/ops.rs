@@ -193,15 +193,6 @@ pub fn relu2_mul(gate: &mut [f32], up: &[f32]) {
     );
 }
 
-/// Sum of words, wrapping: how fast memory can be read.
-#[must_use]
-pub fn sum_words(words: &[u64]) -> u64 {
-    vectorized(
-        #[inline(always)]
-        || words.iter().fold(0, |a: u64, &b| a.wrapping_add(b)),
-    )
-}
-
 /// Index of the largest value, the first where several are equal; NaN is passed over. `None` where
 /// no value is a number.
 #[must_use]

@@ -7,7 +7,7 @@
 //! two milliseconds go to sleep.
 
 use std::any::Any;
-use std::cell::UnsafeCell;
+use std::cell::{Cell, UnsafeCell};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -15,6 +15,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::error::{KernelError, Result};
+use crate::numa::{Node, Placement, bind};
 
 /// How long a thread looks for work before it sleeps.
 const SPIN: Duration = Duration::from_millis(2);
@@ -56,10 +57,30 @@ unsafe impl Sync for Shared {}
 #[allow(unsafe_code)]
 unsafe impl Send for Shared {}
 
+thread_local! {
+    /// The node that a pool has bound this thread to.
+    static BOUND: Cell<Option<usize>> = const { Cell::new(None) };
+}
+
+/// Binds the calling thread to a node, unless it is; `false` where the system refuses.
+fn go_home(home: &Node) -> bool {
+    if BOUND.get() == Some(home.id) {
+        return true;
+    }
+    let bound = bind(&home.cpus);
+    // One that cannot be bound is not asked again either.
+    BOUND.set(Some(home.id));
+    bound
+}
+
 /// Some threads, the calling one among them.
 pub struct Pool {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
+    /// Where callers run, if threads are bound.
+    home: Option<Node>,
+    /// Numbers of the nodes that threads are bound to.
+    nodes: Vec<usize>,
     /// Held by the caller whose region is open.
     turn: Mutex<()>,
 }
@@ -76,6 +97,18 @@ impl Pool {
     /// # Errors
     /// [`KernelError::Threads`] where the system refuses.
     pub fn new(threads: usize) -> Result<Self> {
+        Self::placed(&Placement::unbound(threads))
+    }
+
+    /// Starts threads where `placement` has them. Whoever calls [`Self::run`] is its first, and stays
+    /// bound: this caller from now on, others from their first call on. Nothing is bound where the
+    /// system refuses.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn placed(placement: &Placement<'_>) -> Result<Self> {
+        let threads = placement.threads();
+        let home = placement.home(0).filter(|home| go_home(home));
         let mut pool = Self {
             shared: Arc::new(Shared {
                 state: Line(AtomicU64::new(0)),
@@ -90,13 +123,20 @@ impl Pool {
                 wake: Condvar::new(),
             }),
             workers: Vec::new(),
+            nodes: home.map_or_else(Vec::new, |_| placement.nodes()),
+            home: home.cloned(),
             turn: Mutex::new(()),
         };
         for i in 1..threads {
             let shared = Arc::clone(&pool.shared);
+            let home = home.and(placement.home(i)).cloned();
+            let work = move || {
+                home.iter().for_each(|home| _ = go_home(home));
+                shared.work();
+            };
             let worker = std::thread::Builder::new()
                 .name(format!("tritburn-{i}"))
-                .spawn(move || shared.work())
+                .spawn(work)
                 .map_err(|source| KernelError::Threads { threads, source })?;
             pool.workers.push(worker);
         }
@@ -109,6 +149,12 @@ impl Pool {
         self.workers.len() + 1
     }
 
+    /// Numbers of the NUMA nodes that threads are bound to; empty where none is.
+    #[must_use]
+    pub fn nodes(&self) -> &[usize] {
+        &self.nodes
+    }
+
     /// Calls `task` once with each number below `tasks`, on any thread and in any order, and
     /// returns when all calls have. Callers on several threads take turns.
     ///
@@ -116,6 +162,9 @@ impl Pool {
     /// Where a task panics, after all threads have left; and never returns where a task calls
     /// `run` of the same pool.
     pub fn run(&self, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
+        if let Some(home) = &self.home {
+            go_home(home);
+        }
         if self.workers.is_empty() || tasks <= 1 {
             return (0..tasks).for_each(task);
         }
@@ -261,26 +310,6 @@ impl Shared {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // What the mutexes guard is whole at every moment.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Threads that pay: one for each core that this process may use. Two threads of one core share
-/// its vector units, which the kernels fill.
-#[must_use]
-pub fn default_threads() -> usize {
-    let allowed = std::thread::available_parallelism().map_or(1, usize::from);
-    let mut cores = std::collections::BTreeSet::new();
-    for cpu in 0..4096 {
-        let path = format!("/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list");
-        match std::fs::read_to_string(path) {
-            Ok(siblings) => _ = cores.insert(siblings),
-            Err(_) => break,
-        }
-    }
-    if cores.is_empty() {
-        allowed
-    } else {
-        allowed.min(cores.len())
-    }
 }
 
 #[cfg(test)]

@@ -5,8 +5,8 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use anyhow::Result;
-use tritburn_engine::bench::{self, BenchOptions, BenchRow, Limits, Phase};
-use tritburn_engine::{Engine, EngineOptions, Format, HeadFormat, Sparsity};
+use tritburn_engine::bench::{self, BenchOptions, BenchRow, Limits, MemorySpeed, Phase};
+use tritburn_engine::{Engine, EngineOptions, Format, HeadFormat, Numa, Sparsity};
 
 use crate::commands::bench_train;
 use crate::{engine_args, model_path, output};
@@ -26,9 +26,13 @@ pub(crate) struct Args {
     /// Shape of a published model, filled with random weights
     #[arg(long, value_name = "NAME", help = format!("Shape of a published model, filled with random weights: {}", bench::SHAPES.join(", ")))]
     shape: Option<String>,
-    /// Numbers of threads to measure, one after another [default: all that the machine has]
+    /// Numbers of threads to measure, one after another [default: one for each core of those nodes
+    /// that --numa chooses]
     #[arg(long, value_name = "N,…", value_delimiter = ',')]
     threads: Vec<NonZeroUsize>,
+    /// Where threads run on a machine with several NUMA nodes: auto, isolate, distribute or off
+    #[arg(long, value_name = "NAME", default_value = Numa::Auto.name(), value_parser = engine_args::numa)]
+    numa: Numa,
     /// Kernel by name [default: TRITBURN_KERNEL, else the best]
     #[arg(long, value_name = "NAME")]
     kernel: Option<String>,
@@ -73,6 +77,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
     }
     let options = |threads: Option<NonZeroUsize>| EngineOptions {
         threads: threads.map(NonZeroUsize::get),
+        numa: args.numa,
         kernel: args.kernel.clone(),
         format: args.format,
         head: args.head,
@@ -84,16 +89,17 @@ pub(crate) fn run(args: Args) -> Result<()> {
     } else {
         args.threads.iter().copied().map(Some).collect()
     };
-    let (name, engine) = match (&args.model, &args.shape) {
-        (Some(model), _) => {
-            let engine = Engine::load(&model_path::resolve(model)?, options(None))?;
-            (model_path::name(model), engine)
-        }
-        (None, shape) => {
-            let shape = shape.clone().unwrap_or_default();
-            let engine = Engine::random(&bench::shape(&shape)?, SEED, options(None))?;
-            (shape, engine)
-        }
+    let name = match (&args.model, &args.shape) {
+        (Some(model), _) => model_path::name(model),
+        (None, shape) => shape.clone().unwrap_or_default(),
+    };
+    let model = match &args.model {
+        Some(model) => Ok(model_path::resolve(model)?),
+        None => Err(bench::shape(&name)?),
+    };
+    let load = |threads| match &model {
+        Ok(model) => Engine::load(model, options(threads)),
+        Err(shape) => Engine::random(shape, SEED, options(threads)),
     };
     let what = BenchOptions {
         prefill_tokens: args.prefill,
@@ -101,13 +107,23 @@ pub(crate) fn run(args: Args) -> Result<()> {
         runs: args.runs,
     };
     let mut rows = Vec::new();
-    for threads in counts {
-        let engine = engine.with_options(&options(threads))?;
+    // Before there is a model: it takes memory, too.
+    let speeds = counts.iter().map(|t| MemorySpeed::measure(&options(*t)));
+    let speeds = speeds.collect::<Result<Vec<_>, _>>()?;
+    let mut loaded = load(None)?;
+    for (threads, memory) in counts.into_iter().zip(speeds) {
+        let mut engine = loaded.with_options(&options(threads))?;
+        if engine.info().nodes != loaded.info().nodes {
+            // Weights lie near the threads that loaded them; two models take twice the memory.
+            drop((engine, loaded));
+            loaded = load(threads)?;
+            engine = loaded.with_options(&options(threads))?;
+        }
         output::say(format_args!(
             "{name}: measuring on {} threads",
             engine.info().threads
         ));
-        let limits = Limits::measure(&engine)?;
+        let limits = Limits::measure(&engine, memory)?;
         rows.extend(bench::run(&engine, &name, &what, &limits)?);
         if args.profile {
             output::print(profile(&engine, &what)?)?;
@@ -170,7 +186,9 @@ fn table(rows: &[BenchRow]) -> String {
         "left out",
         "of roofline",
         "MiB",
+        "peak MiB",
     ];
+    let mib = |bytes: Option<u64>| bytes.map_or_else(|| "-".to_owned(), |b| (b >> 20).to_string());
     let cells = |row: &BenchRow| {
         vec![
             row.shape.clone(),
@@ -183,8 +201,8 @@ fn table(rows: &[BenchRow]) -> String {
             format!("{:.2}", row.gb_s),
             format!("{:.0}%", 100.0 * row.left_out),
             format!("{:.0}%", 100.0 * row.roofline_share),
-            row.rss_bytes
-                .map_or_else(|| "-".to_owned(), |bytes| (bytes >> 20).to_string()),
+            mib(row.rss_bytes),
+            mib(row.peak_bytes),
         ]
     };
     let rows: Vec<Vec<String>> = rows.iter().map(cells).collect();

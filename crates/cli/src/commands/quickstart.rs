@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::{Context, ensure};
 use serde_json::json;
 use tritburn_data::{Tokenizer, read_task};
-use tritburn_engine::bench::{BenchOptions, Limits, Phase};
+use tritburn_engine::bench::{BenchOptions, Limits, MemorySpeed, Phase};
 use tritburn_engine::{Engine, EngineOptions};
 use tritburn_eval::{EngineScorer, evaluate_task};
 use tritburn_nn::device::DeviceKind;
@@ -104,7 +104,8 @@ fn measure(
     let master = run.stage(name);
     let folder = run.path().join("exports").join(name);
     tritburn_train::export_hf(&master, &folder, device)?;
-    let engine = Engine::load(&folder, EngineOptions::default())?;
+    let options = EngineOptions::default();
+    let engine = Engine::load(&folder, options.clone())?;
     let tokenizer = Tokenizer::load(&folder)?;
     let (task, data) = (&recipe.task, &recipe.file.data);
     let rows = read_task(Path::new(&data.dir), &task.eval_split, task, None)?;
@@ -134,7 +135,7 @@ fn measure(
         &engine,
         name,
         &BenchOptions::default(),
-        &Limits::measure(&engine)?,
+        &Limits::measure(&engine, MemorySpeed::measure(&options)?)?,
     )?;
     let speed = |phase| {
         bench

@@ -1,22 +1,36 @@
 //! What the machine can do at most, measured.
 
 use std::hint::black_box;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use tritburn_kernels::{Activations, DenseMatrix, Exec, Scales, TernaryMatrix, ops};
+use tritburn_kernels::{Activations, DenseMatrix, Scales, TernaryMatrix, memory};
 
-use crate::engine::Engine;
+use crate::engine::{Engine, EngineOptions, start};
 use crate::error::Result;
 
-/// Bytes read to measure the memory: more than the caches of most processors hold.
-const MEMORY: usize = 1 << 28;
-/// Passes over it, of which the fastest counts.
-const PASSES: usize = 4;
 /// Rows, columns and tokens of a product that stays in the caches.
 const PRODUCT: [usize; 3] = [256, 1024, 64];
 /// How long products are repeated.
 const TIME: Duration = Duration::from_millis(100);
+
+/// What the memory of the machine gives.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct MemorySpeed {
+    bytes_per_second: f64,
+}
+
+impl MemorySpeed {
+    /// Measures on the threads of `options`. It takes 256 MiB while it does: before there is a model, so
+    /// that a process takes no more than the larger of the two.
+    ///
+    /// # Errors
+    /// As [`Engine::random`] for `options`.
+    pub fn measure(options: &EngineOptions) -> Result<Self> {
+        Ok(Self {
+            bytes_per_second: memory::read_speed(&start(options)?),
+        })
+    }
+}
 
 /// Upper bounds of speed for one engine.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -29,35 +43,16 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// Measures on the threads and with the kernel of `engine`; takes below a second.
+    /// Measures what the kernel of `engine` does; `memory` must have been measured with the same options.
     ///
     /// # Errors
     /// [`crate::EngineError::Kernel`], never in practice.
-    pub fn measure(engine: &Engine) -> Result<Self> {
+    pub fn measure(engine: &Engine, memory: MemorySpeed) -> Result<Self> {
         Ok(Self {
-            bytes_per_second: read_memory(&engine.core.exec),
+            bytes_per_second: memory.bytes_per_second,
             products_per_second: multiply(engine)?,
         })
     }
-}
-
-fn read_memory(exec: &Exec) -> f64 {
-    /// Words that a thread reads before it looks for more.
-    const PART: usize = 1 << 16;
-    // Not zeros, which the system could map to one page.
-    let mut words: Vec<u64> = vec![0; MEMORY / 8];
-    exec.rows(&mut words, PART, |i, part| part.fill(i as u64 + 1));
-    let pass = || {
-        let start = Instant::now();
-        let total = AtomicU64::new(0);
-        exec.pool.run(words.len() / PART, &|i| {
-            let part = ops::sum_words(&words[i * PART..][..PART]);
-            total.fetch_add(part, Ordering::Relaxed);
-        });
-        black_box(total);
-        MEMORY as f64 / start.elapsed().as_secs_f64()
-    };
-    (0..PASSES).map(|_| pass()).fold(0.0, f64::max)
 }
 
 fn multiply(engine: &Engine) -> Result<f64> {

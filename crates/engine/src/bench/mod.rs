@@ -4,7 +4,7 @@ mod limits;
 mod profile;
 mod shapes;
 
-pub use limits::Limits;
+pub use limits::{Limits, MemorySpeed};
 pub use profile::{OpShare, profile};
 pub use shapes::{SHAPES, shape};
 
@@ -51,6 +51,9 @@ pub struct BenchRow {
     pub isa: &'static str,
     /// Threads that computed.
     pub threads: usize,
+    /// Numbers of the NUMA nodes that they were bound to; none where nothing is bound.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub nodes: Vec<usize>,
     /// What was measured.
     pub phase: Phase,
     /// Tokens of one run.
@@ -66,6 +69,8 @@ pub struct BenchRow {
     pub roofline_share: f64,
     /// Memory of the process after the runs; `None` where the system does not tell.
     pub rss_bytes: Option<u64>,
+    /// Most memory that the process had so far, what was measured and loaded before included.
+    pub peak_bytes: Option<u64>,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref)]
@@ -150,6 +155,7 @@ pub fn run(
             format: info.format,
             isa: info.kernel,
             threads: info.threads,
+            nodes: info.nodes,
             phase,
             tokens,
             tok_s: tokens as f64 / seconds,
@@ -157,6 +163,7 @@ pub fn run(
             left_out,
             roofline_share: floor / seconds,
             rss_bytes: rss_bytes(),
+            peak_bytes: peak_bytes(),
         }
     };
     let (p, d) = (options.prefill_tokens, options.decode_tokens);
@@ -182,8 +189,18 @@ fn median(runs: usize, mut seconds: impl FnMut() -> Result<f64>) -> Result<f64> 
 /// Resident memory of this process.
 #[must_use]
 pub fn rss_bytes() -> Option<u64> {
+    status_bytes("VmRSS:")
+}
+
+/// Most resident memory that this process had.
+#[must_use]
+pub fn peak_bytes() -> Option<u64> {
+    status_bytes("VmHWM:")
+}
+
+fn status_bytes(field: &str) -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:"))?;
+    let line = status.lines().find_map(|l| l.strip_prefix(field))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kib * 1024)
 }

@@ -1,5 +1,7 @@
 //! Benchmarks run and say what they measured; how fast is not tested.
-use tritburn_engine::bench::{BenchOptions, Limits, Phase, SHAPES, profile, run, shape};
+use tritburn_engine::bench::{
+    BenchOptions, Limits, MemorySpeed, Phase, SHAPES, profile, run, shape,
+};
 use tritburn_engine::{Engine, EngineOptions};
 
 #[test]
@@ -29,13 +31,13 @@ fn rows_of_small_random_models() {
         if !ternary {
             config.quantization_config = None;
         }
-        let engine = Engine::random(&config, 1, EngineOptions::default()).unwrap();
+        let built = Engine::random(&config, 1, EngineOptions::default()).unwrap();
         let options = EngineOptions {
             threads: Some(1),
             ..EngineOptions::default()
         };
-        let engine = engine.with_options(&options).unwrap();
-        let limits = Limits::measure(&engine).unwrap();
+        let engine = built.with_options(&options).unwrap();
+        let limits = Limits::measure(&engine, MemorySpeed::measure(&options).unwrap()).unwrap();
         let small = BenchOptions {
             prefill_tokens: 20,
             decode_tokens: 4,
@@ -46,6 +48,7 @@ fn rows_of_small_random_models() {
         for row in &rows {
             assert_eq!((row.shape.as_str(), row.threads), ("small", 1));
             assert_eq!(row.format, if ternary { "ternary-2bit" } else { "f32" });
+            assert!(row.peak_bytes >= row.rss_bytes);
             assert!(row.tok_s > 0.0 && row.gb_s > 0.0 && row.roofline_share > 0.0);
         }
         assert_eq!((rows[0].phase, rows[0].tokens), (Phase::Prefill, 20));

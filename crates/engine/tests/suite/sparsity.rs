@@ -1,5 +1,5 @@
 //! Leaving zeros out changes no bit.
-use tritburn_engine::bench::{BenchOptions, Limits, Phase, profile, run, shape};
+use tritburn_engine::bench::{BenchOptions, Limits, MemorySpeed, Phase, profile, run, shape};
 use tritburn_engine::{Engine, EngineOptions, ModelConfig, Sparsity};
 use tritburn_kernels::available;
 use tritburn_quant::config::{HiddenAct, QuantizationMode, SubNorm};
@@ -100,9 +100,10 @@ fn the_bench_tells_what_was_left_out() {
         decode_tokens: 3,
         runs: 1,
     };
+    let memory = MemorySpeed::measure(&EngineOptions::default()).unwrap();
     let left_out = |sparsity| {
         let engine = engine(&config, sparsity);
-        let limits = Limits::measure(&engine).unwrap();
+        let limits = Limits::measure(&engine, memory).unwrap();
         let rows = run(&engine, "small", &what, &limits).unwrap();
         let ops = profile(&engine, Phase::Decode, 16).unwrap();
         let of = |name: &str| ops.iter().find(|o| o.op == name).unwrap().left_out;

@@ -31,9 +31,12 @@ fn shape(exec: &Exec, rows: usize, cols: usize, tokens: usize, copies: usize) {
     let x: Vec<i8> = (0..tokens * cols).map(|i| (i * 37 % 255) as i8).collect();
     let x = &Activations::from_codes(&x, &vec![1.0; tokens], cols);
     let mut candidates = Format::ALL.map(|format| -> Candidate<'_> {
-        let scales = Scales::Tensor(1.0);
-        let matrix = TernaryMatrix::with_scales(&codes, rows, cols, scales, format).unwrap();
-        let matrices = vec![matrix; copies];
+        // A clone would be the same memory.
+        let matrix = |_| {
+            let scales = Scales::Tensor(1.0);
+            TernaryMatrix::with_scales(&codes, rows, cols, scales, format).unwrap()
+        };
+        let matrices: Vec<_> = (0..copies).map(matrix).collect();
         let mut out = vec![0.0; rows * tokens];
         let mut turn = 0;
         let run = move || {

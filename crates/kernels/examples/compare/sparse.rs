@@ -34,11 +34,15 @@ fn shape(exec: &Exec, rows: usize, cols: usize, cold: bool) {
         seed >> 8
     };
     let codes: Vec<i8> = (0..rows * cols).map(|_| (next() % 3) as i8 - 1).collect();
-    let dense = TernaryMatrix::from_codes(&codes, rows, cols, 1.0).unwrap();
-    let copies = if cold { COLD / dense.bytes() } else { 1 };
-    let by_column = vec![ColumnMatrix::new(&dense).unwrap(); copies];
-    let by_row = vec![RowMatrix::new(&dense).unwrap(); copies];
-    let dense = vec![dense; copies];
+    let matrix = || TernaryMatrix::from_codes(&codes, rows, cols, 1.0).unwrap();
+    let copies = if cold { COLD / matrix().bytes() } else { 1 };
+    // Clones would be the same memory.
+    let dense: Vec<_> = (0..copies).map(|_| matrix()).collect();
+    let by_column: Vec<_> = dense
+        .iter()
+        .map(|m| ColumnMatrix::new(m).unwrap())
+        .collect();
+    let by_row: Vec<_> = dense.iter().map(|m| RowMatrix::new(m).unwrap()).collect();
     let codes: Vec<i8> = (0..cols).map(|_| (next() % 255) as i8).collect();
     let full = Activations::from_codes(&codes, &[1.0], cols);
     let mut candidates: Vec<Candidate<'_>> = Vec::new();

@@ -11,10 +11,10 @@ pub(crate) use chunk::{BIAS, GROUP, GROUPS};
 
 use std::cell::Cell;
 
-use crate::blocks::filled;
+use crate::blocks::{Blocks, filled};
 use crate::columns::Columns;
 use crate::error::Result;
-use crate::layout::{DEPTH, LANES, WeightBlock};
+use crate::layout::{DEPTH, LANES};
 use crate::pool::Pool;
 use crate::shape::check_width;
 use chunk::BLOCKS;
@@ -39,7 +39,7 @@ pub struct Int6Matrix {
     /// What a code of 1 stands for at level 1, `[rows]`.
     units: Vec<f32>,
     /// `[row tile, 64 columns each]` of [`Chunk`].
-    data: Vec<WeightBlock>,
+    data: Blocks,
 }
 
 impl Int6Matrix {
@@ -93,7 +93,7 @@ impl Int6Matrix {
     /// Bytes that a product reads.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        size_of_val(self.data.as_slice()) + size_of_val(self.units.as_slice())
+        size_of_val(&*self.data) + size_of_val(self.units.as_slice())
     }
 
     /// Writes the values of one row to `out`, `[cols]`.

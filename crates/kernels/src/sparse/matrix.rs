@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 
 use super::{LINE, check_scales};
 use crate::activations::Activations;
-use crate::blocks::filled;
+use crate::blocks::{Blocks, filled};
 use crate::columns::Columns;
 use crate::epilogue::Factor;
 use crate::error::Result;
@@ -25,7 +25,7 @@ pub struct SparseMatrix<O> {
     pub(super) rows: usize,
     pub(super) cols: usize,
     pub(super) scales: Scales,
-    pub(super) data: Vec<WeightBlock>,
+    pub(super) data: Blocks,
     order: PhantomData<O>,
 }
 
@@ -88,7 +88,7 @@ impl<O: Order> SparseMatrix<O> {
     /// Bytes of the weights.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        size_of_val(self.data.as_slice()) + self.scales.bytes()
+        size_of_val(&*self.data) + self.scales.bytes()
     }
 
     /// `out[t, r] = Σ w[r, c] · x[t, c]` with nothing left out: [`TernaryMatrix::gemm`] bit for bit.

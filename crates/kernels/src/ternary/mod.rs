@@ -7,7 +7,7 @@ mod target;
 use tritburn_quant::hf_pack;
 
 use crate::activations::{Activations, GROUP};
-use crate::blocks::filled;
+use crate::blocks::{Blocks, filled};
 use crate::error::Result;
 use crate::exec::Exec;
 use crate::layout::{self, Format, WeightBlock, pack_tile, tile_blocks};
@@ -30,7 +30,7 @@ pub struct TernaryMatrix {
     scales: Scales,
     /// Scales per group in the order of use: `[row tile, group, row of the tile]`.
     group_scales: Vec<f32>,
-    data: Vec<WeightBlock>,
+    data: Blocks,
 }
 
 impl TernaryMatrix {
@@ -130,7 +130,7 @@ impl TernaryMatrix {
     /// Bytes that a product reads.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        size_of_val(self.data.as_slice()) + self.scales.bytes()
+        size_of_val(&*self.data) + self.scales.bytes()
     }
 
     /// The codes, row major.

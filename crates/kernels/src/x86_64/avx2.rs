@@ -3,7 +3,7 @@
 
 use std::arch::x86_64::*;
 
-use super::half_block::{load, prefixes, store};
+use super::half_block::{high_products, load, store};
 use super::planes_of;
 use super::prefetch::after_block;
 use super::{int6_256, lookup256, sparse256};
@@ -142,7 +142,7 @@ fn block<const P: usize, const T: usize>(
 #[inline]
 #[target_feature(enable = "avx2")]
 fn codes<const P: usize>(mut w: __m256i) -> [__m256i; P] {
-    let mut out = prefixes::<P>(w);
+    let mut out = [w; P];
     if P == 4 {
         let mask = _mm256_set1_epi8(3);
         for out in &mut out {
@@ -150,13 +150,42 @@ fn codes<const P: usize>(mut w: __m256i) -> [__m256i; P] {
             w = _mm256_srli_epi16::<2>(w);
         }
     } else {
-        for p in (1..P).rev() {
-            let before = out[p - 1];
-            let thrice = _mm256_add_epi8(before, _mm256_add_epi8(before, before));
-            out[p] = _mm256_sub_epi8(out[p], thrice);
-        }
+        out.copy_from_slice(&digits(w)[..P]);
     }
     out
+}
+
+/// The five digits to base 3 of each byte. One multiplication takes three digits from two, a comparison
+/// takes one from two, and what two are is looked up.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn digits(w: __m256i) -> [__m256i; 5] {
+    let first = high_products(w, 7282);
+    let rest = sub_nine_times(w, first);
+    let some = _mm256_cmpgt_epi8(first, _mm256_set1_epi8(8));
+    let more = _mm256_cmpgt_epi8(first, _mm256_set1_epi8(17));
+    let digit = _mm256_sub_epi8(_mm256_setzero_si256(), _mm256_add_epi8(some, more));
+    let middle = sub_nine_times(first, digit);
+    let high = _mm256_broadcastsi128_si256(_mm_setr_epi8(
+        0, 0, 0, 1, 1, 1, 2, 2, 2, 0, 0, 0, 0, 0, 0, 0,
+    ));
+    let low = _mm256_broadcastsi128_si256(_mm_setr_epi8(
+        0, 1, 2, 0, 1, 2, 0, 1, 2, 0, 0, 0, 0, 0, 0, 0,
+    ));
+    [
+        digit,
+        _mm256_shuffle_epi8(high, middle),
+        _mm256_shuffle_epi8(low, middle),
+        _mm256_shuffle_epi8(high, rest),
+        _mm256_shuffle_epi8(low, rest),
+    ]
+}
+
+/// `a − 9 · b` of each byte, `b` below 32.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn sub_nine_times(a: __m256i, b: __m256i) -> __m256i {
+    _mm256_sub_epi8(a, _mm256_add_epi8(b, _mm256_slli_epi16::<3>(b)))
 }
 
 /// Weights 0…255: products with activations do not fit i16 in pairs, so both are widened.

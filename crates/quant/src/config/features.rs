@@ -40,16 +40,17 @@ impl ModelConfig {
             .unwrap_or(self.hidden_size / self.num_attention_heads.max(1))
     }
 
-    /// Width of all query heads together: the input of `o_proj`.
+    /// Width of all query heads together: the input of `o_proj`. The largest number stands for all that
+    /// cannot be counted.
     #[must_use]
     pub fn q_dim(&self) -> usize {
-        self.num_attention_heads * self.head_dim()
+        self.num_attention_heads.saturating_mul(self.head_dim())
     }
 
-    /// Width of all key (or value) heads together.
+    /// Width of all key (or value) heads together, counted as [`Self::q_dim`].
     #[must_use]
     pub fn kv_dim(&self) -> usize {
-        self.num_key_value_heads * self.head_dim()
+        self.num_key_value_heads.saturating_mul(self.head_dim())
     }
 
     /// Whether `q_proj`, `k_proj` and `v_proj` add a bias.

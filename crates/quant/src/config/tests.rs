@@ -311,6 +311,23 @@ fn numbers_outside_f32_are_refused() {
     }
 }
 
+#[test]
+fn widths_that_cannot_be_counted_do_not_become_small_ones() {
+    for field in ["num_attention_heads", "num_key_value_heads", "head_dim"] {
+        let mut map: serde_json::Map<_, _> = serde_json::from_str(FULL).unwrap();
+        map.insert(field.into(), (1u64 << 60).into());
+        let error = ModelConfig::from_json(&serde_json::Value::Object(map).to_string());
+        assert!(error.is_err(), "{field}");
+    }
+    let config = ModelConfig {
+        num_attention_heads: 1 << 60,
+        num_key_value_heads: 1 << 60,
+        head_dim: Some(16),
+        ..ModelConfig::default()
+    };
+    assert_eq!([config.q_dim(), config.kv_dim()], [usize::MAX; 2]);
+}
+
 fn any_json() -> impl Strategy<Value = serde_json::Value> {
     use serde_json::{Value, json};
     let families = [

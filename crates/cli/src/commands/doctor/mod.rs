@@ -2,6 +2,7 @@
 
 mod gpu;
 mod host;
+mod numa;
 
 use std::path::PathBuf;
 
@@ -12,6 +13,7 @@ use tritburn_nn::device::DeviceKind;
 use crate::{commit, output};
 use gpu::Gpu;
 use host::{Cpu, Memory, Os};
+use numa::Placement;
 
 /// Arguments of `doctor`.
 #[derive(Debug, clap::Args)]
@@ -29,6 +31,7 @@ struct Report {
     os: Os,
     cpu: Cpu,
     memory: Memory,
+    numa: Placement,
     kernels: Kernels,
     gpu: Gpu,
     devices: Vec<Device>,
@@ -87,6 +90,7 @@ impl Report {
             os: Os::look(),
             cpu: Cpu::look(),
             memory: Memory::look(),
+            numa: Placement::look(),
             kernels: Kernels::look(),
             devices: devices(&gpu),
             gpu,
@@ -139,6 +143,7 @@ impl Report {
         if self.memory.limit_bytes.is_some() {
             lines.push(("memory limit", bytes(self.memory.limit_bytes)));
         }
+        lines.extend(self.numa.lines());
         lines.push(("kernels", self.kernels.text()));
         lines.push((
             "NVIDIA driver",

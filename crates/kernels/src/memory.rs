@@ -1,0 +1,70 @@
+//! How fast memory is read.
+
+use std::hint::black_box;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use crate::blocks::filled;
+use crate::exec::Exec;
+use crate::layout::WeightBlock;
+use crate::vectors::vectorized;
+
+/// Bytes that are read: more than the caches of most processors hold.
+const MEMORY: usize = if cfg!(test) { 1 << 22 } else { 1 << 28 };
+/// Passes over them, of which the fastest counts.
+const PASSES: usize = 4;
+/// Blocks that a thread reads before it looks for more.
+const PART: usize = 1 << 13;
+
+/// Bytes a second that all threads of `exec` read together, from 256 MiB that lie as weights do.
+#[must_use]
+pub fn read_speed(exec: &Exec) -> f64 {
+    let len = MEMORY / size_of::<WeightBlock>();
+    // Not zeros, which the system could map to one page.
+    let blocks = filled(&exec.pool, len, PART, &|i, part| {
+        part.iter_mut().for_each(|block| block.0.fill(i as u8 | 1));
+    });
+    let pass = || {
+        let start = Instant::now();
+        let total = AtomicU64::new(0);
+        exec.pool.run(len / PART, &|i| {
+            let part = sum(&blocks[i * PART..][..PART]);
+            total.fetch_add(part, Ordering::Relaxed);
+        });
+        black_box(total);
+        MEMORY as f64 / start.elapsed().as_secs_f64()
+    };
+    (0..PASSES).map(|_| pass()).fold(0.0, f64::max)
+}
+
+/// Sum of words, wrapping.
+fn sum(blocks: &[WeightBlock]) -> u64 {
+    vectorized(
+        #[inline(always)]
+        || {
+            let words = blocks.iter().flat_map(|block| block.0.as_chunks().0);
+            words.fold(0, |sum: u64, word| {
+                sum.wrapping_add(u64::from_le_bytes(*word))
+            })
+        },
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn every_word_is_read() {
+        let mut blocks = vec![WeightBlock::ZERO; 3];
+        for (i, block) in blocks.iter_mut().enumerate() {
+            for (j, word) in block.0.as_chunks_mut().0.iter_mut().enumerate() {
+                *word = (1u64 << (8 * i + j)).to_le_bytes();
+            }
+        }
+        assert_eq!(sum(&blocks), (1 << 24) - 1);
+        let exec = Exec::new(None, Some(2)).unwrap();
+        assert!(read_speed(&exec).is_finite());
+    }
+}
