@@ -165,20 +165,6 @@ fn synth_writes_the_embedded_data_and_inspect_shows_it() {
     );
     assert!(fails(&["data", "inspect", mnli.to_str().unwrap(), "--split", "dev"]).contains("dev"));
 
-    let pairs = dir.path().join("pairs/train.parquet");
-    let args = ["data", "pairs", mnli.to_str().unwrap(), "--task"];
-    let more = ["mnli", "--out", pairs.to_str().unwrap()];
-    let told = ok(&join(&args, &more));
-    let count: usize = told.split(' ').next().unwrap().parse().unwrap();
-    // Every row turned round, and every premise with the hypothesis of another.
-    assert!((9_000..=12_000).contains(&count), "{told}");
-    let shown = ok(&["data", "inspect", pairs.to_str().unwrap(), "--rows", "1"]);
-    assert!(
-        shown.contains("premise") && !shown.contains("label"),
-        "{shown}"
-    );
-    assert!(fails(&join(&args, &["nli", "--out", "x"])).contains("unknown task"));
-
     let model = dir.path().join("model");
     write_model(&model);
     let prepared = dir.path().join("prepared");

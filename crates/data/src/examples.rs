@@ -23,12 +23,10 @@ pub struct TaskRow {
 /// A token sequence to train on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Example {
-    /// `[bos] prompt answer eos`; without an answer where none is known.
+    /// `[bos] prompt answer eos`.
     pub tokens: Vec<u32>,
     /// Index of the first token of the answer: the loss counts from there on.
     pub answer_start: usize,
-    /// Whether the answer is known. If not, the place in front of it is for a teacher alone.
-    pub answered: bool,
     /// Class number, if the example comes from a classification task.
     pub label: Option<usize>,
 }
@@ -197,7 +195,6 @@ impl<'a> TaskEncoder<'a> {
                 Ok(Example {
                     tokens,
                     answer_start,
-                    answered: true,
                     label: Some(row.label),
                 })
             })
@@ -216,37 +213,6 @@ impl<'a> TaskEncoder<'a> {
             truncated,
         })
     }
-}
-
-/// Reads the texts of a split's rows as examples without an answer, for a teacher to answer; labels are not
-/// looked at.
-///
-/// # Errors
-/// As [`read_task`] and [`TaskEncoder::new`].
-pub fn read_unlabelled(
-    path: &Path,
-    split: &str,
-    spec: &TaskSpec,
-    tokenizer: &Tokenizer,
-    max_tokens: usize,
-) -> Result<Vec<Example>> {
-    let encoder = TaskEncoder::new(spec, tokenizer, max_tokens)?;
-    let files = SplitFiles::find(path, split)?.files;
-    let columns: Vec<&str> = spec.columns.iter().map(String::as_str).collect();
-    RowReader::open(&files, &columns, None)?
-        .map(|row| {
-            let (mut tokens, _) = encoder.prompt(&row?.texts)?;
-            let answer_start = tokens.len();
-            // What stands behind the last place is never looked at.
-            tokens.push(tokenizer.eos());
-            Ok(Example {
-                tokens,
-                answer_start,
-                answered: false,
-                label: None,
-            })
-        })
-        .collect()
 }
 
 /// Reads at most `limit` rows of a split as training examples, whatever kind of answer the task has;

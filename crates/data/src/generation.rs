@@ -153,7 +153,6 @@ impl<'a> TextEncoder<'a> {
                 Ok(Example {
                     tokens,
                     answer_start,
-                    answered: true,
                     label: None,
                 })
             })

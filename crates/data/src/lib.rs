@@ -11,7 +11,6 @@ mod generation;
 mod idx;
 pub mod loader;
 pub mod mnist;
-mod pairs;
 #[cfg(feature = "remote")]
 mod remote;
 mod rows;
@@ -27,13 +26,11 @@ pub use built_in::PromptStyle;
 pub use corpus::{encode_corpus, read_corpus};
 pub use error::{DataError, Result};
 pub use examples::{
-    Example, Examples, TaskEncoder, TaskRow, read_examples, read_prompts, read_task,
-    read_unlabelled, render_texts,
+    Example, Examples, TaskEncoder, TaskRow, read_examples, read_prompts, read_task, render_texts,
 };
 pub use generation::{TextEncoder, TextRow, read_text_rows};
 pub use idx::{LabelledImages, read_labelled, write_labelled};
 pub use loader::{Batch, BatchSource, CorpusLoader, ImageLoader, LoaderState, Segments, SftLoader};
-pub use pairs::{PairSetup, write_pairs};
 pub use rows::{Label, Row, RowReader, column_names, count_rows};
 pub use split::SplitFiles;
 pub use task::{TaskConfig, TaskSpec};

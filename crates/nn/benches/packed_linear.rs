@@ -43,7 +43,7 @@ fn main() {
         let init = &mut RandomInit::new(1, 0.02, 1);
         let fake = BitLinear::<Flex>::new(init, "layer", spec, &device).unwrap();
         let mut held = fake.clone();
-        held.hold_weight();
+        BitLinear::hold_weights([&mut held]);
         let mut packed = fake.clone();
         packed.pack().unwrap();
         let bytes = packed.packed().unwrap().bytes();

@@ -172,7 +172,6 @@ fn batch([batch, seq]: [usize; 2], vocab: usize) -> Batch {
         tokens: draw(count),
         targets: draw(count),
         loss_mask: vec![1.0; count],
-        taught_mask: vec![1.0; count],
         attention_mask: vec![1.0; count],
         tokens_in_batch: count,
         segments: None,

@@ -169,11 +169,11 @@ where
         let kd_rows = if d.section.prompt {
             rows(&batch.attention_mask)
         } else {
-            rows(&batch.taught_mask)
+            answer_rows.clone()
         };
         #[allow(clippy::cast_precision_loss, clippy::cast_sign_loss)]
         let weights: Vec<f32> = (kd_rows.iter())
-            .map(|&r| batch.loss_mask[r as usize] / answer_rows.len().max(1) as f32)
+            .map(|&r| batch.loss_mask[r as usize] / answer_rows.len() as f32)
             .collect();
         let weights = Tensor::from_data(TensorData::new(weights, [kd_rows.len()]), device);
         let student = A::take_rows(hidden, ints(kd_rows.clone(), device));

@@ -7,7 +7,7 @@ use burn::backend::Autodiff;
 use tritburn_data::stream::{StreamLoader, StreamSetup};
 use tritburn_data::{
     BatchSource, CorpusLoader, SftLoader, Tokenizer, encode_corpus, read_corpus, read_examples,
-    read_prompts, read_unlabelled,
+    read_prompts,
 };
 use tritburn_nn::CausalLm;
 use tritburn_nn::device::Devices;
@@ -343,22 +343,15 @@ fn loader<B: Kernels>(
     }
     let task = &ctx.recipe.task;
     let dir = Path::new(&file.data.dir);
-    let max_length = file.data.max_length;
-    let mut examples = read_examples(
+    let examples = read_examples(
         dir,
         &task.train_split,
         task,
         tokenizer,
-        max_length,
+        file.data.max_length,
         limit(file.data.train_rows),
     )?
     .examples;
-    let unlabelled = Path::new(&section.distill.unlabelled);
-    if section.is_taught() && !unlabelled.as_os_str().is_empty() {
-        let split = &task.train_split;
-        let more = read_unlabelled(unlabelled, split, task, tokenizer, max_length)?;
-        examples.extend(more);
-    }
     let loader = SftLoader::new(
         examples,
         section.batch_size,

@@ -152,29 +152,6 @@ fn a_corpus_can_have_a_teacher() {
 }
 
 #[test]
-fn a_teacher_answers_rows_without_labels() {
-    let dir = tempfile::tempdir().unwrap();
-    let (plain, _) = trained(&parse(&[]).unwrap(), &dir.path().join("plain"));
-    let rows = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../data/mnli");
-    let set = format!("stage.bitdistill.distill.unlabelled={}", rows.display());
-    let (losses, lines) = trained(&parse(&[&set]).unwrap(), &dir.path().join("run"));
-    assert_eq!(losses.len(), plain.len());
-    let distilled = |lines: &[f32]| lines[lines.len() - 4..].to_vec();
-    assert_ne!(distilled(&losses), distilled(&plain));
-    // The recipe trains on few of the rows that are its unlabelled ones here, so most batches have no label.
-    let ce = values(&lines, "bitdistill", "loss/ce");
-    assert!(ce.iter().all(|x| x.is_finite() && *x >= 0.0), "{ce:?}");
-    assert!(ce.contains(&0.0), "{ce:?}");
-    for key in ["loss/logits", "loss/relation"] {
-        let terms = values(&lines, "bitdistill", key);
-        assert!(terms.iter().all(|x| *x > 0.0), "{key}: {terms:?}");
-    }
-    let refused = parse(&["stage.fp-sft.distill.unlabelled=data/mnli"]);
-    let message = refused.unwrap_err().to_string();
-    assert!(message.contains("distill.unlabelled"), "{message}");
-}
-
-#[test]
 fn a_stage_can_start_from_a_folder_elsewhere() {
     let dir = tempfile::tempdir().unwrap();
     let (whole, _) = trained(&parse(&[]).unwrap(), &dir.path().join("whole"));

@@ -5,11 +5,9 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use tritburn_data::stream::{PrepareReport, PrepareSetup, prepare_shards};
 use tritburn_data::{
-    DataError, Label, PairSetup, RowReader, SplitFiles, Tokenizer, column_names, count_rows, synth,
-    write_pairs,
+    DataError, Label, RowReader, SplitFiles, Tokenizer, column_names, count_rows, synth,
 };
 
-use super::eval::built_in_task;
 use super::mnist;
 use crate::output;
 
@@ -53,30 +51,6 @@ enum What {
         #[arg(long, value_name = "NAME")]
         column: Option<String>,
     },
-    /// Make pairs without labels from the rows of a task of two texts, for a teacher to answer
-    /// (distill.unlabelled of a recipe)
-    Pairs {
-        /// Data set, or one file of it
-        path: PathBuf,
-        /// Built-in task that names the columns
-        #[arg(long, value_name = "NAME")]
-        task: String,
-        /// Parquet file to write
-        #[arg(long, value_name = "FILE")]
-        out: PathBuf,
-        /// Split of a folder
-        #[arg(long, default_value = "train")]
-        split: String,
-        /// How many times each first text meets the second of another row
-        #[arg(long, value_name = "N", default_value_t = 1)]
-        shuffled: usize,
-        /// Leave out rows whose two texts change places
-        #[arg(long)]
-        no_swapped: bool,
-        /// Seed of who meets whom
-        #[arg(long, value_name = "N", default_value_t = synth::SEED)]
-        seed: u64,
-    },
     /// Fetch MNIST's IDX files; what is there is not fetched again
     Mnist(mnist::Args),
     /// Show columns and first rows of a data set
@@ -119,24 +93,6 @@ pub(crate) fn run(args: Args) -> Result<()> {
                 out: &out,
             };
             output::print(prepare(&setup)?)?;
-        }
-        What::Pairs {
-            path,
-            task,
-            out,
-            split,
-            shuffled,
-            no_swapped,
-            seed,
-        } => {
-            let spec = built_in_task(&task)?;
-            let setup = PairSetup {
-                swapped: !no_swapped,
-                shuffled,
-                seed,
-            };
-            let count = write_pairs(&path, &split, &spec, setup, &out)?;
-            output::print(format!("{count} pairs in {}\n", out.display()))?;
         }
         What::Mnist(args) => mnist::run(args)?,
         What::Inspect { path, split, rows } => output::print(inspect(&path, &split, rows)?)?,

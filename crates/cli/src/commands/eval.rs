@@ -244,24 +244,19 @@ fn job(args: &Args, folder: &Path) -> Result<Job> {
             spec: recipe.task,
         });
     }
+    let known = || TaskSpec::built_in_names().join(", ");
     let Some(name) = &args.task else {
         bail!(
             "no task: this model belongs to no run, so give --task with one of {}",
-            TaskSpec::built_in_names().join(", ")
+            known()
         );
     };
+    let spec = TaskSpec::built_in(name)
+        .ok_or_else(|| anyhow!("unknown task \"{name}\"; choose one of {}", known()))?;
     Ok(Job {
         data: args.data.clone().unwrap_or_else(|| default_data(name)),
         max_tokens: None,
-        spec: built_in_task(name)?,
-    })
-}
-
-/// The task that is built in under `name`.
-pub(super) fn built_in_task(name: &str) -> Result<TaskSpec> {
-    TaskSpec::built_in(name).ok_or_else(|| {
-        let known = TaskSpec::built_in_names().join(", ");
-        anyhow!("unknown task \"{name}\"; choose one of {known}")
+        spec,
     })
 }
 

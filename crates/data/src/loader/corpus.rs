@@ -79,7 +79,6 @@ impl BatchSource for CorpusLoader {
             tokens,
             targets,
             loss_mask: vec![1.0; size],
-            taught_mask: vec![1.0; size],
             attention_mask: vec![1.0; size],
             tokens_in_batch: size,
             segments: None,

@@ -27,8 +27,6 @@ pub struct Batch {
     pub targets: Vec<u32>,
     /// 1 where the target counts in the loss, else 0.
     pub loss_mask: Vec<f32>,
-    /// 1 where a teacher's distribution counts: where the target does, and where there is no answer to be one.
-    pub taught_mask: Vec<f32>,
     /// 1 where the input is a real token, 0 on padding.
     pub attention_mask: Vec<f32>,
     /// Real input tokens, without padding.

@@ -83,7 +83,6 @@ impl BatchSource for SftLoader {
             tokens: vec![self.pad_id; size],
             targets: vec![self.pad_id; size],
             loss_mask: vec![0.0; size],
-            taught_mask: vec![0.0; size],
             attention_mask: vec![0.0; size],
             tokens_in_batch: 0,
             segments: None,
@@ -93,11 +92,7 @@ impl BatchSource for SftLoader {
             let start = row * seq;
             batch.tokens[start..start + length].copy_from_slice(&example.tokens[..length]);
             batch.targets[start..start + length].copy_from_slice(&example.tokens[1..]);
-            let answer = start + example.answer_start - 1..start + length;
-            batch.taught_mask[answer.clone()].fill(1.0);
-            if example.answered {
-                batch.loss_mask[answer].fill(1.0);
-            }
+            batch.loss_mask[start + example.answer_start - 1..start + length].fill(1.0);
             batch.attention_mask[start..start + length].fill(1.0);
             batch.tokens_in_batch += length;
         }

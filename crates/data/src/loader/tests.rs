@@ -14,7 +14,6 @@ fn example(index: usize) -> Example {
     Example {
         tokens,
         answer_start: length - 2,
-        answered: true,
         label: Some(0),
     }
 }
@@ -46,7 +45,6 @@ fn only_the_answer_counts() {
     let example = Example {
         tokens,
         answer_start: 4,
-        answered: true,
         label: None,
     };
     let mut loader = SftLoader::new(vec![example], 1, 0, 0, 1).unwrap();
@@ -59,24 +57,6 @@ fn only_the_answer_counts() {
         .map(|(&target, _)| target)
         .collect();
     assert_eq!(counted, [8, 2]);
-    assert_eq!(batch.taught_mask, batch.loss_mask);
-}
-
-#[test]
-fn an_unknown_answer_is_for_the_teacher_alone() {
-    let unknown = Example {
-        tokens: vec![1, 5, 6, 2],
-        answer_start: 3,
-        answered: false,
-        label: None,
-    };
-    let batch = SftLoader::new(vec![unknown], 1, 0, 0, 4)
-        .and_then(|mut loader| loader.next_batch())
-        .unwrap();
-    assert_eq!(batch.tokens, [1, 5, 6, 0]);
-    assert_eq!(batch.loss_mask, [0.0; 4]);
-    assert_eq!(batch.taught_mask, [0.0, 0.0, 1.0, 0.0]);
-    assert_eq!(batch.attention_mask, [1.0, 1.0, 1.0, 0.0]);
 }
 
 #[test]
@@ -108,7 +88,6 @@ fn rows_of_like_length_share_a_batch() {
         .map(|i| Example {
             tokens: vec![7; 2 + i % 64],
             answer_start: 1,
-            answered: true,
             label: None,
         })
         .collect();
@@ -154,7 +133,6 @@ fn impossible_settings_are_errors() {
     let no_answer = Example {
         tokens: vec![1, 2],
         answer_start: 2,
-        answered: true,
         label: None,
     };
     assert!(SftLoader::new(vec![no_answer], 1, 0, 0, 1).is_err());

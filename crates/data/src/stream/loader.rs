@@ -280,7 +280,6 @@ impl BatchSource for StreamLoader {
             seq: self.seq_len,
             tokens: rows.tokens,
             targets: rows.targets,
-            taught_mask: rows.loss_mask.clone(),
             loss_mask: rows.loss_mask,
             attention_mask: vec![1.0; size],
             tokens_in_batch: size,

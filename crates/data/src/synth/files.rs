@@ -185,7 +185,7 @@ fn corpus_batch(seed: u64, stream: u64, first: usize, documents: usize) -> Batch
     )
 }
 
-pub(crate) fn save(path: &Path, batch: &Batch, compression: Compression) -> Result<()> {
+fn save(path: &Path, batch: &Batch, compression: Compression) -> Result<()> {
     let encode = || -> std::result::Result<Vec<u8>, ParquetError> {
         let batch = batch
             .as_ref()

@@ -11,7 +11,6 @@ mod scene;
 mod stories;
 
 pub use digits::{generate as generate_digits, write as write_digits};
-pub(crate) use files::save;
 pub use files::write_all;
 pub use nli::{NliRow, NliTask, generate as generate_nli};
 pub use reviews::{ReviewRow, generate as generate_reviews};

@@ -202,13 +202,8 @@ fn stage_problems(
         "distill.layers",
         "names no layer, but distill.relation is positive",
     );
-    let d = &stage.distill;
-    say(
-        d.unlabelled.is_empty() || stage.kind == StageKind::Distill && d.logits > 0.0,
-        "distill.unlabelled",
-        "is for stages of kind \"distill\" with a positive distill.logits",
-    );
     if stage.is_taught() {
+        let d = &stage.distill;
         say(
             earlier.contains(&d.teacher.as_str())
                 || d.teacher.contains('/')

@@ -394,9 +394,6 @@ pub struct DistillSection {
     /// Stage that teaches; `init` for the model of `model.path`; or a path (with a `/`) to the folder of a
     /// model with the same vocabulary, of any width and depth.
     pub teacher: String,
-    /// File or folder of rows in the task's text columns, labels or none: the teacher answers them, and they
-    /// are mixed with the rows of `data.dir`.
-    pub unlabelled: String,
     /// λ, weight of the logits term.
     pub logits: f64,
     /// τ of the logits term.
@@ -425,7 +422,6 @@ impl Default for DistillSection {
     fn default() -> Self {
         Self {
             teacher: String::new(),
-            unlabelled: String::new(),
             logits: 10.0,
             temperature: 5.0,
             tau_squared: false,
