@@ -49,10 +49,10 @@ fn main() {
             let y = B::bit_linear(x.clone(), master.clone(), None, LinearQuant::B158);
             drop(y.backward());
         };
-        // As with gradient accumulation: codes are made once an optimiser step.
-        let held = B::hold_weight(master.clone(), LinearQuant::B158.weight);
+        // As in training: codes are made once an optimiser step.
+        let held = B::hold_weights(vec![(master.clone(), LinearQuant::B158.weight)]).pop();
         let shared = || {
-            let held = Some(held.clone());
+            let held = held.clone();
             let y = B::bit_linear(x.clone(), master.clone(), held, LinearQuant::B158);
             drop(y.backward());
         };

@@ -31,6 +31,7 @@ use gemm::{Operand, Scales, gemm};
 use launch::{Buffer, hopper};
 use tritburn_quant::config::HiddenAct;
 use tritburn_quant::scheme::{ActQuant, WeightQuant};
+use vocab::{Compared, full_target, over_vocab};
 
 use crate::Result;
 use crate::ranks::Rank;
@@ -158,47 +159,6 @@ fn plain<const D: usize>(all: &[&Tensor<Cuda, D>]) -> bool {
     let full = all.iter().all(|x| x.shape().num_elements() > 0);
     let counted = all.iter().all(|x| many::counts(x.shape().num_elements()));
     full && counted && all.iter().all(|x| x.dtype() == DType::F32)
-}
-
-/// Whether the losses' kernels take these logits.
-fn over_vocab(logits: &Tensor<Cuda, 2>, target: &LogitTarget<Cuda>) -> bool {
-    let dtype = logits.dtype();
-    let mut teachers = target.teacher.iter();
-    let mut tokens = target.tokens.iter();
-    logits.shape().num_elements() > 0
-        && (target.tokens.is_some() || target.teacher.is_some())
-        && matches!(dtype, DType::F32 | DType::BF16 | DType::F16)
-        && teachers.all(|(teacher, _)| teacher.dtype() == dtype)
-        && tokens.all(|tokens| tokens.dtype() == DType::I32)
-}
-
-/// With a teacher in f32, which the reference computes in.
-fn full_target(target: LogitTarget<Cuda>) -> LogitTarget<Cuda> {
-    let teacher = target.teacher.map(|(teacher, tau)| (full(teacher), tau));
-    LogitTarget { teacher, ..target }
-}
-
-/// The buffers of a [`LogitTarget`].
-struct Compared {
-    tokens: Option<Buffer>,
-    teacher: Option<(Buffer, f32)>,
-}
-
-impl Compared {
-    fn new(target: LogitTarget<Cuda>) -> Self {
-        let tokens = target.tokens;
-        Self {
-            tokens: tokens.map(|tokens| into_contiguous(tokens.into_primitive())),
-            teacher: target.teacher.map(|(teacher, tau)| (buffer(teacher), tau)),
-        }
-    }
-
-    fn target(&self) -> vocab::Target<'_> {
-        vocab::Target {
-            tokens: self.tokens.as_ref(),
-            teacher: self.teacher.as_ref().map(|(teacher, tau)| (teacher, *tau)),
-        }
-    }
 }
 
 impl Kernels for Cuda {

@@ -1,8 +1,53 @@
 //! Losses over rows of logits.
 
-use burn::tensor::DType;
+use burn::backend::Cuda;
+use burn::tensor::{DType, Tensor};
+use burn_cubecl::kernel::into_contiguous;
 
 use super::launch::{Buffer, Launch, Source, element, empty, word};
+use super::{buffer, full};
+use crate::ops::LogitTarget;
+
+/// Whether the losses' kernels take these logits.
+pub(super) fn over_vocab(logits: &Tensor<Cuda, 2>, target: &LogitTarget<Cuda>) -> bool {
+    let dtype = logits.dtype();
+    let mut teachers = target.teacher.iter();
+    let mut tokens = target.tokens.iter();
+    logits.shape().num_elements() > 0
+        && (target.tokens.is_some() || target.teacher.is_some())
+        && matches!(dtype, DType::F32 | DType::BF16 | DType::F16)
+        && teachers.all(|(teacher, _)| teacher.dtype() == dtype)
+        && tokens.all(|tokens| tokens.dtype() == DType::I32)
+}
+
+/// With a teacher in f32, which the reference computes in.
+pub(super) fn full_target(target: LogitTarget<Cuda>) -> LogitTarget<Cuda> {
+    let teacher = target.teacher.map(|(teacher, tau)| (full(teacher), tau));
+    LogitTarget { teacher, ..target }
+}
+
+/// The buffers of a [`LogitTarget`].
+pub(super) struct Compared {
+    tokens: Option<Buffer>,
+    teacher: Option<(Buffer, f32)>,
+}
+
+impl Compared {
+    pub(super) fn new(target: LogitTarget<Cuda>) -> Self {
+        let tokens = target.tokens;
+        Self {
+            tokens: tokens.map(|tokens| into_contiguous(tokens.into_primitive())),
+            teacher: target.teacher.map(|(teacher, tau)| (buffer(teacher), tau)),
+        }
+    }
+
+    pub(super) fn target(&self) -> Target<'_> {
+        Target {
+            tokens: self.tokens.as_ref(),
+            teacher: self.teacher.as_ref().map(|(teacher, tau)| (teacher, *tau)),
+        }
+    }
+}
 
 /// What rows of logits are compared with: the teacher's logits, of the student's type, with a temperature,
 /// and tokens in i32.
