@@ -6,9 +6,10 @@
 //! four bytes are four columns, which is what `vpdpbusd` sums and what a `B` tile of AMX looks like,
 //! and the activations of four columns are broadcast.
 //!
-//! A kernel never has to take a byte apart. With `u_k` the number that the first `k + 1` planes of a
-//! byte form, one instruction a plane gives `u_k`, and `Σ u_k · x` is a linear mix of the sums of
-//! the planes, which [`Planes::separate`] undoes once at the end.
+//! A kernel never has to take a byte of two-bit codes apart. With `u_k` the number that the first `k + 1` planes of
+//! it form, one instruction a plane gives `u_k`, and `Σ u_k · x` is a linear mix of the sums of
+//! the planes, which [`Planes::separate`] undoes once at the end. Five trits come apart by tables
+//! (`base3`), and their numbers are such a mix too.
 
 use crate::error::{KernelError, Result};
 use crate::packed::PackedCodes;
@@ -46,7 +47,7 @@ pub enum Format {
     /// Four trits in a byte, plane `k` in bits `2k` and `2k + 1`: 2 bits a weight.
     #[default]
     TwoBit,
-    /// Five trits in a byte as digits of a number to base 3, plane 0 the highest: 1.6 bits a weight.
+    /// Five trits in a byte as digits that count 84, 28, 9, 3 and 1, plane 0 the most: 1.6 bits a weight.
     Base3,
     /// Four trits of one row in a byte, column `i` of the block in bits `2i` and `2i + 1`: 2 bits a
     /// weight. Each half of a byte is the place of a sum in a table of the activations of its two

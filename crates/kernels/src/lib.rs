@@ -9,6 +9,8 @@
 pub mod aarch64;
 pub mod activations;
 pub mod attention;
+#[cfg(any(test, target_arch = "x86_64"))]
+mod base3;
 mod blocks;
 mod columns;
 pub mod dense;

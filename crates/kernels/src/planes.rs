@@ -2,6 +2,9 @@
 
 use crate::layout::LANES;
 
+/// What a digit of each plane of [`Planes::Base3`] counts in a byte: see `base3`.
+pub(crate) const PLACES: [u8; 5] = [84, 28, 9, 3, 1];
+
 /// How the trits of several rows share a byte. A kernel never takes such a byte apart: see
 /// [`crate::layout`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -36,7 +39,7 @@ impl Planes {
     pub const fn digit(self, plane: usize, code: u8) -> u8 {
         match self {
             Self::TwoBit => code << (2 * plane),
-            Self::Base3 => code * [81, 27, 9, 3, 1][plane],
+            Self::Base3 => code * PLACES[plane],
         }
     }
 
@@ -45,24 +48,37 @@ impl Planes {
     pub const fn code(self, byte: u8, plane: usize) -> u8 {
         match self {
             Self::TwoBit => (byte >> (2 * plane)) & 3,
-            Self::Base3 => byte / [81, 27, 9, 3, 1][plane] % 3,
+            // What planes in front count is a multiple of 28 for the second, of 9 and 3 for the others.
+            Self::Base3 => match plane {
+                0 => byte / 84,
+                1 => byte / 28 % 3,
+                _ => byte % 28 / PLACES[plane] % 3,
+            },
         }
     }
 
     /// Turns sums `Σ u_k · x` of one token, `[planes, LANES]`, into sums of codes `Σ (w + 1) · x`.
     ///
-    /// `u_k` is the low `2(k + 1)` bits of a byte for [`Self::TwoBit`] and its first `k + 1` digits
-    /// for [`Self::Base3`].
+    /// `u_k` is the low `2(k + 1)` bits of a byte for [`Self::TwoBit`]. For [`Self::Base3`], whose byte is
+    /// `84 d₀ + 28 d₁ + 9 d₂ + 3 d₃ + d₄`, they are `d₀`, `84 d₀ + 28 d₁`, `d₂`, `d₂ + 4 d₃` and `d₂ + 4 d₃ + 16 d₄`.
     #[inline(always)]
     pub fn separate(self, sums: &mut [i32]) {
-        let planes = self.count();
-        for k in (1..planes).rev() {
-            let (low, high) = sums.split_at_mut(k * LANES);
+        let prefixes = match self {
+            Self::TwoBit => sums,
+            Self::Base3 => {
+                let (two, three) = sums.split_at_mut(2 * LANES);
+                let (first, second) = two.split_at_mut(LANES);
+                for (s, first) in second.iter_mut().zip(&*first) {
+                    // Exact: the inverse of 7 among words.
+                    *s = (*s >> 2).wrapping_mul(0xB6DB_6DB7_u32.cast_signed()) - 3 * first;
+                }
+                three
+            }
+        };
+        for k in (1..prefixes.len() / LANES).rev() {
+            let (low, high) = prefixes.split_at_mut(k * LANES);
             for (s, before) in high[..LANES].iter_mut().zip(&low[(k - 1) * LANES..]) {
-                *s = match self {
-                    Self::TwoBit => s.wrapping_sub(*before) >> (2 * k),
-                    Self::Base3 => s.wrapping_sub(before.wrapping_mul(3)),
-                };
+                *s = s.wrapping_sub(*before) >> (2 * k);
             }
         }
     }
@@ -89,15 +105,20 @@ mod tests {
         for planes in Planes::ALL {
             let n = planes.count();
             let want: Vec<i32> = (0..n * LANES).map(|i| i as i32 * 37 - 900).collect();
-            let mut mixed = want.clone();
-            for k in 1..n {
-                for lane in 0..LANES {
-                    let (at, before) = (k * LANES + lane, (k - 1) * LANES + lane);
-                    mixed[at] = match planes {
-                        Planes::TwoBit => mixed[before] + (want[at] << (2 * k)),
-                        Planes::Base3 => 3 * mixed[before] + want[at],
-                    };
-                }
+            let plane = |k: usize| &want[k * LANES..][..LANES];
+            let mut mixed = Vec::new();
+            for k in 0..n {
+                // What each plane counts in number `k`.
+                let counts: Vec<i32> = match (planes, k) {
+                    (Planes::TwoBit, _) => (0..=k).map(|i| 1 << (2 * i)).collect(),
+                    (Planes::Base3, 0) => vec![1],
+                    (Planes::Base3, 1) => vec![84, 28],
+                    (Planes::Base3, _) => [0, 0, 1, 4, 16][..=k].to_vec(),
+                };
+                mixed.extend((0..LANES).map(|lane| {
+                    let all = counts.iter().enumerate();
+                    all.map(|(i, count)| count * plane(i)[lane]).sum::<i32>()
+                }));
             }
             planes.separate(&mut mixed);
             assert_eq!(mixed, want);

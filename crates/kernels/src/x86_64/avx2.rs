@@ -3,11 +3,11 @@
 
 use std::arch::x86_64::*;
 
-use super::half_block::{high_products, load, store};
-use super::planes_of;
-use super::prefetch::after_block;
+use super::half_block::{halves, load, pair_and_rest, store};
+use super::prefetch::{self, after_block};
 use super::{int6_256, lookup256, sparse256};
-use crate::activations::ActBlock;
+use super::{planes_of, quads_of, tokens_from, word};
+use crate::base3::{FIRST, SECOND};
 use crate::kernel::{ColumnTile, DenseTile, Int6Tile, Kernel, LookupTile, PackedTile, RowPart};
 use crate::layout::{DEPTH_BLOCKS, LANES, QUAD};
 use crate::planes::Planes;
@@ -25,7 +25,10 @@ impl Avx2 {
     #[must_use]
     pub fn detect() -> Option<Self> {
         let found = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
-        found.then_some(Self(()))
+        found.then(|| {
+            prefetch::detect();
+            Self(())
+        })
     }
 }
 
@@ -104,13 +107,13 @@ fn block<const P: usize, const T: usize>(
     half: usize,
     acc: &mut [i32],
 ) {
-    let x: [&[ActBlock]; T] = std::array::from_fn(|k| tile.token(t + k));
+    let x = tokens_from::<T>(tile, t);
     let ones = _mm256_set1_epi16(1);
     let mut sums = [[_mm256_setzero_si256(); P]; T];
     for (f, weights) in tile.deep_blocks().chunks(FLUSH).enumerate() {
         let mut pairs = [[_mm256_setzero_si256(); P]; T];
         for (d, weights) in weights.iter().enumerate() {
-            let x: [&[[i8; QUAD]]; T] = x.map(|x| x[f * FLUSH + d].0.as_chunks().0);
+            let x = quads_of(&x, f * FLUSH + d);
             for q in 0..DEPTH_BLOCKS {
                 // The other half is then in the cache.
                 if T == 1 && half == 0 {
@@ -118,7 +121,7 @@ fn block<const P: usize, const T: usize>(
                 }
                 let codes = codes::<P>(load(&weights[q], half));
                 for k in 0..T {
-                    let x = _mm256_set1_epi32(i32::from_ne_bytes(x[k][q].map(i8::cast_unsigned)));
+                    let x = _mm256_set1_epi32(word(x[k][q]));
                     for (pairs, codes) in pairs[k].iter_mut().zip(codes) {
                         *pairs = _mm256_add_epi16(*pairs, _mm256_maddubs_epi16(codes, x));
                     }
@@ -155,37 +158,19 @@ fn codes<const P: usize>(mut w: __m256i) -> [__m256i; P] {
     out
 }
 
-/// The five digits to base 3 of each byte. One multiplication takes three digits from two, a comparison
-/// takes one from two, and what two are is looked up.
+/// The five digits of each byte.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn digits(w: __m256i) -> [__m256i; 5] {
-    let first = high_products(w, 7282);
-    let rest = sub_nine_times(w, first);
-    let some = _mm256_cmpgt_epi8(first, _mm256_set1_epi8(8));
-    let more = _mm256_cmpgt_epi8(first, _mm256_set1_epi8(17));
-    let digit = _mm256_sub_epi8(_mm256_setzero_si256(), _mm256_add_epi8(some, more));
-    let middle = sub_nine_times(first, digit);
-    let high = _mm256_broadcastsi128_si256(_mm_setr_epi8(
-        0, 0, 0, 1, 1, 1, 2, 2, 2, 0, 0, 0, 0, 0, 0, 0,
-    ));
-    let low = _mm256_broadcastsi128_si256(_mm_setr_epi8(
-        0, 1, 2, 0, 1, 2, 0, 1, 2, 0, 0, 0, 0, 0, 0, 0,
-    ));
+    let [pair, _, rest] = pair_and_rest(w);
+    let low = |w| _mm256_and_si256(w, _mm256_set1_epi8(3));
     [
-        digit,
-        _mm256_shuffle_epi8(high, middle),
-        _mm256_shuffle_epi8(low, middle),
-        _mm256_shuffle_epi8(high, rest),
-        _mm256_shuffle_epi8(low, rest),
+        _mm256_shuffle_epi8(halves(&FIRST), pair),
+        _mm256_shuffle_epi8(halves(&SECOND), pair),
+        low(rest),
+        low(_mm256_srli_epi16::<2>(rest)),
+        low(_mm256_srli_epi16::<4>(rest)),
     ]
-}
-
-/// `a − 9 · b` of each byte, `b` below 32.
-#[inline]
-#[target_feature(enable = "avx2")]
-fn sub_nine_times(a: __m256i, b: __m256i) -> __m256i {
-    _mm256_sub_epi8(a, _mm256_add_epi8(b, _mm256_slli_epi16::<3>(b)))
 }
 
 /// Weights 0…255: products with activations do not fit i16 in pairs, so both are widened.
@@ -200,7 +185,7 @@ fn bytes(tile: PackedTile<'_>, acc: &mut [i32]) {
             for (weights, x) in tile.deep_blocks().iter().zip(x) {
                 for (block, x) in weights.iter().zip(x.0.as_chunks::<QUAD>().0) {
                     let w = load(block, half);
-                    let x = _mm256_set1_epi32(i32::from_ne_bytes(x.map(i8::cast_unsigned)));
+                    let x = _mm256_set1_epi32(word(*x));
                     let even = _mm256_madd_epi16(
                         _mm256_and_si256(w, low),
                         _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(x)),

@@ -6,18 +6,20 @@
 
 use std::arch::x86_64::*;
 
-use super::planes_of;
 use super::prefetch::after_block;
-use super::{avx2, dense512, int6_512, lookup512, sparse512};
-use crate::activations::ActBlock;
+use super::{avx2, base3_512, dense512, int6_512, lookup512, sparse512};
+use super::{planes_of, quads_of, tokens_from, word};
 use crate::kernel::{ColumnTile, DenseTile, Int6Tile, Kernel, LookupTile, PackedTile, RowPart};
-use crate::layout::{DEPTH_BLOCKS, LANES, QUAD, WeightBlock};
+use crate::layout::{LANES, WeightBlock};
 use crate::planes::Planes;
 use crate::sparse::SparseLimits;
 
 /// A processor with AVX-512 F, BW and VNNI.
 #[derive(Debug, Clone, Copy)]
-pub struct Avx512Vnni(());
+pub struct Avx512Vnni {
+    /// Whether it also has AVX-512 VBMI.
+    pub(super) vbmi: bool,
+}
 
 impl Avx512Vnni {
     /// The kernel, where this processor can run it.
@@ -27,7 +29,9 @@ impl Avx512Vnni {
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512vnni")
             && avx2::Avx2::detect().is_some();
-        found.then_some(Self(()))
+        found.then_some(Self {
+            vbmi: is_x86_feature_detected!("avx512vbmi"),
+        })
     }
 }
 
@@ -41,7 +45,8 @@ impl Kernel for Avx512Vnni {
         unsafe {
             match planes {
                 Planes::TwoBit => two_bit(tile, acc),
-                Planes::Base3 => base3(tile, acc),
+                Planes::Base3 if self.vbmi => base3::<true>(tile, acc),
+                Planes::Base3 => base3::<false>(tile, acc),
             }
         }
     }
@@ -86,10 +91,10 @@ fn two_bit(tile: PackedTile<'_>, acc: &mut [i32]) {
     let mut t = 0;
     while t < tile.tokens {
         t += match tile.tokens - t {
-            6.. => block::<4, 6, 1>(tile, t, acc),
-            4.. => block::<4, 4, 1>(tile, t, acc),
-            2.. => block::<4, 2, 1>(tile, t, acc),
-            _ => block::<4, 1, 2>(tile, t, acc),
+            6.. => block::<4, 6, 1, false>(tile, t, acc),
+            4.. => block::<4, 4, 1, false>(tile, t, acc),
+            2.. => block::<4, 2, 1, false>(tile, t, acc),
+            _ => block::<4, 1, 2, false>(tile, t, acc),
         };
     }
     for acc in acc.chunks_exact_mut(Planes::TwoBit.tile_rows()) {
@@ -98,13 +103,13 @@ fn two_bit(tile: PackedTile<'_>, acc: &mut [i32]) {
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-fn base3(tile: PackedTile<'_>, acc: &mut [i32]) {
+fn base3<const VBMI: bool>(tile: PackedTile<'_>, acc: &mut [i32]) {
     let mut t = 0;
     while t < tile.tokens {
         t += match tile.tokens - t {
-            4.. => block::<5, 4, 1>(tile, t, acc),
-            2.. => block::<5, 2, 1>(tile, t, acc),
-            _ => block::<5, 1, 2>(tile, t, acc),
+            4.. => block::<5, 4, 1, VBMI>(tile, t, acc),
+            2.. => block::<5, 2, 1, VBMI>(tile, t, acc),
+            _ => block::<5, 1, 2, VBMI>(tile, t, acc),
         };
     }
     for acc in acc.chunks_exact_mut(Planes::Base3.tile_rows()) {
@@ -117,10 +122,10 @@ fn bytes(tile: PackedTile<'_>, acc: &mut [i32]) {
     let mut t = 0;
     while t < tile.tokens {
         t += match tile.tokens - t {
-            16.. => block::<1, 16, 1>(tile, t, acc),
-            4.. => block::<1, 4, 2>(tile, t, acc),
-            2.. => block::<1, 2, 4>(tile, t, acc),
-            _ => block::<1, 1, 4>(tile, t, acc),
+            16.. => block::<1, 16, 1, false>(tile, t, acc),
+            4.. => block::<1, 4, 2, false>(tile, t, acc),
+            2.. => block::<1, 2, 4, false>(tile, t, acc),
+            _ => block::<1, 1, 4, false>(tile, t, acc),
         };
     }
 }
@@ -129,25 +134,28 @@ fn bytes(tile: PackedTile<'_>, acc: &mut [i32]) {
 /// cycles and two may start in each; returns `T`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-fn block<const P: usize, const T: usize, const C: usize>(
+fn block<const P: usize, const T: usize, const C: usize, const VBMI: bool>(
     tile: PackedTile<'_>,
     t: usize,
     acc: &mut [i32],
 ) -> usize {
-    let x: [&[ActBlock]; T] = std::array::from_fn(|k| tile.token(t + k));
+    let x = tokens_from::<T>(tile, t);
     let mut sums = [[[_mm512_setzero_si512(); P]; T]; C];
     for (d, weights) in tile.deep_blocks().iter().enumerate() {
-        let x: [&[[i8; QUAD]]; T] = x.map(|x| x[d].0.as_chunks().0);
-        for q in 0..DEPTH_BLOCKS {
-            // For more tokens the arithmetic takes longer than memory.
-            if T <= 2 {
-                after_block(&weights[q]);
-            }
-            let planes = prefixes::<P>(load(&weights[q]));
-            for k in 0..T {
-                let x = _mm512_set1_epi32(i32::from_ne_bytes(x[k][q].map(i8::cast_unsigned)));
-                for (sum, plane) in sums[q % C][k].iter_mut().zip(planes) {
-                    *sum = _mm512_dpbusd_epi32(*sum, plane, x);
+        let x = quads_of(&x, d);
+        // Chains by a loop of their own, which is unrolled: indexed by a variable, the sums would be in memory.
+        for (i, weights) in weights.as_chunks::<C>().0.iter().enumerate() {
+            for c in 0..C {
+                // For more tokens the arithmetic takes longer than memory.
+                if T <= 2 {
+                    after_block(&weights[c]);
+                }
+                let planes = numbers::<P, VBMI>(load(&weights[c]));
+                for k in 0..T {
+                    let x = _mm512_set1_epi32(word(x[k][i * C + c]));
+                    for p in 0..P {
+                        sums[c][k][p] = _mm512_dpbusd_epi32(sums[c][k][p], planes[p], x);
+                    }
                 }
             }
         }
@@ -164,31 +172,18 @@ fn block<const P: usize, const T: usize, const C: usize>(
     T
 }
 
-/// The numbers that the first 1, 2, … `P` planes of each byte form; a byte itself where `P` is 1.
+/// The numbers whose sums [`Planes::separate`] takes for `P` planes; a byte itself where `P` is 1. `VBMI` as in
+/// [`base3_512::numbers`].
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-pub(super) fn prefixes<const P: usize>(w: __m512i) -> [__m512i; P] {
+pub(super) fn numbers<const P: usize, const VBMI: bool>(w: __m512i) -> [__m512i; P] {
     let mut out = [w; P];
     if P == 4 {
         for (out, mask) in out.iter_mut().zip([0x03, 0x0F, 0x3F]) {
             *out = _mm512_and_si512(w, _mm512_set1_epi8(mask));
         }
     } else if P == 5 {
-        // Quotients of bytes from products of words: an even byte alone in its word gives it in the
-        // low byte, an odd one in the high byte above what is then replaced. The factors are
-        // 2¹⁶ / 3ⁿ rounded up, exact for every byte up to 242.
-        let low = _mm512_set1_epi16(0x00FF);
-        let even = _mm512_and_si512(w, low);
-        let odd = _mm512_andnot_si512(low, w);
-        for (out, factor) in out.iter_mut().zip([810, 2428, 7282, 21846]) {
-            let factor = _mm512_set1_epi16(factor);
-            let (even, odd) = (
-                _mm512_mulhi_epu16(even, factor),
-                _mm512_mulhi_epu16(odd, factor),
-            );
-            // low ? even : odd
-            *out = _mm512_ternarylogic_epi32::<0xCA>(low, even, odd);
-        }
+        out.copy_from_slice(&base3_512::numbers::<VBMI>(w)[..P]);
     }
     out
 }
@@ -205,4 +200,48 @@ pub(super) fn load(block: &WeightBlock) -> __m512i {
 fn store(out: &mut [i32; LANES], v: __m512i) {
     // SAFETY: the array is 64 bytes.
     unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), v) }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::activations::ActBlock;
+    use crate::scalar::Scalar;
+
+    /// The tables that processors without VBMI use, on one that has it too.
+    #[test]
+    fn five_trits_come_apart_with_and_without_vbmi() {
+        let Some(kernel) = Avx512Vnni::detect() else {
+            eprintln!("skipped: no AVX-512 VNNI");
+            return;
+        };
+        let number = |i: usize| i * 2_654_435_761 % 243;
+        let byte = |i: usize| {
+            let digit = |plane: usize| (number(i) / 3usize.pow(plane as u32) % 3) as u8;
+            (0..5).map(|p| Planes::Base3.digit(p, digit(p))).sum::<u8>()
+        };
+        let weights: Vec<WeightBlock> = (0..32)
+            .map(|b| WeightBlock(std::array::from_fn(|i| byte(64 * b + i))))
+            .collect();
+        let x: Vec<ActBlock> = (0..2 * 9)
+            .map(|b| ActBlock(std::array::from_fn(|i| (64 * b + i * i) as i8)))
+            .collect();
+        for tokens in 0..=9 {
+            let tile = PackedTile {
+                weights: &weights,
+                x: &x,
+                stride: 2,
+                tokens,
+            };
+            let sums = |kernel: &dyn Kernel| {
+                let mut acc = vec![-1; tokens * Planes::Base3.tile_rows()];
+                kernel.ternary_tile(Planes::Base3, tile, &mut acc);
+                acc
+            };
+            let want = sums(&Scalar);
+            assert_eq!(sums(&kernel), want);
+            assert_eq!(sums(&Avx512Vnni { vbmi: false }), want);
+        }
+    }
 }

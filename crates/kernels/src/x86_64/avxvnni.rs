@@ -4,13 +4,12 @@
 use std::arch::x86_64::*;
 
 use super::avx2;
-use super::half_block::{load, prefixes, store};
-use super::planes_of;
+use super::half_block::{load, numbers, store};
 use super::prefetch::after_block;
 use super::{int6_256, lookup256, sparse256};
-use crate::activations::ActBlock;
+use super::{planes_of, quads_of, tokens_from, word};
 use crate::kernel::{ColumnTile, DenseTile, Int6Tile, Kernel, LookupTile, PackedTile, RowPart};
-use crate::layout::{DEPTH_BLOCKS, LANES, QUAD};
+use crate::layout::{DEPTH_BLOCKS, LANES};
 use crate::planes::Planes;
 use crate::sparse::SparseLimits;
 
@@ -106,20 +105,19 @@ fn block<const P: usize, const T: usize, const H: usize>(
     half: usize,
     acc: &mut [i32],
 ) {
-    let x: [&[ActBlock]; T] = std::array::from_fn(|k| tile.token(t + k));
+    let x = tokens_from::<T>(tile, t);
     let mut sums = [[[_mm256_setzero_si256(); P]; T]; H];
     for (d, weights) in tile.deep_blocks().iter().enumerate() {
-        let x: [&[[i8; QUAD]]; T] = x.map(|x| x[d].0.as_chunks().0);
+        let x = quads_of(&x, d);
         for q in 0..DEPTH_BLOCKS {
             // Only one token takes both halves in one pass.
             if H == 2 {
                 after_block(&weights[q]);
             }
             for (h, sums) in sums.iter_mut().enumerate() {
-                let planes = prefixes::<P>(load(&weights[q], half + h));
+                let planes = numbers::<P>(load(&weights[q], half + h));
                 for (k, sums) in sums.iter_mut().enumerate() {
-                    let x = i32::from_ne_bytes(x[k][q].map(i8::cast_unsigned));
-                    let x = _mm256_set1_epi32(x);
+                    let x = _mm256_set1_epi32(word(x[k][q]));
                     for (sum, plane) in sums.iter_mut().zip(planes) {
                         *sum = _mm256_dpbusd_avx_epi32(*sum, plane, x);
                     }

@@ -4,6 +4,7 @@ use std::arch::x86_64::*;
 
 use super::half_block::{HALF, load, store};
 use super::prefetch::after_chunk;
+use super::word;
 use crate::int6::{Chunk, GROUP, GROUPS};
 use crate::kernel::Int6Tile;
 use crate::layout::{LANES, QUAD};
@@ -22,7 +23,7 @@ pub(super) fn avx2_tile(tile: Int6Tile<'_>, acc: &mut [[i32; LANES]; 2]) {
         for (c, chunk) in tile.chunks.iter().enumerate() {
             // The other half is then in the cache.
             if half == 0 {
-                after_chunk(chunk);
+                after_chunk::<false>(chunk);
             }
             for g in 0..GROUPS {
                 let codes = codes(chunk, g, half);
@@ -48,7 +49,7 @@ pub(super) fn avxvnni_tile(tile: Int6Tile<'_>, acc: &mut [[i32; LANES]; 2]) {
         for (c, chunk) in tile.chunks.iter().enumerate() {
             // The other half is then in the cache.
             if half == 0 {
-                after_chunk(chunk);
+                after_chunk::<false>(chunk);
             }
             for g in 0..GROUPS {
                 let codes = codes(chunk, g, half);
@@ -129,5 +130,5 @@ fn quads<const N: usize>(x: &[i8; N], g: usize) -> &Quads {
 #[inline]
 #[target_feature(enable = "avx2")]
 fn broadcast(x: &[i8; QUAD]) -> __m256i {
-    _mm256_set1_epi32(i32::from_ne_bytes(x.map(i8::cast_unsigned)))
+    _mm256_set1_epi32(word(*x))
 }

@@ -8,9 +8,10 @@ use std::arch::x86_64::*;
 
 use super::avx512vnni::load;
 use super::prefetch::after_chunk;
+use super::{quads_of, word};
 use crate::int6::{Chunk, GROUP, GROUPS};
 use crate::kernel::Int6Tile;
-use crate::layout::{LANES, QUAD};
+use crate::layout::{LANES, QUAD, WeightBlock};
 
 /// Quads of a group.
 const QUADS: usize = GROUP / QUAD;
@@ -20,14 +21,14 @@ const QUADS: usize = GROUP / QUAD;
 pub(super) fn int6_tile(tile: Int6Tile<'_>, acc: &mut [[i32; LANES]; 2]) {
     let mut sums = [_mm512_setzero_si512(); 2];
     for (c, chunk) in tile.chunks.iter().enumerate() {
-        after_chunk(chunk);
-        let x: [&[[i8; QUAD]]; 2] = tile.x.map(|x| x[c].0.as_chunks().0);
-        let offsets = tile.offsets.map(|offsets| &offsets[c]);
-        let high: [__m512i; QUADS] = std::array::from_fn(|i| load(&chunk.high[i]));
-        let low: [__m512i; QUADS] = std::array::from_fn(|i| load(&chunk.low[0][i]));
+        after_chunk::<true>(chunk);
+        let x = quads_of(&tile.x, c);
+        let offsets = [&tile.offsets[0][c], &tile.offsets[1][c]];
+        let high = loads(&chunk.high);
+        let low = loads(&chunk.low[0]);
         sums = group::<0>(chunk, high, low, x, offsets, sums);
         sums = group::<1>(chunk, high, low, x, offsets, sums);
-        let low: [__m512i; QUADS] = std::array::from_fn(|i| load(&chunk.low[1][i]));
+        let low = loads(&chunk.low[1]);
         sums = group::<2>(chunk, high, low, x, offsets, sums);
         sums = group::<3>(chunk, high, low, x, offsets, sums);
     }
@@ -35,6 +36,16 @@ pub(super) fn int6_tile(tile: Int6Tile<'_>, acc: &mut [[i32; LANES]; 2]) {
         // SAFETY: the array is 64 bytes.
         unsafe { _mm512_storeu_si512(acc.as_mut_ptr().cast(), sums) }
     }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn loads(blocks: &[WeightBlock; QUADS]) -> [__m512i; QUADS] {
+    let mut out = [_mm512_setzero_si512(); QUADS];
+    for (out, block) in out.iter_mut().zip(blocks) {
+        *out = load(block);
+    }
+    out
 }
 
 /// Adds group `G` of a chunk.
@@ -48,12 +59,15 @@ fn group<const G: usize>(
     offsets: [&[i32; GROUPS]; 2],
     mut sums: [__m512i; 2],
 ) -> [__m512i; 2] {
-    let mut of_group = offsets.map(|offsets| _mm512_set1_epi32(offsets[G]));
+    let mut of_group = [_mm512_setzero_si512(); 2];
+    for (sum, offsets) in of_group.iter_mut().zip(offsets) {
+        *sum = _mm512_set1_epi32(offsets[G]);
+    }
     for i in 0..QUADS {
         let codes = codes::<G>(high[i], low[i]);
         for (sum, x) in of_group.iter_mut().zip(x) {
-            let x = i32::from_ne_bytes(x[G * QUADS + i].map(i8::cast_unsigned));
-            *sum = _mm512_dpbusd_epi32(*sum, codes, _mm512_set1_epi32(x));
+            let x = _mm512_set1_epi32(word(x[G * QUADS + i]));
+            *sum = _mm512_dpbusd_epi32(*sum, codes, x);
         }
     }
     let levels = levels(chunk, G);

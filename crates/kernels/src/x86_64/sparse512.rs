@@ -2,7 +2,8 @@
 
 use std::arch::x86_64::*;
 
-use super::avx512vnni::{load, prefixes};
+use super::avx512vnni::{load, numbers};
+use super::word;
 use crate::activations::ActBlock;
 use crate::kernel::{ColumnTile, RowPart};
 use crate::layout::WeightBlock;
@@ -38,9 +39,9 @@ pub(super) fn column_tile(tile: ColumnTile<'_>, acc: &mut [i32]) {
             _mm512_unpacklo_epi16(ab_high, cd_high),
             _mm512_unpackhi_epi16(ab_high, cd_high),
         ];
-        let x = _mm512_set1_epi32(i32::from_ne_bytes(x.map(i8::cast_unsigned)));
+        let x = _mm512_set1_epi32(word(*x));
         for (sums, quad) in sums.iter_mut().zip(quads) {
-            for (sum, plane) in sums.iter_mut().zip(prefixes::<4>(quad)) {
+            for (sum, plane) in sums.iter_mut().zip(numbers::<4, false>(quad)) {
                 *sum = _mm512_dpbusd_epi32(*sum, plane, x);
             }
         }

@@ -1,7 +1,7 @@
 //! AMX-INT8: tiles of 16 tokens × 64 columns times 64 columns × 16 rows.
 //!
 //! A tile of weights is 16 blocks of one plane as they lie in memory: the packed bytes of a row tile
-//! are spread into their prefixes ([`crate::layout`]) once, in a buffer that stays in the cache,
+//! are spread into the numbers that are summed ([`crate::layout`]) once, in a buffer that stays in the cache,
 //! and used for all tokens. Fewer tokens than half a tile go through AVX-512 VNNI.
 
 use std::arch::x86_64::*;
@@ -14,7 +14,7 @@ mod tiles;
 use detect::{ask_for_tiles, has_tiles};
 use tiles::{TileConfig, Walk, four, single, two_planes, two_tokens};
 
-use super::avx512vnni::{Avx512Vnni, load, prefixes};
+use super::avx512vnni::{Avx512Vnni, load, numbers};
 use crate::activations::{ActBlock, TOKEN_TILE};
 use crate::kernel::{ColumnTile, DenseTile, Int6Tile, Kernel, LookupTile, PackedTile, RowPart};
 use crate::layout::{DEPTH_BLOCKS, LANES, WeightBlock};
@@ -43,7 +43,8 @@ impl Amx {
     #[must_use]
     pub fn detect() -> Option<Self> {
         static ALLOWED: OnceLock<bool> = OnceLock::new();
-        let vectors = Avx512Vnni::detect()?;
+        // Every processor with these tiles has VBMI.
+        let vectors = Avx512Vnni::detect().filter(|v| v.vbmi)?;
         let allowed = *ALLOWED.get_or_init(|| has_tiles() && ask_for_tiles());
         allowed.then_some(Self { vectors })
     }
@@ -157,7 +158,7 @@ fn split(tile: PackedTile<'_>) -> (PackedTile<'_>, PackedTile<'_>) {
     )
 }
 
-/// Gives `each` the sums `[t, plane, lane] = Σ u · x`, for prefixes `u`, of up to two tiles of tokens
+/// Gives `each` the sums `[t, plane, lane] = Σ u · x`, for the numbers `u` of [`Planes::separate`], of up to two tiles of tokens
 /// after the other, with the number of the first; `acc` has room for them.
 #[target_feature(enable = "avx512f,avx512bw")]
 fn multiply<const P: usize>(
@@ -248,15 +249,15 @@ fn store_sums<const P: usize>(
     }
 }
 
-/// Prefixes of all blocks of a row tile.
+/// The numbers of all blocks of a row tile.
 #[target_feature(enable = "avx512f,avx512bw")]
 fn spread<const P: usize>(tile: PackedTile<'_>, buffer: &mut Vec<WeightTile>) {
     buffer.resize(tile.depth() * P, [WeightBlock::ZERO; DEPTH_BLOCKS]);
     for (blocks, out) in tile.deep_blocks().iter().zip(buffer.chunks_exact_mut(P)) {
         for (q, block) in blocks.iter().enumerate() {
-            for (out, prefix) in out.iter_mut().zip(prefixes::<P>(load(block))) {
+            for (out, number) in out.iter_mut().zip(numbers::<P, true>(load(block))) {
                 // SAFETY: a `WeightBlock` is 64 bytes and aligned to 64.
-                unsafe { _mm512_store_si512(out[q].0.as_mut_ptr().cast(), prefix) }
+                unsafe { _mm512_store_si512(out[q].0.as_mut_ptr().cast(), number) }
             }
         }
     }
