@@ -418,6 +418,7 @@ fn bench_rows_have_the_stable_keys() {
         "threads",
         "phase",
         "tokens",
+        "depth",
         "tok_s",
         "gb_s",
         "roofline_share",

@@ -42,6 +42,9 @@ pub(crate) struct Args {
     /// Tokens to write
     #[arg(long, value_name = "N", default_value_t = BenchOptions::default().decode_tokens)]
     decode: usize,
+    /// Tokens in the context before those that are written
+    #[arg(long, value_name = "N", default_value_t = BenchOptions::default().depth)]
+    depth: usize,
     /// Runs, of which the median counts
     #[arg(long, value_name = "N", default_value_t = BenchOptions::default().runs)]
     runs: usize,
@@ -104,6 +107,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
     let what = BenchOptions {
         prefill_tokens: args.prefill,
         decode_tokens: args.decode,
+        depth: args.depth,
         runs: args.runs,
     };
     let mut rows = Vec::new();
@@ -158,7 +162,7 @@ fn profile(engine: &Engine, what: &BenchOptions) -> Result<String> {
         (Phase::Prefill, what.prefill_tokens),
         (Phase::Decode, what.decode_tokens),
     ] {
-        let rows: Vec<Vec<String>> = bench::profile(engine, phase, tokens)?
+        let rows: Vec<Vec<String>> = bench::profile(engine, phase, what)?
             .iter()
             .map(cells)
             .collect();
@@ -181,6 +185,7 @@ fn table(rows: &[BenchRow]) -> String {
         "threads",
         "phase",
         "tokens",
+        "after",
         "tok/s",
         "GB/s",
         "left out",
@@ -197,6 +202,7 @@ fn table(rows: &[BenchRow]) -> String {
             row.threads.to_string(),
             row.phase.name().to_owned(),
             row.tokens.to_string(),
+            row.depth.to_string(),
             format!("{:.1}", row.tok_s),
             format!("{:.2}", row.gb_s),
             format!("{:.0}%", 100.0 * row.left_out),

@@ -14,10 +14,7 @@ use serde::Serialize;
 
 use crate::engine::Engine;
 use crate::error::{EngineError, Result};
-use crate::session::PREFILL_CHUNK;
-
-/// Tokens in the context before decoding is measured.
-const CONTEXT: usize = 16;
+use crate::session::{PREFILL_CHUNK, Session};
 
 /// Which part of the work was measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -58,6 +55,8 @@ pub struct BenchRow {
     pub phase: Phase,
     /// Tokens of one run.
     pub tokens: usize,
+    /// Tokens in the context before them.
+    pub depth: usize,
     /// Tokens a second, median of the runs.
     pub tok_s: f64,
     /// Weights read, in 10⁹ bytes a second. The KV cache does not count, nor what was left out.
@@ -85,6 +84,8 @@ pub struct BenchOptions {
     pub prefill_tokens: usize,
     /// Tokens to write.
     pub decode_tokens: usize,
+    /// Tokens in the context before those that are written.
+    pub depth: usize,
     /// Runs, of which the median counts.
     pub runs: usize,
 }
@@ -94,6 +95,7 @@ impl Default for BenchOptions {
         Self {
             prefill_tokens: 128,
             decode_tokens: 32,
+            depth: 16,
             runs: 3,
         }
     }
@@ -117,9 +119,8 @@ pub fn run(
         ));
     }
     let model = &engine.core.model;
-    let most = options.prefill_tokens.max(CONTEXT + options.decode_tokens);
-    let tokens = some_tokens(engine, most);
-    let mut session = engine.new_session(most);
+    let most = (options.prefill_tokens).max(options.depth.saturating_add(options.decode_tokens));
+    let (mut session, tokens) = room_for(engine, most)?;
 
     let prefill = median(options.runs, || {
         session.truncate(0);
@@ -127,11 +128,10 @@ pub fn run(
         session.prefill(&tokens[..options.prefill_tokens])?;
         Ok(start.elapsed().as_secs_f64())
     })?;
-    let (context, written) = tokens.split_at(CONTEXT);
+    let (context, written) = tokens.split_at(options.depth);
     let mut left_out = 0;
     let decode = median(options.runs, || {
-        session.truncate(0);
-        session.prefill(context)?;
+        start_after(&mut session, context)?;
         let before = session.left_out();
         let start = Instant::now();
         for &token in &written[..options.decode_tokens] {
@@ -158,6 +158,11 @@ pub fn run(
             nodes: info.nodes,
             phase,
             tokens,
+            depth: if phase == Phase::Decode {
+                options.depth
+            } else {
+                0
+            },
             tok_s: tokens as f64 / seconds,
             gb_s: bytes / seconds / 1e9,
             left_out,
@@ -173,11 +178,27 @@ pub fn run(
     ])
 }
 
-/// Tokens without a pattern, the same at every call.
-fn some_tokens(engine: &Engine, n: usize) -> Vec<u32> {
+/// A session that `n` tokens fit in, and tokens without a pattern, the same at every call.
+fn room_for(engine: &Engine, n: usize) -> Result<(Session, Vec<u32>)> {
+    let session = engine.new_session(n);
+    if n > session.max_len() {
+        return Err(EngineError::ContextTooLong {
+            tokens: n,
+            max: session.max_len(),
+        });
+    }
     let vocab = engine.config().vocab_size as u64;
     let id = |i| (i * 2_654_435_761 % vocab) as u32;
-    (0..n as u64).map(id).collect()
+    Ok((session, (0..n as u64).map(id).collect()))
+}
+
+/// Leaves nothing but `context` in a session.
+fn start_after(session: &mut Session, context: &[u32]) -> Result<()> {
+    session.truncate(0);
+    if !context.is_empty() {
+        session.prefill(context)?;
+    }
+    Ok(())
 }
 
 fn median(runs: usize, mut seconds: impl FnMut() -> Result<f64>) -> Result<f64> {

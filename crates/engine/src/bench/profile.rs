@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::{CONTEXT, Phase, some_tokens};
+use super::{BenchOptions, Phase, room_for, start_after};
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::model::{Clock, Op};
@@ -23,23 +23,23 @@ pub struct OpShare {
     pub left_out: f64,
 }
 
-/// Reads a prompt of `tokens` tokens, or writes so many after 16, and tells where the time goes, in
-/// the order of a token's way through the model. Readings of the clock add less than a microsecond a
+/// Reads the prompt of `options`, or writes its tokens after those of the context, once, and tells where the time
+/// goes, in the order of a token's way through the model. Readings of the clock add less than a microsecond a
 /// layer.
 ///
 /// # Errors
 /// [`crate::EngineError::EmptyPrompt`] without tokens, [`crate::EngineError::ContextTooLong`] where
 /// the model has no room for them.
-pub fn profile(engine: &Engine, phase: Phase, tokens: usize) -> Result<Vec<OpShare>> {
-    let ids = some_tokens(engine, CONTEXT.max(tokens));
+pub fn profile(engine: &Engine, phase: Phase, options: &BenchOptions) -> Result<Vec<OpShare>> {
+    let (depth, tokens) = match phase {
+        Phase::Prefill => (0, options.prefill_tokens),
+        Phase::Decode => (options.depth, options.decode_tokens),
+    };
+    let (mut session, ids) = room_for(engine, depth.saturating_add(tokens))?;
     let measured = &ids[..tokens];
-    let mut session = engine.new_session(CONTEXT + tokens);
     // Once unmeasured, so that the buffers are there.
     session.prefill(measured)?;
-    session.truncate(0);
-    if phase == Phase::Decode {
-        session.prefill(&ids[..CONTEXT])?;
-    }
+    start_after(&mut session, &ids[..depth])?;
     session.set_clock(Some(Clock::default()));
     let start = Instant::now();
     let passes = match phase {

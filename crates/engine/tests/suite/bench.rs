@@ -1,6 +1,6 @@
 //! Benchmarks run and say what they measured; how fast is not tested.
 use tritburn_engine::bench::{
-    BenchOptions, Limits, MemorySpeed, Phase, SHAPES, profile, run, shape,
+    BenchOptions, BenchRow, Limits, MemorySpeed, Phase, SHAPES, profile, run, shape,
 };
 use tritburn_engine::{Engine, EngineOptions};
 
@@ -41,6 +41,7 @@ fn rows_of_small_random_models() {
         let small = BenchOptions {
             prefill_tokens: 20,
             decode_tokens: 4,
+            depth: 7,
             runs: 1,
         };
         let rows = run(&engine, "small", &small, &limits).unwrap();
@@ -51,16 +52,26 @@ fn rows_of_small_random_models() {
             assert!(row.peak_bytes >= row.rss_bytes);
             assert!(row.tok_s > 0.0 && row.gb_s > 0.0 && row.roofline_share > 0.0);
         }
-        assert_eq!((rows[0].phase, rows[0].tokens), (Phase::Prefill, 20));
-        assert_eq!((rows[1].phase, rows[1].tokens), (Phase::Decode, 4));
-        for (phase, tokens) in [(Phase::Prefill, 20), (Phase::Decode, 4)] {
-            let shares = profile(&engine, phase, tokens).unwrap();
+        let what = |row: &BenchRow| (row.phase, row.tokens, row.depth);
+        assert_eq!(what(&rows[0]), (Phase::Prefill, 20, 0));
+        assert_eq!(what(&rows[1]), (Phase::Decode, 4, 7));
+        for phase in [Phase::Prefill, Phase::Decode] {
+            let shares = profile(&engine, phase, &small).unwrap();
             let whole: f64 = shares.iter().map(|s| s.share).sum();
             assert!((whole - 1.0).abs() < 1e-6, "{whole}");
             assert!(shares.iter().any(|s| s.op == "head" && s.seconds > 0.0));
         }
         let none = BenchOptions { runs: 0, ..small };
         assert!(run(&engine, "small", &none, &limits).is_err());
+        let first = BenchOptions { depth: 0, ..small };
+        assert_eq!(run(&engine, "small", &first, &limits).unwrap()[1].depth, 0);
+        let long = BenchOptions {
+            depth: usize::MAX,
+            ..small
+        };
+        let error = run(&engine, "small", &long, &limits).unwrap_err();
+        assert!(error.to_string().contains("context"), "{error}");
+        assert!(profile(&engine, Phase::Decode, &long).is_err());
         // A seed is a model.
         let logits = |seed| {
             let engine = Engine::random(&config, seed, options.clone()).unwrap();

@@ -99,13 +99,14 @@ fn the_bench_tells_what_was_left_out() {
         prefill_tokens: 9,
         decode_tokens: 3,
         runs: 1,
+        ..BenchOptions::default()
     };
     let memory = MemorySpeed::measure(&EngineOptions::default()).unwrap();
     let left_out = |sparsity| {
         let engine = engine(&config, sparsity);
         let limits = Limits::measure(&engine, memory).unwrap();
         let rows = run(&engine, "small", &what, &limits).unwrap();
-        let ops = profile(&engine, Phase::Decode, 16).unwrap();
+        let ops = profile(&engine, Phase::Decode, &what).unwrap();
         let of = |name: &str| ops.iter().find(|o| o.op == name).unwrap().left_out;
         let shares = [
             "norm + q, k, v",

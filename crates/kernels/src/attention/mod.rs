@@ -191,7 +191,12 @@ impl WithSimd for Task<'_> {
         let end = self.visible(self.tokens.end - 1).end;
         for start in (begin..end).step_by(CHUNK) {
             let n = CHUNK.min(end - start);
-            let keys = self.keys.read_lanes(self.head, start, n, piece);
+            let more = end - (start + n);
+            let first = self.head * self.values.positions() + start;
+            // Values come after the keys, and the keys of the next head after the last values: their memory is asked for
+            // before it is waited for.
+            self.values.ask(first);
+            let keys = self.keys.read_lanes(self.head, start, n, more, piece);
             let scores = scores.as_chunks_mut::<CHUNK>().0;
             let mut row = 0;
             while row < rows {
@@ -212,8 +217,11 @@ impl WithSimd for Task<'_> {
                     weigh(scores, scale, state, sums);
                 }
             }
-            let first = self.head * self.values.positions() + start;
-            let values = self.values.read(first, n, piece);
+            if more == 0 {
+                self.keys
+                    .ask((self.head + 1) * self.keys.positions() + begin);
+            }
+            let values = self.values.read(first, n, more, piece);
             let mut row = 0;
             while row < rows {
                 let (piece, sums) = ((start, n, values), (&*scores, &mut sums[..]));

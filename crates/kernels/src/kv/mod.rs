@@ -69,6 +69,7 @@ enum Order {
 #[derive(Debug, Clone)]
 pub struct KvRows {
     width: usize,
+    rows: usize,
     positions: usize,
     order: Order,
     data: Data,
@@ -124,6 +125,7 @@ impl KvRows {
         };
         Self {
             width,
+            rows,
             positions,
             order,
             data,
@@ -233,13 +235,39 @@ impl KvRows {
         }
     }
 
-    /// `n` rows of [`Self::values`] as f32, without a copy where they are stored so.
+    /// Asks for the memory of row `row` and those behind it, which are read next; a row that there is not is no
+    /// mistake. Packed rows of few bits are too small for it to pay.
+    pub(crate) fn ask(&self, row: usize) {
+        if row >= self.rows {
+            return;
+        }
+        let Place { first, .. } = self.place(row);
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = first;
+        #[cfg(target_arch = "x86_64")]
+        match &self.data {
+            Data::F32(data) => crate::x86_64::ask_first(&data[first..]),
+            Data::F16(data) => crate::x86_64::ask_first(&data[first..]),
+            Data::Int8(data, _) => crate::x86_64::ask_first(&data[first..]),
+            Data::Low(_) => {}
+        }
+    }
+
+    /// `n` rows of [`Self::values`] as f32, without a copy where they are stored so; the `more` rows behind them are
+    /// read next.
     #[inline(always)]
-    pub(crate) fn read<'a>(&'a self, first: usize, n: usize, buffer: &'a mut [f32]) -> &'a [f32] {
+    pub(crate) fn read<'a>(
+        &'a self,
+        first: usize,
+        n: usize,
+        more: usize,
+        buffer: &'a mut [f32],
+    ) -> &'a [f32] {
         let range = first * self.width..(first + n) * self.width;
+        let with_more = range.start..range.end + more * self.width;
         match &self.data {
             Data::F32(data) => &data[range],
-            Data::F16(data) => widen(&data[range], buffer),
+            Data::F16(data) => widen(&data[with_more], range.len(), buffer),
             Data::Int8(codes, scales) => {
                 let out = &mut buffer[..range.len()];
                 let rows = codes[range].chunks_exact(self.width);
@@ -260,21 +288,24 @@ impl KvRows {
     }
 
     /// `n` rows of [`Self::keys`] as f32, `[n / LANES rounded up, width, LANES]`, from position `at`
-    /// of a head on, a multiple of [`LANES`]. What stands for rows past the end means nothing.
+    /// of a head on, a multiple of [`LANES`]. What stands for rows past the end means nothing. The `more` rows behind
+    /// them are read next.
     #[inline(always)]
     pub(crate) fn read_lanes<'a>(
         &'a self,
         head: usize,
         at: usize,
         n: usize,
+        more: usize,
         buffer: &'a mut [f32],
     ) -> &'a [f32] {
         let w = self.width;
         let first = head * self.positions.next_multiple_of(LANES) + at;
         let range = first * w..(first + n.next_multiple_of(LANES)) * w;
+        let with_more = range.start..(first + (n + more).next_multiple_of(LANES)) * w;
         match &self.data {
             Data::F32(data) => &data[range],
-            Data::F16(data) => widen(&data[range], buffer),
+            Data::F16(data) => widen(&data[with_more], range.len(), buffer),
             Data::Int8(codes, scales) => {
                 let out = &mut buffer[..range.len()];
                 let blocks = codes[range].chunks_exact(w * LANES);
@@ -307,10 +338,10 @@ impl KvRows {
     }
 }
 
-/// `from` as f32, at the beginning of `buffer`.
+/// The first `n` of `from` as f32, at the beginning of `buffer`; the others come next.
 #[inline(always)]
-fn widen<'a>(from: &[u16], buffer: &'a mut [f32]) -> &'a [f32] {
-    let out = &mut buffer[..from.len()];
+fn widen<'a>(from: &[u16], n: usize, buffer: &'a mut [f32]) -> &'a [f32] {
+    let out = &mut buffer[..n];
     #[cfg(target_arch = "x86_64")]
     if crate::x86_64::halves::widen(from, out) {
         return out;
@@ -337,11 +368,11 @@ mod tests {
         let mut buffer = vec![f32::NAN; 2 * (n + 2 * LANES) * store.width];
         if store.order == Order::Rows {
             return store
-                .read(head * store.positions + at, n, &mut buffer)
+                .read(head * store.positions + at, n, 0, &mut buffer)
                 .to_vec();
         }
         let before = at % LANES;
-        let lanes = store.read_lanes(head, at - before, before + n, &mut buffer);
+        let lanes = store.read_lanes(head, at - before, before + n, 0, &mut buffer);
         let value =
             |i: usize, c: usize| lanes[i / LANES * LANES * store.width + c * LANES + i % LANES];
         (before..before + n)

@@ -25,7 +25,7 @@ pub use avx2::Avx2;
 pub use avx512vnni::Avx512Vnni;
 pub use avxvnni::AvxVnni;
 pub(crate) use low_bit::LowBitVectors;
-pub(crate) use prefetch::ask_ahead;
+pub(crate) use prefetch::{ask_ahead, ask_first};
 
 use crate::activations::ActBlock;
 use crate::kernel::PackedTile;

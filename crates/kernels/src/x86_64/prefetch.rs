@@ -24,6 +24,8 @@ static REPEATED: AtomicBool = AtomicBool::new(false);
 const BLOCKS: [usize; 2] = [16, 96];
 /// The same where requests are repeated: a page is 64 blocks.
 const BLOCKS_REPEATED: [usize; 5] = [16, 64, 128, 192, 256];
+/// Lines at the beginning of a stream that are asked for before it is read.
+const FIRST: usize = 64;
 /// As [`BLOCKS`] in chunks.
 const CHUNKS: [usize; 2] = [4, 12];
 /// As [`BLOCKS_REPEATED`] in chunks.
@@ -53,6 +55,31 @@ pub(super) fn after_block(block: &WeightBlock) {
         lines::<1, _>(at, BLOCKS_REPEATED);
     } else {
         lines::<1, _>(at, BLOCKS);
+    }
+}
+
+/// Asks for later lines, up to `end`, of a stream at the use of the one at `at`.
+#[inline]
+#[target_feature(enable = "sse")]
+pub(super) fn after_line(at: *const u8, end: *const u8) {
+    let within = |blocks: usize| at.wrapping_add(blocks * size_of::<WeightBlock>()) < end;
+    let repeated = REPEATED.load(Ordering::Relaxed);
+    if repeated && within(BLOCKS_REPEATED[4]) {
+        lines::<1, _>(at.cast(), BLOCKS_REPEATED);
+    } else if !repeated && within(BLOCKS[1]) {
+        lines::<1, _>(at.cast(), BLOCKS);
+    } else if within(BLOCKS[0]) {
+        lines::<1, _>(at.cast(), [BLOCKS[0]]);
+    }
+}
+
+/// Asks for the first lines of what is read next.
+pub(crate) fn ask_first<T>(next: &[T]) {
+    let lines = size_of_val(next).div_ceil(size_of::<WeightBlock>());
+    for i in 0..lines.min(FIRST) {
+        let line = next.as_ptr().cast::<WeightBlock>().wrapping_add(i);
+        // SAFETY: every processor of this family has SSE, and an address is only a hint.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(line.cast()) }
     }
 }
 
