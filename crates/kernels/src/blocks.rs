@@ -35,6 +35,15 @@ impl Memory {
         Self::Own(Vec::with_capacity(len))
     }
 
+    /// Whether all of it is zeros already.
+    fn is_zeroed(&self) -> bool {
+        match self {
+            Self::Own(_) => false,
+            #[cfg(target_os = "linux")]
+            Self::Part(_) => true,
+        }
+    }
+
     fn start(&mut self) -> *mut WeightBlock {
         match self {
             Self::Own(room) => room.as_mut_ptr(),
@@ -111,17 +120,21 @@ pub(crate) fn filled(
     fill: &(dyn Fn(usize, &mut [WeightBlock]) + Sync),
 ) -> Blocks {
     let mut memory = Memory::new(len);
+    let zeroed = memory.is_zeroed();
     let part = part.max(1);
     let start = Start(memory.start());
     pool.run(len.div_ceil(part), &|task| {
         let first = task * part;
         let n = part.min(len - first);
         // SAFETY: the range lies within the memory and is this task's alone, since `run` gives out
-        // each number once. Zero bytes are a block, so the part holds blocks before it is borrowed.
+        // each number once. Zero bytes, which parts of mappings are from the start, are a block, so the part holds blocks
+        // before it is borrowed.
         #[allow(unsafe_code)]
         let blocks = unsafe {
             let first = start.get().add(first);
-            first.write_bytes(0, n);
+            if !zeroed {
+                first.write_bytes(0, n);
+            }
             std::slice::from_raw_parts_mut(first, n)
         };
         fill(task, blocks);
