@@ -399,6 +399,8 @@ fn bench_rows_have_the_stable_keys() {
         "8",
         "--decode",
         "4",
+        "--depth",
+        "5",
         "--runs",
         "1",
         "--profile",
@@ -431,6 +433,14 @@ fn bench_rows_have_the_stable_keys() {
         assert_eq!(row["format"], "ternary-2bit");
     }
     assert_eq!(rows[3]["threads"], 2);
+    assert_eq!(
+        (&rows[2]["depth"], &rows[3]["depth"]),
+        (&0.into(), &5.into())
+    );
+    assert!(
+        table.contains("decode, 4 tokens after 5, 2 threads"),
+        "{table}"
+    );
     assert!(fails(&["bench", "--shape", "gpt-9"]).contains("smollm2-135m"));
     assert!(fails(&["bench", "train", "--shape", "gpt-9"]).contains("qwen3-0.6b"));
 }

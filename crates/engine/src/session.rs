@@ -56,6 +56,11 @@ impl Session {
         self.cache.max_len()
     }
 
+    /// Makes room for `tokens` more than there are, which fit, so that they come without a pause.
+    pub(crate) fn reserve(&mut self, tokens: usize) {
+        self.cache.reserve(tokens);
+    }
+
     /// Forgets all but the first `len` tokens.
     pub fn truncate(&mut self, len: usize) {
         self.cache.truncate(len);

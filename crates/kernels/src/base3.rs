@@ -1,8 +1,8 @@
 //! Five trits in a byte.
 //!
-//! A byte is `84 d₀ + 28 d₁ + 9 d₂ + 3 d₃ + d₄`. The first two digits change at multiples of four alone, so six
-//! bits of a byte say what they are: an index of one register of 64 bytes. What is left is below 27 and
-//! another such index.
+//! A byte is `84 d₀ + 28 d₁ + 9 d₂ + 3 d₃ + d₄`. Since 84 and 28 are multiples of four, the upper
+//! six bits tell the first two digits: an index of one register of 64 bytes. What is left is below
+//! 27 and another such index.
 
 /// A table of `f(i)` for each index `i`.
 macro_rules! table {
@@ -17,20 +17,20 @@ macro_rules! table {
     }};
 }
 
-/// By a byte without its two lowest bits: its first digit.
+/// `d₀`, by `byte >> 2`.
 pub(crate) const FIRST_OF_64: [u8; 64] = table!(|i| i / 21);
-/// By the same: what the first two digits count.
+/// `84 d₀ + 28 d₁`, by `byte >> 2`.
 pub(crate) const PAIR_OF_64: [u8; 64] = table!(|i| i / 7 * 28);
-/// By what is left: the other three digits, the first in the lowest two bits.
+/// `d₂ + 4 d₃ + 16 d₄`, by what is left of a byte.
 pub(crate) const REST_OF_64: [u8; 64] = table!(|i| i / 9 % 3 + i / 3 % 3 * 4 + i % 3 * 16);
 
-/// By the first two digits as a number: the first.
+/// `d₀`, by `byte / 28`.
 pub(crate) const FIRST: [u8; 16] = table!(|i| i / 3);
-/// By the same: the second.
+/// `d₁`, by `byte / 28`.
 pub(crate) const SECOND: [u8; 16] = table!(|i| i % 3);
-/// By the same: what they count.
+/// `84 d₀ + 28 d₁`, by `byte / 28`, which is at most 8.
 pub(crate) const PAIR: [u8; 16] = table!(|i| if i < 9 { i * 28 } else { 0 });
-/// The two parts of [`REST_OF_64`] that are used.
+/// The halves of [`REST_OF_64`] that are used.
 pub(crate) const REST: [[u8; 16]; 2] = [table!(|i| REST_OF_64[i]), table!(|i| REST_OF_64[16 + i])];
 
 /// `⌊byte / 28⌋` is `⌊byte · QUOTIENT / 2¹⁶⌋`.

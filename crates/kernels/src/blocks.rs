@@ -76,8 +76,8 @@ impl Deref for Blocks {
 
     #[inline]
     fn deref(&self) -> &[WeightBlock] {
-        // SAFETY: `filled` has written `len` blocks from `start` on, in memory that stays as long as
-        // this and that nobody writes to.
+        // SAFETY: `len` blocks from `start` on were zeros or made zeros, then filled, in memory
+        // that stays as long as this and that nobody writes to.
         #[allow(unsafe_code)]
         unsafe {
             std::slice::from_raw_parts(self.0.start, self.0.len)
@@ -127,8 +127,8 @@ pub(crate) fn filled(
         let first = task * part;
         let n = part.min(len - first);
         // SAFETY: the range lies within the memory and is this task's alone, since `run` gives out
-        // each number once. Zero bytes, which parts of mappings are from the start, are a block, so the part holds blocks
-        // before it is borrowed.
+        // each number once. Zero bytes are a block, and parts of mappings are zeros from the start,
+        // so the part holds blocks before it is borrowed.
         #[allow(unsafe_code)]
         let blocks = unsafe {
             let first = start.get().add(first);
@@ -139,7 +139,7 @@ pub(crate) fn filled(
         };
         fill(task, blocks);
     });
-    // `run` has returned, so every part was zeroed and filled.
+    // `run` has returned, so every part holds blocks.
     Blocks(Arc::new(Filled {
         start: start.get(),
         len,

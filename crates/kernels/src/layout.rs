@@ -1,15 +1,15 @@
 //! The packed layout that all kernels read.
 //!
-//! In the formats of [`Planes`] a matrix is cut into *row tiles* of 16 rows for each *plane*, and a row tile into blocks of four
-//! columns. Byte `4 · lane + i` of a block holds, for column `i`, one trit from each plane: row
-//! `16 · plane + lane` of the tile. A 32-bit lane of a vector register therefore is a row and its
-//! four bytes are four columns, which is what `vpdpbusd` sums and what a `B` tile of AMX looks like,
-//! and the activations of four columns are broadcast.
+//! In the formats of [`Planes`] a matrix is cut into *row tiles* of 16 rows for each *plane*, and a
+//! row tile into blocks of four columns. Byte `4 · lane + i` of a block holds, for column `i`, one
+//! trit from each plane: row `16 · plane + lane` of the tile. A 32-bit lane of a vector register
+//! therefore is a row and its four bytes are four columns, which is what `vpdpbusd` sums and what a
+//! `B` tile of AMX looks like, and the activations of four columns are broadcast.
 //!
-//! A kernel never has to take a byte of two-bit codes apart. With `u_k` the number that the first `k + 1` planes of
-//! it form, one instruction a plane gives `u_k`, and `Σ u_k · x` is a linear mix of the sums of
-//! the planes, which [`Planes::separate`] undoes once at the end. Five trits come apart by tables
-//! (`base3`), and their numbers are such a mix too.
+//! A kernel never has to take a byte of two-bit codes apart. With `u_k` the number that the first
+//! `k + 1` planes of it form, one instruction a plane gives `u_k`, and `Σ u_k · x` is a linear mix
+//! of the sums of the planes, which [`Planes::separate`] undoes once at the end. Five trits come
+//! apart by tables (`base3`), and their numbers are such a mix too.
 
 use crate::error::{KernelError, Result};
 use crate::packed::PackedCodes;
@@ -47,7 +47,8 @@ pub enum Format {
     /// Four trits in a byte, plane `k` in bits `2k` and `2k + 1`: 2 bits a weight.
     #[default]
     TwoBit,
-    /// Five trits in a byte as digits that count 84, 28, 9, 3 and 1, plane 0 the most: 1.6 bits a weight.
+    /// Five trits in a byte as digits that count 84, 28, 9, 3 and 1, plane 0 the most: 1.6 bits a
+    /// weight.
     Base3,
     /// Four trits of one row in a byte, column `i` of the block in bits `2i` and `2i + 1`: 2 bits a
     /// weight. Each half of a byte is the place of a sum in a table of the activations of its two

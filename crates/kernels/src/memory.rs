@@ -21,9 +21,9 @@ const SOME: usize = 8;
 /// Blocks that a thread reads before it looks for more.
 const PART: usize = 1 << 13;
 
-/// Bytes a second that all threads of `exec` read together, from 256 MiB that lie as weights do: by what
-/// the processor fetches itself, or with the kernels' requests ahead of use, which on some processors is
-/// three times as fast.
+/// Bytes a second that all threads of `exec` read together, from 256 MiB that lie as weights do: by
+/// what the processor fetches itself, or with the kernels' requests ahead of use, which on some
+/// processors is three times as fast.
 #[must_use]
 pub fn read_speed(exec: &Exec) -> f64 {
     let len = MEMORY / size_of::<WeightBlock>();
@@ -87,7 +87,8 @@ mod tests {
             }
         }
         assert_eq!(sum(&blocks), (1 << 24) - 1);
-        assert_eq!(sum_ahead(&blocks), (1 << 24) - 1);
+        let many: Vec<_> = blocks.iter().cycle().take(7 * 3).copied().collect();
+        assert_eq!(sum_ahead(&many), 7 * ((1 << 24) - 1));
         let exec = Exec::new(None, Some(2)).unwrap();
         assert!(read_speed(&exec).is_finite());
     }

@@ -5,8 +5,7 @@ use crate::layout::LANES;
 /// What a digit of each plane of [`Planes::Base3`] counts in a byte: see `base3`.
 pub(crate) const PLACES: [u8; 5] = [84, 28, 9, 3, 1];
 
-/// How the trits of several rows share a byte. A kernel never takes such a byte apart: see
-/// [`crate::layout`].
+/// How the trits of several rows share a byte: see [`crate::layout`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Planes {
     /// [`crate::Format::TwoBit`].
@@ -48,7 +47,8 @@ impl Planes {
     pub const fn code(self, byte: u8, plane: usize) -> u8 {
         match self {
             Self::TwoBit => (byte >> (2 * plane)) & 3,
-            // What planes in front count is a multiple of 28 for the second, of 9 and 3 for the others.
+            // What planes in front count is a multiple of 28 for the second, of 9 and 3 for the
+            // others.
             Self::Base3 => match plane {
                 0 => byte / 84,
                 1 => byte / 28 % 3,
@@ -59,8 +59,9 @@ impl Planes {
 
     /// Turns sums `Σ u_k · x` of one token, `[planes, LANES]`, into sums of codes `Σ (w + 1) · x`.
     ///
-    /// `u_k` is the low `2(k + 1)` bits of a byte for [`Self::TwoBit`]. For [`Self::Base3`], whose byte is
-    /// `84 d₀ + 28 d₁ + 9 d₂ + 3 d₃ + d₄`, they are `d₀`, `84 d₀ + 28 d₁`, `d₂`, `d₂ + 4 d₃` and `d₂ + 4 d₃ + 16 d₄`.
+    /// `u_k` is the low `2(k + 1)` bits of a byte for [`Self::TwoBit`]. For [`Self::Base3`], whose
+    /// byte is `84 d₀ + 28 d₁ + 9 d₂ + 3 d₃ + d₄`, they are `d₀`, `84 d₀ + 28 d₁`, `d₂`, `d₂ + 4
+    /// d₃` and `d₂ + 4 d₃ + 16 d₄`.
     #[inline(always)]
     pub fn separate(self, sums: &mut [i32]) {
         let prefixes = match self {

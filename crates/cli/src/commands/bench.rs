@@ -51,8 +51,8 @@ pub(crate) struct Args {
     /// How ternary weights are packed: 2bit or base3
     #[arg(long, value_name = "NAME", default_value = Format::default().name(), value_parser = engine_args::format)]
     format: Format,
-    /// How output head and embedding are stored: int6, int8 or f32 [default: int6 for ternary models,
-    /// f32 for others]
+    /// How output head and embedding are stored: int6, int8 or f32 [default: int6 for ternary
+    /// models, f32 for others]
     #[arg(long, value_name = "NAME", value_parser = engine_args::head)]
     head: Option<HeadFormat>,
     /// Whether decoding leaves out what zeros make needless: auto or off
@@ -158,9 +158,9 @@ fn profile(engine: &Engine, what: &BenchOptions) -> Result<String> {
         ]
     };
     let mut text = String::new();
-    for (phase, tokens) in [
-        (Phase::Prefill, what.prefill_tokens),
-        (Phase::Decode, what.decode_tokens),
+    for (phase, tokens, depth) in [
+        (Phase::Prefill, what.prefill_tokens, 0),
+        (Phase::Decode, what.decode_tokens, what.depth),
     ] {
         let rows: Vec<Vec<String>> = bench::profile(engine, phase, what)?
             .iter()
@@ -170,7 +170,7 @@ fn profile(engine: &Engine, what: &BenchOptions) -> Result<String> {
         let threads = engine.info().threads;
         writeln!(
             text,
-            "{}, {tokens} tokens, {threads} threads\n{table}\n",
+            "{}, {tokens} tokens after {depth}, {threads} threads\n{table}\n",
             phase.name()
         )?;
     }
@@ -185,7 +185,7 @@ fn table(rows: &[BenchRow]) -> String {
         "threads",
         "phase",
         "tokens",
-        "after",
+        "depth",
         "tok/s",
         "GB/s",
         "left out",

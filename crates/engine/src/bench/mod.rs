@@ -119,7 +119,9 @@ pub fn run(
         ));
     }
     let model = &engine.core.model;
-    let most = (options.prefill_tokens).max(options.depth.saturating_add(options.decode_tokens));
+    let most = options
+        .prefill_tokens
+        .max(options.depth.saturating_add(options.decode_tokens));
     let (mut session, tokens) = room_for(engine, most)?;
 
     let prefill = median(options.runs, || {
@@ -180,13 +182,14 @@ pub fn run(
 
 /// A session that `n` tokens fit in, and tokens without a pattern, the same at every call.
 fn room_for(engine: &Engine, n: usize) -> Result<(Session, Vec<u32>)> {
-    let session = engine.new_session(n);
+    let mut session = engine.new_session(n);
     if n > session.max_len() {
         return Err(EngineError::ContextTooLong {
             tokens: n,
             max: session.max_len(),
         });
     }
+    session.reserve(n);
     let vocab = engine.config().vocab_size as u64;
     let id = |i| (i * 2_654_435_761 % vocab) as u32;
     Ok((session, (0..n as u64).map(id).collect()))
@@ -224,4 +227,24 @@ fn status_bytes(field: &str) -> Option<u64> {
     let line = status.lines().find_map(|l| l.strip_prefix(field))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kib * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::engine::EngineOptions;
+
+    #[test]
+    fn a_session_starts_after_its_context_alone() {
+        let mut config = shape("smollm2-135m").unwrap();
+        (config.num_hidden_layers, config.vocab_size) = (1, 300);
+        let engine = Engine::random(&config, 1, EngineOptions::default()).unwrap();
+        let (mut session, tokens) = room_for(&engine, 9).unwrap();
+        for context in [&tokens[..5], &tokens[..0], &tokens[..9]] {
+            start_after(&mut session, context).unwrap();
+            assert_eq!(session.len(), context.len());
+        }
+        assert!(room_for(&engine, usize::MAX).is_err());
+    }
 }

@@ -23,9 +23,9 @@ pub struct OpShare {
     pub left_out: f64,
 }
 
-/// Reads the prompt of `options`, or writes its tokens after those of the context, once, and tells where the time
-/// goes, in the order of a token's way through the model. Readings of the clock add less than a microsecond a
-/// layer.
+/// Reads the prompt of `options`, or writes its tokens after those of the context, once, and tells
+/// where the time goes, in the order of a token's way through the model. Readings of the clock add
+/// less than a microsecond a layer.
 ///
 /// # Errors
 /// [`crate::EngineError::EmptyPrompt`] without tokens, [`crate::EngineError::ContextTooLong`] where

@@ -72,9 +72,9 @@ thread_local! {
     };
 }
 
-/// Causal attention, scaled by `1 / √head_dim`, of new tokens: `q` and `out` are
-/// `[tokens, kv_heads · group · head_dim]`. Token `t` sees the first `seen + t + 1` positions, with a
-/// `window` of `n` only the last `n` of them.
+/// Causal attention, scaled by `1 / √head_dim`, of new tokens: `q` and `out` are `[tokens, kv_heads
+/// · group · head_dim]`. Token `t` sees the first `seen + t + 1` positions, with a `window` of `n`
+/// only the last `n` of them.
 ///
 /// One pass over keys and values in pieces, with the sums rescaled when a larger score comes
 /// (Milakov & Gimelshein, arXiv 1805.02867; FlashAttention, arXiv 2205.14135). What one token gets
@@ -193,9 +193,11 @@ impl WithSimd for Task<'_> {
             let n = CHUNK.min(end - start);
             let more = end - (start + n);
             let first = self.head * self.values.positions() + start;
-            // Values come after the keys, and the keys of the next head after the last values: their memory is asked for
-            // before it is waited for.
-            self.values.ask(first);
+            // The first values come after these keys, and the next head's keys after the last
+            // values.
+            if start == begin {
+                self.values.ask(first);
+            }
             let keys = self.keys.read_lanes(self.head, start, n, more, piece);
             let scores = scores.as_chunks_mut::<CHUNK>().0;
             let mut row = 0;
@@ -282,8 +284,8 @@ impl Task<'_> {
         T
     }
 
-    /// Adds the weighted values of a piece of `n` positions from `start` on to the sums of `T` rows:
-    /// what all of them see at once, what only some see before and after it. Returns `T`.
+    /// Adds the weighted values of a piece of `n` positions from `start` on to the sums of `T`
+    /// rows: what all of them see at once, what only some see before and after it. Returns `T`.
     #[inline(always)]
     fn add_values<S: Simd, const T: usize>(
         &self,
@@ -349,8 +351,8 @@ fn some_scores<S: Simd, const T: usize>(
     T
 }
 
-/// Makes the scores of a piece weights, `e^(scale · score − max)`, and rescales what a query row has
-/// so far.
+/// Makes the scores of a piece weights, `e^(scale · score − max)`, and rescales what a query row
+/// has so far.
 #[inline(always)]
 fn weigh(scores: &mut [f32; CHUNK], scale: f32, state: &mut State, sums: &mut [f32]) {
     let lines = scores.as_chunks_mut::<LANES>().0;

@@ -124,3 +124,48 @@ fn tokens_together_are_each_by_itself() {
         assert_eq!(together, alone);
     }
 }
+
+/// What is asked for ahead lies in the next head, and behind the last there is none.
+#[test]
+fn heads_beside_each_other_are_each_by_itself() {
+    let (kv_heads, positions, width, tokens) = (2, 130, 24, 5);
+    let all = noise((2 * positions + tokens) * kv_heads * width);
+    let (k, rest) = all.split_at(kv_heads * positions * width);
+    let (v, q) = rest.split_at(kv_heads * positions * width);
+    let heads = Heads {
+        kv_heads,
+        group: 1,
+        head_dim: width,
+    };
+    for format in [KvFormat::F32, KvFormat::F16, KvFormat::Int8] {
+        let fill = |mut store: KvRows, rows: &[f32]| {
+            let rows = rows.chunks(width).enumerate();
+            rows.for_each(|(i, row)| store.set(i, row));
+            store
+        };
+        let keys = fill(KvRows::keys(format, kv_heads, positions, width), k);
+        let values = fill(KvRows::values(format, kv_heads, positions, width), v);
+        for window in [None, Some(70)] {
+            let exec = Exec::new(None, Some(2)).unwrap();
+            let mut got = vec![9.0; q.len()];
+            let seen = positions - tokens;
+            causal(&exec, heads, q, (&keys, &values), seen, window, &mut got);
+            for head in 0..kv_heads {
+                let of_head = |rows: &[f32], n: usize| rows[head * n..][..n].to_vec();
+                let part = |rows: &[f32]| -> Vec<f32> {
+                    let rows = rows.chunks(width).skip(head).step_by(kv_heads);
+                    rows.flatten().copied().collect()
+                };
+                let keys = store(KvRows::keys, format, &of_head(k, positions * width), width);
+                let values = store(
+                    KvRows::values,
+                    format,
+                    &of_head(v, positions * width),
+                    width,
+                );
+                let want = run(&part(q), 1, (&keys, &values), window);
+                assert_eq!(part(&got), want, "{format:?} {window:?} {head}");
+            }
+        }
+    }
+}

@@ -235,8 +235,8 @@ impl KvRows {
         }
     }
 
-    /// Asks for the memory of row `row` and those behind it, which are read next; a row that there is not is no
-    /// mistake. Packed rows of few bits are too small for it to pay.
+    /// Asks for the beginning of what is read next, row `row` and those behind it; does nothing
+    /// where there is no such row. Packed rows of few bits are too small for it to pay.
     pub(crate) fn ask(&self, row: usize) {
         if row >= self.rows {
             return;
@@ -253,8 +253,8 @@ impl KvRows {
         }
     }
 
-    /// `n` rows of [`Self::values`] as f32, without a copy where they are stored so; the `more` rows behind them are
-    /// read next.
+    /// `n` rows of [`Self::values`] as f32, without a copy where they are stored so; the `more`
+    /// rows behind them are read next, and asked for where they are f16.
     #[inline(always)]
     pub(crate) fn read<'a>(
         &'a self,
@@ -287,9 +287,9 @@ impl KvRows {
         }
     }
 
-    /// `n` rows of [`Self::keys`] as f32, `[n / LANES rounded up, width, LANES]`, from position `at`
-    /// of a head on, a multiple of [`LANES`]. What stands for rows past the end means nothing. The `more` rows behind
-    /// them are read next.
+    /// `n` rows of [`Self::keys`] as f32, `[n / LANES rounded up, width, LANES]`, from position
+    /// `at` of a head on, a multiple of [`LANES`]. What stands for rows past the end means nothing.
+    /// `more` as for [`Self::read`].
     #[inline(always)]
     pub(crate) fn read_lanes<'a>(
         &'a self,

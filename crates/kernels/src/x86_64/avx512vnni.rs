@@ -1,7 +1,7 @@
 //! AVX-512 VNNI: `vpdpbusd` sums four columns for 16 rows at once.
 //!
-//! The weights of a plane are not shifted to the low bits of their bytes: see [`crate::layout`]. For
-//! 64 bytes of weights and one token that is three `and`s and four `vpdpbusd` for two bits a
+//! The weights of a plane are not shifted to the low bits of their bytes: see [`crate::layout`].
+//! For 64 bytes of weights and one token that is three `and`s and four `vpdpbusd` for two bits a
 //! weight, one load of weights and one broadcast of activations.
 
 use std::arch::x86_64::*;
@@ -18,10 +18,15 @@ use crate::sparse::SparseLimits;
 #[derive(Debug, Clone, Copy)]
 pub struct Avx512Vnni {
     /// Whether it also has AVX-512 VBMI.
-    pub(super) vbmi: bool,
+    vbmi: bool,
 }
 
 impl Avx512Vnni {
+    /// Whether the processor has AVX-512 VBMI, too.
+    pub(super) fn has_vbmi(self) -> bool {
+        self.vbmi
+    }
+
     /// The kernel, where this processor can run it.
     #[must_use]
     pub fn detect() -> Option<Self> {
@@ -41,7 +46,7 @@ impl Kernel for Avx512Vnni {
     }
 
     fn ternary_tile(&self, planes: Planes, tile: PackedTile<'_>, acc: &mut [i32]) {
-        // SAFETY: `detect` has found AVX-512 F, BW and VNNI.
+        // SAFETY: `detect` has found AVX-512 F, BW and VNNI, and VBMI where `vbmi` says so.
         unsafe {
             match planes {
                 Planes::TwoBit => two_bit(tile, acc),
@@ -143,7 +148,8 @@ fn block<const P: usize, const T: usize, const C: usize, const VBMI: bool>(
     let mut sums = [[[_mm512_setzero_si512(); P]; T]; C];
     for (d, weights) in tile.deep_blocks().iter().enumerate() {
         let x = quads_of(&x, d);
-        // Chains by a loop of their own, which is unrolled: indexed by a variable, the sums would be in memory.
+        // Chains by a loop of their own, which is unrolled: indexed by a variable, the sums would
+        // be in memory.
         for (i, weights) in weights.as_chunks::<C>().0.iter().enumerate() {
             for c in 0..C {
                 // For more tokens the arithmetic takes longer than memory.
@@ -172,8 +178,8 @@ fn block<const P: usize, const T: usize, const C: usize, const VBMI: bool>(
     T
 }
 
-/// The numbers whose sums [`Planes::separate`] takes for `P` planes; a byte itself where `P` is 1. `VBMI` as in
-/// [`base3_512::numbers`].
+/// The numbers whose sums [`Planes::separate`] takes for `P` planes; a byte itself where `P` is 1.
+/// `VBMI` as in [`base3_512::numbers`].
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
 pub(super) fn numbers<const P: usize, const VBMI: bool>(w: __m512i) -> [__m512i; P] {
@@ -183,7 +189,10 @@ pub(super) fn numbers<const P: usize, const VBMI: bool>(w: __m512i) -> [__m512i;
             *out = _mm512_and_si512(w, _mm512_set1_epi8(mask));
         }
     } else if P == 5 {
-        out.copy_from_slice(&base3_512::numbers::<VBMI>(w)[..P]);
+        // SAFETY: `VBMI` is true for loops that are chosen where the processor has it: by
+        // `ternary_tile` above, and by `Amx`, which asks for it.
+        let numbers = unsafe { base3_512::numbers::<VBMI>(w) };
+        out.copy_from_slice(&numbers[..P]);
     }
     out
 }
@@ -204,7 +213,6 @@ fn store(out: &mut [i32; LANES], v: __m512i) {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::activations::ActBlock;
     use crate::scalar::Scalar;

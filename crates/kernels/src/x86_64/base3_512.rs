@@ -5,33 +5,50 @@ use std::arch::x86_64::*;
 
 use crate::base3::{FIRST, FIRST_OF_64, PAIR, PAIR_OF_64, QUOTIENT, REST, REST_OF_64};
 
-/// The numbers whose sums [`crate::planes::Planes::separate`] takes. `VBMI` says that the processor has
-/// AVX-512 VBMI, whose tables have 64 entries and not 16.
+/// The numbers whose sums [`crate::planes::Planes::separate`] takes. With `VBMI` tables have 64
+/// entries and not 16.
+///
+/// # Safety
+/// With `VBMI` the processor must have AVX-512 VBMI. A function of that feature could not be part
+/// of loops without it.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-pub(super) fn numbers<const VBMI: bool>(w: __m512i) -> [__m512i; 5] {
-    let [first, pair, rest] = if VBMI { by_permutes(w) } else { by_shuffles(w) };
+pub(super) unsafe fn numbers<const VBMI: bool>(w: __m512i) -> [__m512i; 5] {
+    let [first, pair, rest] = if VBMI {
+        // SAFETY: the caller's promise.
+        unsafe { by_permutes(w) }
+    } else {
+        by_shuffles(w)
+    };
     let low = |mask| _mm512_and_si512(rest, _mm512_set1_epi8(mask));
     [first, pair, low(0x03), low(0x0F), rest]
 }
 
+/// # Safety
+/// The processor must have AVX-512 VBMI.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-fn by_permutes(w: __m512i) -> [__m512i; 3] {
+unsafe fn by_permutes(w: __m512i) -> [__m512i; 3] {
     // Bits of the neighbour come in above those that are an index.
     let bits = _mm512_srli_epi16::<2>(w);
-    let pair = permute(&PAIR_OF_64, bits);
-    let rest = permute(&REST_OF_64, _mm512_sub_epi8(w, pair));
-    [permute(&FIRST_OF_64, bits), pair, rest]
+    // SAFETY: the caller's promise.
+    unsafe {
+        let pair = permute(&PAIR_OF_64, bits);
+        let rest = permute(&REST_OF_64, _mm512_sub_epi8(w, pair));
+        [permute(&FIRST_OF_64, bits), pair, rest]
+    }
 }
 
-/// The entry of each byte's low six bits. The caller knows of AVX-512 VBMI.
+/// The entry of each byte's low six bits.
+///
+/// # Safety
+/// The processor must have AVX-512 VBMI.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn permute(table: &[u8; 64], index: __m512i) -> __m512i {
+unsafe fn permute(table: &[u8; 64], index: __m512i) -> __m512i {
     let out: __m512i;
-    // SAFETY: the array is 64 bytes; the rest is an instruction on registers, which `Avx512Vnni::detect` has
-    // found where `VBMI` is true. A function of that feature could not be part of loops without it.
+    // SAFETY: the array is 64 bytes; the rest is an instruction on registers, which the caller
+    // knows to exist.
     unsafe {
         let table = _mm512_loadu_si512(table.as_ptr().cast());
         asm!(
@@ -46,8 +63,8 @@ fn permute(table: &[u8; 64], index: __m512i) -> __m512i {
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
 fn by_shuffles(w: __m512i) -> [__m512i; 3] {
-    // Products of words: an even byte alone in its word gives the quotient in the low byte, an odd one
-    // in the high byte above what is then replaced.
+    // Products of words: an even byte alone in its word gives the quotient in the low byte, an odd
+    // one in the high byte above what is then replaced.
     let (low, factor) = (_mm512_set1_epi16(0x00FF), _mm512_set1_epi16(QUOTIENT));
     let even = _mm512_mulhi_epu16(_mm512_and_si512(w, low), factor);
     let odd = _mm512_mulhi_epu16(_mm512_andnot_si512(low, w), factor);

@@ -26,7 +26,8 @@ pub(super) fn store(out: &mut [i32; LANES], half: usize, sums: __m256i) {
     unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), sums) }
 }
 
-/// The numbers whose sums [`crate::planes::Planes::separate`] takes for `P` planes; a byte itself where `P` is 1.
+/// The numbers whose sums [`crate::planes::Planes::separate`] takes for `P` planes; a byte itself
+/// where `P` is 1.
 #[inline]
 #[target_feature(enable = "avx2")]
 pub(super) fn numbers<const P: usize>(w: __m256i) -> [__m256i; P] {
@@ -44,8 +45,8 @@ pub(super) fn numbers<const P: usize>(w: __m256i) -> [__m256i; P] {
     out
 }
 
-/// Of bytes of five trits ([`crate::base3`]) the first two digits as a number, what they count, and the other
-/// three digits side by side.
+/// Of bytes of five trits ([`crate::base3`]) the first two digits as a number, what they count, and
+/// the other three digits side by side.
 #[inline]
 #[target_feature(enable = "avx2")]
 pub(super) fn pair_and_rest(w: __m256i) -> [__m256i; 3] {
@@ -69,4 +70,50 @@ pub(super) fn pair_and_rest(w: __m256i) -> [__m256i; 3] {
 pub(super) fn halves(table: &[u8; 16]) -> __m256i {
     // SAFETY: the array is 16 bytes.
     _mm256_broadcastsi128_si256(unsafe { _mm_loadu_si128(table.as_ptr().cast()) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::planes::Planes;
+
+    #[target_feature(enable = "avx2")]
+    fn bytes_of<const P: usize>(bytes: [u8; 32]) -> [[u8; 32]; P] {
+        let mut block = WeightBlock::ZERO;
+        block.0[32..].copy_from_slice(&bytes);
+        let mut out = [[0; 32]; P];
+        for (out, number) in out.iter_mut().zip(numbers::<P>(load(&block, 1))) {
+            // SAFETY: the array is 32 bytes.
+            unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), number) }
+        }
+        out
+    }
+
+    /// AVX-VNNI, which few test machines have, sums these numbers.
+    #[test]
+    fn every_byte_becomes_its_numbers() {
+        if !is_x86_feature_detected!("avx2") {
+            eprintln!("skipped: no AVX2");
+            return;
+        }
+        let digits: Vec<[u8; 5]> = (0..3u32.pow(5))
+            .map(|n| [81, 27, 9, 3, 1].map(|place| (n / place % 3) as u8))
+            .collect();
+        for start in 0..digits.len() {
+            let some: [[u8; 5]; 32] = std::array::from_fn(|i| digits[(start + 37 * i) % 243]);
+            let bytes = some.map(|d| (0..5).map(|p| Planes::Base3.digit(p, d[p])).sum());
+            // SAFETY: AVX2 has been found.
+            let numbers = unsafe { bytes_of::<5>(bytes) };
+            for (i, [a, b, c, d, e]) in some.into_iter().enumerate() {
+                let want = [a, 84 * a + 28 * b, c, c + 4 * d, c + 4 * d + 16 * e];
+                assert_eq!(numbers.map(|n| n[i]), want);
+            }
+            let bytes = std::array::from_fn(|i| (start + 7 * i) as u8);
+            // SAFETY: as above.
+            let numbers = unsafe { bytes_of::<4>(bytes) };
+            for (i, byte) in bytes.into_iter().enumerate() {
+                assert_eq!(numbers.map(|n| n[i]), [3, 15, 63, 255].map(|m| byte & m));
+            }
+        }
+    }
 }

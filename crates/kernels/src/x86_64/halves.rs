@@ -1,5 +1,5 @@
-//! Half precision to single by the processor's own conversion: one instruction for eight values, where
-//! shifts and masks take nine.
+//! Half precision to single by the processor's own conversion: one instruction for eight values,
+//! where shifts and masks take nine.
 
 use std::arch::x86_64::*;
 
@@ -8,8 +8,8 @@ use super::prefetch::after_line;
 /// Values of a line of memory.
 const LINE: usize = 32;
 
-/// Widens values that are no NaN, the first of `from`, to as many as `out` has; says whether the processor
-/// can. Those behind them are asked for, since they come next.
+/// Widens values that are no NaN, the first of `from`, to as many as `out` has; says whether the
+/// processor can. Those behind them are asked for, since they come next.
 pub(crate) fn widen(from: &[u16], out: &mut [f32]) -> bool {
     let found = is_x86_feature_detected!("f16c") && is_x86_feature_detected!("avx2");
     if found {

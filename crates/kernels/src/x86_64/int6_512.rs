@@ -1,8 +1,8 @@
 //! Six-bit weights with AVX-512 VNNI.
 //!
 //! For 16 columns of 16 rows: four codes a row are put together by a shift or two, a choice between
-//! low and high bits and a mask, and multiplied with both digits of the activations; the sums of the
-//! group start at what the bias of the codes costs and are multiplied with the levels.
+//! low and high bits and a mask, and multiplied with both digits of the activations; the sums of
+//! the group start at what the bias of the codes costs and are multiplied with the levels.
 
 use std::arch::x86_64::*;
 
@@ -42,6 +42,7 @@ pub(super) fn int6_tile(tile: Int6Tile<'_>, acc: &mut [[i32; LANES]; 2]) {
 #[target_feature(enable = "avx512f")]
 fn loads(blocks: &[WeightBlock; QUADS]) -> [__m512i; QUADS] {
     let mut out = [_mm512_setzero_si512(); QUADS];
+    // A loop: see what `x86_64` says of closures.
     for (out, block) in out.iter_mut().zip(blocks) {
         *out = load(block);
     }

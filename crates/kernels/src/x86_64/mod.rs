@@ -38,8 +38,8 @@ fn planes_of(acc: &mut [i32], token: usize, planes: usize) -> &mut [[i32; LANES]
     acc[token * row..][..row].as_chunks_mut().0
 }
 
-// What follows is plain code, since a closure in a function with target features has them too and could not
-// become part of the library's loop over an array: each such array would be a call.
+// What follows is plain code, since a closure in a function with target features has them too and
+// could not become part of the library's loop over an array: each such array would be a call.
 
 /// Activations of `T` tokens from `t` on.
 #[inline(always)]

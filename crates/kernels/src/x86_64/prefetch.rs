@@ -1,14 +1,14 @@
-//! Asks for weights ahead of their use.
+//! Asks for weights, keys and values ahead of their use.
 //!
 //! What the processor fetches by itself ends with the page, and a core has few buffers for lines on
 //! their way to the first-level cache: fewer than would keep memory busy all the time. So a line is
-//! asked for far ahead for the second-level cache, which waits for more lines at once, and
-//! shortly before its use for the first. On a Xeon plain reads of the same memory then take as long as a product, to some
-//! percent; with requests to the first level alone it took an eighth longer.
+//! asked for far ahead for the second-level cache, which waits for more lines at once, and shortly
+//! before its use for the first. On a Xeon plain reads of the same memory then take as long as a
+//! product, to some percent; with requests to the first level alone it took an eighth longer.
 //!
-//! AMD's cores (measured: Zen 4) forget requests that find no buffer: a loop that is faster than memory
-//! then waits for lines nobody asked for. There a line is asked for once in each of the four pages in
-//! front of it.
+//! AMD's cores (measured: Zen 4) forget requests that find no buffer: a loop that is faster than
+//! memory then waits for lines nobody asked for. There a line is asked for once in each of the four
+//! pages in front of it.
 
 use std::arch::x86_64::*;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,8 +19,8 @@ use crate::layout::WeightBlock;
 /// Whether requests are repeated.
 static REPEATED: AtomicBool = AtomicBool::new(false);
 
-/// Blocks from a request to the use: first to the first level, the others to the second. What is asked for farthest
-/// ahead is also what is read while the sums of a row tile become outputs.
+/// Blocks from a request to the use: first to the first level, the others to the second. What is
+/// asked for farthest ahead is also what is read while the sums of a row tile become outputs.
 const BLOCKS: [usize; 2] = [16, 96];
 /// The same where requests are repeated: a page is 64 blocks.
 const BLOCKS_REPEATED: [usize; 5] = [16, 64, 128, 192, 256];
@@ -28,10 +28,11 @@ const BLOCKS_REPEATED: [usize; 5] = [16, 64, 128, 192, 256];
 const FIRST: usize = 64;
 /// As [`BLOCKS`] in chunks.
 const CHUNKS: [usize; 2] = [4, 12];
-/// As [`BLOCKS_REPEATED`] in chunks.
+/// The same where requests are repeated: 26 to 312 lines, the best of some that were tried.
 const CHUNKS_REPEATED: [usize; 5] = [2, 4, 8, 16, 24];
 
-/// Looks who made the processor; every kernel that asks ahead has called this.
+/// Looks who made the processor: called by `Avx2::detect`, and so before there is any other kernel.
+/// Until then nothing is repeated.
 pub(super) fn detect() {
     let id = __cpuid(0);
     let name = [id.ebx, id.edx, id.ecx].map(u32::to_le_bytes);
@@ -69,6 +70,7 @@ pub(super) fn after_line(at: *const u8, end: *const u8) {
     } else if !repeated && within(BLOCKS[1]) {
         lines::<1, _>(at.cast(), BLOCKS);
     } else if within(BLOCKS[0]) {
+        // Near the end, where what is farther away has been asked for.
         lines::<1, _>(at.cast(), [BLOCKS[0]]);
     }
 }
@@ -83,8 +85,8 @@ pub(crate) fn ask_first<T>(next: &[T]) {
     }
 }
 
-/// Asks for all lines of later chunks of a stream at the use of one. `FAST` says that the loop would take
-/// chunks faster than memory brings them.
+/// Asks for all lines of later chunks of a stream at the use of one. `FAST` says that the loop
+/// would take chunks faster than memory brings them.
 #[inline]
 #[target_feature(enable = "sse")]
 pub(super) fn after_chunk<const FAST: bool>(chunk: &Chunk) {
@@ -97,8 +99,8 @@ pub(super) fn after_chunk<const FAST: bool>(chunk: &Chunk) {
     }
 }
 
-/// `N` lines as often as there are distances, in units of `N` lines. An address is only a hint and may lie
-/// outside of every allocation.
+/// `N` lines as often as there are distances, in units of `N` lines. An address is only a hint and
+/// may lie outside of every allocation.
 #[inline]
 #[target_feature(enable = "sse")]
 fn lines<const N: usize, const D: usize>(at: *const WeightBlock, distances: [usize; D]) {

@@ -1,8 +1,9 @@
 //! AMX-INT8: tiles of 16 tokens × 64 columns times 64 columns × 16 rows.
 //!
-//! A tile of weights is 16 blocks of one plane as they lie in memory: the packed bytes of a row tile
-//! are spread into the numbers that are summed ([`crate::layout`]) once, in a buffer that stays in the cache,
-//! and used for all tokens. Fewer tokens than half a tile go through AVX-512 VNNI.
+//! A tile of weights is 16 blocks of one plane as they lie in memory: the packed bytes of a row
+//! tile are spread into the numbers that are summed ([`crate::layout`]) once, in a buffer that
+//! stays in the cache, and used for all tokens. Fewer tokens than half a tile go through AVX-512
+//! VNNI.
 
 use std::arch::x86_64::*;
 use std::cell::RefCell;
@@ -44,7 +45,7 @@ impl Amx {
     pub fn detect() -> Option<Self> {
         static ALLOWED: OnceLock<bool> = OnceLock::new();
         // Every processor with these tiles has VBMI.
-        let vectors = Avx512Vnni::detect().filter(|v| v.vbmi)?;
+        let vectors = Avx512Vnni::detect().filter(|v| v.has_vbmi())?;
         let allowed = *ALLOWED.get_or_init(|| has_tiles() && ask_for_tiles());
         allowed.then_some(Self { vectors })
     }
@@ -76,7 +77,7 @@ impl Kernel for Amx {
             unsafe { separate(planes, acc) }
             each(first, acc);
         };
-        // SAFETY: `detect` has found AVX-512 and AMX-INT8 and asked for its use.
+        // SAFETY: `detect` has found AVX-512 with VBMI and AMX-INT8 and asked for its use.
         unsafe {
             match planes {
                 Planes::TwoBit => multiply::<4>(tiled, acc, &mut separated),
@@ -158,8 +159,9 @@ fn split(tile: PackedTile<'_>) -> (PackedTile<'_>, PackedTile<'_>) {
     )
 }
 
-/// Gives `each` the sums `[t, plane, lane] = Σ u · x`, for the numbers `u` of [`Planes::separate`], of up to two tiles of tokens
-/// after the other, with the number of the first; `acc` has room for them.
+/// Gives `each` the sums `[t, plane, lane] = Σ u · x`, for the numbers `u` of [`Planes::separate`],
+/// of up to two tiles of tokens after the other, with the number of the first; `acc` has room for
+/// them.
 #[target_feature(enable = "avx512f,avx512bw")]
 fn multiply<const P: usize>(
     tile: PackedTile<'_>,
