@@ -6,9 +6,9 @@
 //! before its use for the first. On a Xeon plain reads of the same memory then take as long as a
 //! product, to some percent; with requests to the first level alone it took an eighth longer.
 //!
-//! AMD's cores (measured: Zen 4) forget requests that find no buffer: a loop that is faster than
-//! memory then waits for lines nobody asked for. There a line is asked for once in each of the four
-//! pages in front of it.
+//! On AMD's Zen 4 a loop that is faster than memory ran slower than one that is not, as if requests
+//! that find no buffer were forgotten. With a line asked for once in each of the four pages in front
+//! of it, it is the faster one.
 
 use std::arch::x86_64::*;
 use std::sync::atomic::{AtomicBool, Ordering};
