@@ -22,8 +22,8 @@ const SOME: usize = 8;
 const PART: usize = 1 << 13;
 
 /// Bytes a second that all threads of `exec` read together, from 256 MiB that lie as weights do: by
-/// what the processor fetches itself, or with the kernels' requests ahead of use, which on some
-/// processors is three times as fast.
+/// what the processor fetches itself, or with the kernels' requests ahead of use, which on a
+/// Zen 4 were three times as fast.
 #[must_use]
 pub fn read_speed(exec: &Exec) -> f64 {
     let len = MEMORY / size_of::<WeightBlock>();

@@ -158,10 +158,8 @@ fn profile(engine: &Engine, what: &BenchOptions) -> Result<String> {
         ]
     };
     let mut text = String::new();
-    for (phase, tokens, depth) in [
-        (Phase::Prefill, what.prefill_tokens, 0),
-        (Phase::Decode, what.decode_tokens, what.depth),
-    ] {
+    for phase in [Phase::Prefill, Phase::Decode] {
+        let (depth, tokens) = what.tokens(phase);
         let rows: Vec<Vec<String>> = bench::profile(engine, phase, what)?
             .iter()
             .map(cells)

@@ -101,6 +101,17 @@ impl Default for BenchOptions {
     }
 }
 
+impl BenchOptions {
+    /// Tokens in the context before a phase, and tokens of it.
+    #[must_use]
+    pub const fn tokens(&self, phase: Phase) -> (usize, usize) {
+        match phase {
+            Phase::Prefill => (0, self.prefill_tokens),
+            Phase::Decode => (self.depth, self.decode_tokens),
+        }
+    }
+}
+
 /// Measures prefill and decode. `name` stands in the rows; `limits` must have been
 /// [measured](Limits::measure) with the same engine options.
 ///
@@ -146,7 +157,8 @@ pub fn run(
     })?;
 
     let bytes = model.bytes_per_token() as f64;
-    let row = |phase, tokens: usize, passes: usize, seconds: f64, left_out: u64| {
+    let row = |phase, passes: usize, seconds: f64, left_out: u64| {
+        let (depth, tokens) = options.tokens(phase);
         let all = bytes * passes as f64;
         let (left_out, bytes) = (left_out as f64 / all, all - left_out as f64);
         let products = model.products_per_token() as f64 * tokens as f64;
@@ -160,11 +172,7 @@ pub fn run(
             nodes: info.nodes,
             phase,
             tokens,
-            depth: if phase == Phase::Decode {
-                options.depth
-            } else {
-                0
-            },
+            depth,
             tok_s: tokens as f64 / seconds,
             gb_s: bytes / seconds / 1e9,
             left_out,
@@ -173,10 +181,10 @@ pub fn run(
             peak_bytes: peak_bytes(),
         }
     };
-    let (p, d) = (options.prefill_tokens, options.decode_tokens);
+    let chunks = options.prefill_tokens.div_ceil(PREFILL_CHUNK);
     Ok(vec![
-        row(Phase::Prefill, p, p.div_ceil(PREFILL_CHUNK), prefill, 0),
-        row(Phase::Decode, d, d, decode, left_out),
+        row(Phase::Prefill, chunks, prefill, 0),
+        row(Phase::Decode, options.decode_tokens, decode, left_out),
     ])
 }
 

@@ -31,10 +31,7 @@ pub struct OpShare {
 /// [`crate::EngineError::EmptyPrompt`] without tokens, [`crate::EngineError::ContextTooLong`] where
 /// the model has no room for them.
 pub fn profile(engine: &Engine, phase: Phase, options: &BenchOptions) -> Result<Vec<OpShare>> {
-    let (depth, tokens) = match phase {
-        Phase::Prefill => (0, options.prefill_tokens),
-        Phase::Decode => (options.depth, options.decode_tokens),
-    };
+    let (depth, tokens) = options.tokens(phase);
     let (mut session, ids) = room_for(engine, depth.saturating_add(tokens))?;
     let measured = &ids[..tokens];
     // Once unmeasured, so that the buffers are there.

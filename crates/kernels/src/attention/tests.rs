@@ -14,10 +14,11 @@ fn noise(n: usize) -> Vec<f32> {
 fn store(
     new: fn(KvFormat, usize, usize, usize) -> KvRows,
     format: KvFormat,
+    heads: usize,
     rows: &[f32],
     width: usize,
 ) -> KvRows {
-    let mut store = new(format, 1, rows.len() / width, width);
+    let mut store = new(format, heads, rows.len() / (heads * width), width);
     let rows = rows.chunks(width).enumerate();
     rows.for_each(|(i, row)| store.set(i, row));
     store
@@ -57,8 +58,8 @@ fn attention_is_close_to_its_definition() {
             (KvFormat::F16, 2e-3),
             (KvFormat::Int8, 2e-2),
         ] {
-            let keys = store(KvRows::keys, format, k, width);
-            let values = store(KvRows::values, format, v, width);
+            let keys = store(KvRows::keys, format, 1, k, width);
+            let values = store(KvRows::values, format, 1, v, width);
             let got = run(q, group, (&keys, &values), window);
             for (row, (q, got)) in q.chunks(width).zip(got.chunks(width)).enumerate() {
                 let end = len - tokens + row / group + 1;
@@ -82,8 +83,8 @@ fn attention_is_close_to_its_definition() {
 
 #[test]
 fn huge_scores_do_not_overflow() {
-    let keys = store(KvRows::keys, KvFormat::F32, &[1e30; 2], 1);
-    let values = store(KvRows::values, KvFormat::F32, &[0.0, 1.0], 1);
+    let keys = store(KvRows::keys, KvFormat::F32, 1, &[1e30; 2], 1);
+    let values = store(KvRows::values, KvFormat::F32, 1, &[0.0, 1.0], 1);
     assert_eq!(run(&[1.0], 1, (&keys, &values), None), [0.5]);
 }
 
@@ -97,8 +98,8 @@ fn tokens_together_are_each_by_itself() {
         let all = noise((2 * (seen + tokens) + group * tokens) * width);
         let (k, rest) = all.split_at((seen + tokens) * width);
         let (v, q) = rest.split_at((seen + tokens) * width);
-        let keys = store(KvRows::keys, KvFormat::F16, k, width);
-        let values = store(KvRows::values, KvFormat::F16, v, width);
+        let keys = store(KvRows::keys, KvFormat::F16, 1, k, width);
+        let values = store(KvRows::values, KvFormat::F16, 1, v, width);
         let exec = Exec::new(None, Some(3)).unwrap();
         let heads = Heads {
             kv_heads: 1,
@@ -138,31 +139,22 @@ fn heads_beside_each_other_are_each_by_itself() {
         head_dim: width,
     };
     for format in [KvFormat::F32, KvFormat::F16, KvFormat::Int8] {
-        let fill = |mut store: KvRows, rows: &[f32]| {
-            let rows = rows.chunks(width).enumerate();
-            rows.for_each(|(i, row)| store.set(i, row));
-            store
-        };
-        let keys = fill(KvRows::keys(format, kv_heads, positions, width), k);
-        let values = fill(KvRows::values(format, kv_heads, positions, width), v);
+        let keys = store(KvRows::keys, format, kv_heads, k, width);
+        let values = store(KvRows::values, format, kv_heads, v, width);
         for window in [None, Some(70)] {
             let exec = Exec::new(None, Some(2)).unwrap();
             let mut got = vec![9.0; q.len()];
             let seen = positions - tokens;
             causal(&exec, heads, q, (&keys, &values), seen, window, &mut got);
             for head in 0..kv_heads {
-                let of_head = |rows: &[f32], n: usize| rows[head * n..][..n].to_vec();
+                let n = positions * width;
+                let of_head = |rows: &[f32]| rows[head * n..][..n].to_vec();
                 let part = |rows: &[f32]| -> Vec<f32> {
                     let rows = rows.chunks(width).skip(head).step_by(kv_heads);
                     rows.flatten().copied().collect()
                 };
-                let keys = store(KvRows::keys, format, &of_head(k, positions * width), width);
-                let values = store(
-                    KvRows::values,
-                    format,
-                    &of_head(v, positions * width),
-                    width,
-                );
+                let keys = store(KvRows::keys, format, 1, &of_head(k), width);
+                let values = store(KvRows::values, format, 1, &of_head(v), width);
                 let want = run(&part(q), 1, (&keys, &values), window);
                 assert_eq!(part(&got), want, "{format:?} {window:?} {head}");
             }

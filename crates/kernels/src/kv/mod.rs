@@ -69,7 +69,6 @@ enum Order {
 #[derive(Debug, Clone)]
 pub struct KvRows {
     width: usize,
-    rows: usize,
     positions: usize,
     order: Order,
     data: Data,
@@ -125,7 +124,6 @@ impl KvRows {
         };
         Self {
             width,
-            rows,
             positions,
             order,
             data,
@@ -238,17 +236,11 @@ impl KvRows {
     /// Asks for the beginning of what is read next, row `row` and those behind it; does nothing
     /// where there is no such row. Packed rows of few bits are too small for it to pay.
     pub(crate) fn ask(&self, row: usize) {
-        if row >= self.rows {
-            return;
-        }
         let Place { first, .. } = self.place(row);
-        #[cfg(not(target_arch = "x86_64"))]
-        let _ = first;
-        #[cfg(target_arch = "x86_64")]
         match &self.data {
-            Data::F32(data) => crate::x86_64::ask_first(&data[first..]),
-            Data::F16(data) => crate::x86_64::ask_first(&data[first..]),
-            Data::Int8(data, _) => crate::x86_64::ask_first(&data[first..]),
+            Data::F32(data) => ask_first(data.get(first..)),
+            Data::F16(data) => ask_first(data.get(first..)),
+            Data::Int8(data, _) => ask_first(data.get(first..)),
             Data::Low(_) => {}
         }
     }
@@ -336,6 +328,14 @@ impl KvRows {
             }
         }
     }
+}
+
+/// Asks for the beginning of memory that is read next, where there is such and a way to ask.
+fn ask_first<T>(next: Option<&[T]>) {
+    #[cfg(target_arch = "x86_64")]
+    crate::x86_64::ask_first(next.unwrap_or_default());
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = next;
 }
 
 /// The first `n` of `from` as f32, at the beginning of `buffer`; the others come next.
