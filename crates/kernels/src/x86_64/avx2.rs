@@ -6,7 +6,7 @@ use std::arch::x86_64::*;
 use super::half_block::{halves, load, pair_and_rest, store};
 use super::prefetch::{self, after_block};
 use super::{int6_256, lookup256, sparse256};
-use super::{planes_of, quads_of, tokens_from, word};
+use super::{planes_of, quads_of, tokens_from, vectors_of, word};
 use crate::base3::{FIRST, SECOND};
 use crate::kernel::{ColumnTile, DenseTile, Int6Tile, Kernel, LookupTile, PackedTile, RowPart};
 use crate::layout::{DEPTH_BLOCKS, LANES, QUAD};
@@ -241,14 +241,17 @@ fn dense_block<const R: usize, const T: usize>(
     let tokens = tile.tokens::<T>(t);
     let mut sums = [[_mm256_setzero_ps(); T]; R];
     let whole = tile.cols / 8;
-    let w: [&[[f32; 8]]; R] = rows.map(|row| &row.as_chunks().0[..whole]);
-    let x: [&[[f32; 8]]; T] = tokens.map(|row| &row.as_chunks().0[..whole]);
+    let w: [&[[f32; 8]]; R] = vectors_of(&rows, whole);
+    let x: [&[[f32; 8]]; T] = vectors_of(&tokens, whole);
     for c in 0..whole {
-        let x: [__m256; T] = std::array::from_fn(|t| load_f32(&x[t][c]));
+        let mut at = [_mm256_setzero_ps(); T];
+        for (at, x) in at.iter_mut().zip(&x) {
+            *at = load_f32(&x[c]);
+        }
         for r in 0..R {
             let w = load_f32(&w[r][c]);
             for t in 0..T {
-                sums[r][t] = _mm256_fmadd_ps(w, x[t], sums[r][t]);
+                sums[r][t] = _mm256_fmadd_ps(w, at[t], sums[r][t]);
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use std::arch::x86_64::*;
 
+use super::vectors_of;
 use crate::kernel::DenseTile;
 
 /// Values of a vector.
@@ -47,23 +48,29 @@ fn block<const R: usize, const T: usize>(tile: DenseTile<'_>, r: usize, t: usize
     let whole = tile.cols / LANES;
     let tail = tile.cols % LANES;
     let mut sums = [[_mm512_setzero_ps(); T]; R];
-    let w: [&[[f32; LANES]]; R] = rows.map(|row| &row.as_chunks().0[..whole]);
-    let x: [&[[f32; LANES]]; T] = tokens.map(|row| &row.as_chunks().0[..whole]);
+    let w: [&[[f32; LANES]]; R] = vectors_of(&rows, whole);
+    let x: [&[[f32; LANES]]; T] = vectors_of(&tokens, whole);
     for c in 0..whole {
-        let w: [__m512; R] = std::array::from_fn(|r| load(&w[r][c]));
+        let mut at = [_mm512_setzero_ps(); R];
+        for (at, w) in at.iter_mut().zip(&w) {
+            *at = load(&w[c]);
+        }
         for t in 0..T {
             let x = load(&x[t][c]);
             for r in 0..R {
-                sums[r][t] = _mm512_fmadd_ps(w[r], x, sums[r][t]);
+                sums[r][t] = _mm512_fmadd_ps(at[r], x, sums[r][t]);
             }
         }
     }
     if tail > 0 {
-        let w: [__m512; R] = std::array::from_fn(|r| load_tail(&rows[r][whole * LANES..]));
+        let mut at = [_mm512_setzero_ps(); R];
+        for (at, row) in at.iter_mut().zip(&rows) {
+            *at = load_tail(&row[whole * LANES..]);
+        }
         for t in 0..T {
             let x = load_tail(&tokens[t][whole * LANES..]);
             for r in 0..R {
-                sums[r][t] = _mm512_fmadd_ps(w[r], x, sums[r][t]);
+                sums[r][t] = _mm512_fmadd_ps(at[r], x, sums[r][t]);
             }
         }
     }

@@ -92,7 +92,8 @@ fn add(sum: __m256i, of_group: __m256i, levels: __m256i) -> __m256i {
 #[inline]
 #[target_feature(enable = "avx2")]
 fn codes(chunk: &Chunk, g: usize, half: usize) -> [__m256i; QUADS] {
-    std::array::from_fn(|i| {
+    let mut codes = [_mm256_setzero_si256(); QUADS];
+    for (i, codes) in codes.iter_mut().enumerate() {
         let (high, low) = (load(&chunk.high[i], half), load(&chunk.low[g / 2][i], half));
         let high = match g {
             0 => _mm256_slli_epi16::<4>(high),
@@ -105,11 +106,12 @@ fn codes(chunk: &Chunk, g: usize, half: usize) -> [__m256i; QUADS] {
         } else {
             _mm256_srli_epi16::<4>(low)
         };
-        _mm256_or_si256(
+        *codes = _mm256_or_si256(
             _mm256_and_si256(high, _mm256_set1_epi8(0x30)),
             _mm256_and_si256(low, _mm256_set1_epi8(0x0F)),
-        )
-    })
+        );
+    }
+    codes
 }
 
 /// The levels of half the rows in a group.

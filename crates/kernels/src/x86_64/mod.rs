@@ -28,8 +28,8 @@ pub(crate) use low_bit::LowBitVectors;
 pub(crate) use prefetch::{ask_ahead, ask_first};
 
 use crate::activations::ActBlock;
-use crate::kernel::PackedTile;
-use crate::layout::{LANES, QUAD};
+use crate::kernel::{ColumnTile, PackedTile};
+use crate::layout::{LANES, QUAD, WeightBlock};
 
 /// The sums of one token in `acc`, `[tokens, planes, LANES]`, plane by plane.
 #[inline(always)]
@@ -51,6 +51,21 @@ fn tokens_from<'a, const T: usize>(tile: PackedTile<'a>, t: usize) -> [&'a [ActB
 #[inline(always)]
 fn quads_of<'a, const T: usize>(x: &[&'a [ActBlock]; T], d: usize) -> [&'a [[i8; QUAD]]; T] {
     x.map(|x| x[d].0.as_chunks().0)
+}
+
+/// The first `whole` vectors of `N` values of each row.
+#[inline(always)]
+fn vectors_of<'a, const N: usize, const R: usize>(
+    rows: &[&'a [f32]; R],
+    whole: usize,
+) -> [&'a [[f32; N]]; R] {
+    rows.map(|row| &row.as_chunks().0[..whole])
+}
+
+/// The lines of some columns.
+#[inline(always)]
+fn lines_of<const N: usize>(tile: ColumnTile<'_>, columns: [u32; N]) -> [&WeightBlock; N] {
+    columns.map(|column| &tile.lines[column as usize])
 }
 
 /// A quad as the word that is broadcast.

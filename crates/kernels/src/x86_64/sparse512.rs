@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::avx512vnni::{load, numbers};
-use super::word;
+use super::{lines_of, word};
 use crate::activations::ActBlock;
 use crate::kernel::{ColumnTile, RowPart};
 use crate::layout::WeightBlock;
@@ -30,7 +30,8 @@ pub(super) fn column_tile(tile: ColumnTile<'_>, acc: &mut [i32]) {
                 prefetch(tile.lines, column as usize);
             }
         }
-        let [a, b, c, d] = columns.map(|c| load(&tile.lines[c as usize]));
+        let [a, b, c, d] = lines_of(tile, *columns);
+        let (a, b, c, d) = (load(a), load(b), load(c), load(d));
         let (ab, cd) = (_mm512_unpacklo_epi8(a, b), _mm512_unpacklo_epi8(c, d));
         let (ab_high, cd_high) = (_mm512_unpackhi_epi8(a, b), _mm512_unpackhi_epi8(c, d));
         let quads = [
@@ -84,14 +85,17 @@ pub(super) fn row_sums(part: RowPart<'_>, acc: &mut [i32]) {
 fn rows<const R: usize>(part: RowPart<'_>, i: usize, acc: &mut [i32]) {
     let rows = part.some::<R>(i);
     let later = part.rows.get(i + R).copied().unwrap_or_default() as usize * part.lines;
-    let masks = [0x03u8, 0x0C, 0x30, 0xC0].map(|m| _mm512_set1_epi8(m.cast_signed()));
+    let mut masks = [_mm512_setzero_si512(); 4];
+    for (mask, digit) in masks.iter_mut().zip([0x03u8, 0x0C, 0x30, 0xC0]) {
+        *mask = _mm512_set1_epi8(digit.cast_signed());
+    }
     let mut sums = [[_mm512_setzero_si512(); 4]; R];
     for line in 0..part.lines {
-        let x: [__m512i; 4] = std::array::from_fn(|k| {
-            part.x
-                .get(4 * line + k)
-                .map_or(_mm512_setzero_si512(), |x| codes(x))
-        });
+        let mut x = [_mm512_setzero_si512(); 4];
+        let blocks = part.x.get(4 * line..).unwrap_or_default();
+        for (x, block) in x.iter_mut().zip(blocks) {
+            *x = codes(block);
+        }
         for (r, (row, sums)) in rows.iter().zip(&mut sums).enumerate() {
             // The next rows of the list; where they do not follow each other the processor cannot
             // know.

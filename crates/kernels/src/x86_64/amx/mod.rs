@@ -191,10 +191,10 @@ fn multiply<const P: usize>(
             }
             for p in (0..P).step_by(2) {
                 let pair = P - p > 1;
-                let x: [&[ActBlock]; 2] =
-                    [t, if two { t + TOKEN_TILE } else { t }].map(|t| &tile.x[t * tile.stride..]);
-                let w: [&[WeightTile]; 2] =
-                    [p, if pair { p + 1 } else { p }].map(|p| &weights[p..]);
+                let (t_next, p_next) =
+                    (t + if two { TOKEN_TILE } else { 0 }, p + usize::from(pair));
+                let x = [&tile.x[t * tile.stride..], &tile.x[t_next * tile.stride..]];
+                let w = [&weights[p..], &weights[p_next..]];
                 for x in x {
                     assert!(x.len() >= (TOKEN_TILE - 1) * tile.stride + depth);
                 }
@@ -202,9 +202,9 @@ fn multiply<const P: usize>(
                     assert!(w.len() > (depth - 1) * P);
                 }
                 let walk = Walk {
-                    x: x.map(<[ActBlock]>::as_ptr),
+                    x: [x[0].as_ptr(), x[1].as_ptr()],
                     x_stride: tile.stride * size_of::<ActBlock>(),
-                    w: w.map(<[WeightTile]>::as_ptr),
+                    w: [w[0].as_ptr(), w[1].as_ptr()],
                     w_step: P * size_of::<WeightTile>(),
                     depth,
                 };
