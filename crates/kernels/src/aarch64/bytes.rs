@@ -3,19 +3,13 @@
 
 use core::arch::aarch64::*;
 
-use super::registers::{load, load_codes, sdot, sdot_lane, store};
-use crate::activations::ActBlock;
+use super::registers::{broadcast, load, load_codes, sdot, sdot_lane, store};
+use super::{blocks_of, tokens_from};
 use crate::kernel::PackedTile;
 use crate::layout::{LANES, QUAD, WeightBlock};
 
 /// What is taken off.
 const OFFSET: u8 = 128;
-
-/// Activations of `T` tokens from `t` on.
-#[inline(always)]
-fn tokens_from<'a, const T: usize>(tile: PackedTile<'a>, t: usize) -> [&'a [ActBlock]; T] {
-    core::array::from_fn(|k| tile.token(t + k))
-}
 
 /// See [`crate::Kernel::byte_tile`].
 #[target_feature(enable = "neon,dotprod")]
@@ -38,10 +32,11 @@ fn dot_tokens<const T: usize>(tile: PackedTile<'_>, t: usize, acc: &mut [i32]) -
     let mut sums = [[vdupq_n_s32(0); 4]; T];
     let mut totals = [vdupq_n_s32(0); T];
     for (d, weights) in tile.deep_blocks().iter().enumerate() {
-        for (i, weights) in weights.as_chunks::<4>().0.iter().enumerate() {
+        let blocks = blocks_of(&rows, d);
+        for (i, weights) in weights.as_chunks::<QUAD>().0.iter().enumerate() {
             let mut x = [vdupq_n_s8(0); T];
             for k in 0..T {
-                x[k] = load_codes(&rows[k][d].0.as_chunks().0[i]);
+                x[k] = load_codes(&blocks[k].0.as_chunks().0[i]);
                 totals[k] = sdot(totals[k], vdupq_n_s8(1), x[k]);
             }
             dot_quad::<T, 0>(&weights[0], x, &mut sums);
@@ -82,9 +77,8 @@ pub(super) fn widening_tile(tile: PackedTile<'_>, acc: &mut [i32]) {
             for x in x.0.as_chunks().0 {
                 total = vpadalq_s16(total, vpaddlq_s8(load_codes(x)));
             }
-            for (block, x) in weights.iter().zip(x.0.as_chunks::<QUAD>().0) {
-                let x =
-                    vreinterpret_s8_s32(vdup_n_s32(i32::from_ne_bytes(x.map(i8::cast_unsigned))));
+            for (block, x) in weights.iter().zip(x.0.as_chunks().0) {
+                let x = broadcast(x);
                 for ([low, high], bytes) in sums.iter_mut().zip(block.0.as_chunks().0) {
                     let w = signed(bytes);
                     // Two products of −128 and −128 would not fit i16.

@@ -45,8 +45,13 @@ fn tokens<const T: usize, const R: usize>(tile: DenseTile<'_>, t: usize, acc: &m
 fn block<const R: usize, const T: usize>(tile: DenseTile<'_>, r: usize, t: usize, acc: &mut [f32]) {
     let (rows, tokens) = (tile.rows::<R>(r), tile.tokens::<T>(t));
     let whole = tile.cols / LANES;
-    let w = registers(rows, whole);
-    let x = registers(tokens, whole);
+    let (mut w, mut x) = ([&[][..]; R], [&[][..]; T]);
+    for r in 0..R {
+        w[r] = &rows[r].as_chunks().0[..whole];
+    }
+    for t in 0..T {
+        x[t] = &tokens[t].as_chunks().0[..whole];
+    }
     let mut sums = [[vdupq_n_f32(0.0); T]; R];
     for c in 0..whole {
         let mut values = [vdupq_n_f32(0.0); R];
@@ -77,12 +82,6 @@ fn block<const R: usize, const T: usize>(tile: DenseTile<'_>, r: usize, t: usize
             acc[(t + k) * tile.rows + r + i] = total;
         }
     }
-}
-
-/// The whole registers of each row.
-#[inline(always)]
-fn registers<const N: usize>(rows: [&[f32]; N], whole: usize) -> [&[[f32; LANES]]; N] {
-    rows.map(|row| &row.as_chunks().0[..whole])
 }
 
 #[inline]

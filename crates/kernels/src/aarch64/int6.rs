@@ -5,8 +5,9 @@
 
 use core::arch::aarch64::*;
 
-use super::registers::{load, load_codes, sdot_lane, store};
-use crate::int6::{Chunk, GROUP, GROUPS};
+use super::registers::{broadcast, load, load_codes, sdot_lane, store};
+use crate::activations::ActBlock;
+use crate::int6::{BIAS, Chunk, GROUP, GROUPS};
 use crate::kernel::Int6Tile;
 use crate::layout::{LANES, QUAD};
 
@@ -23,10 +24,14 @@ type Sums = [[int32x4_t; 2]; QUARTERS];
 pub(super) fn dot_tile(tile: Int6Tile<'_>, acc: &mut [[i32; LANES]; 2]) {
     let mut sums = [[vdupq_n_s32(0); 2]; QUARTERS];
     for (c, chunk) in tile.chunks.iter().enumerate() {
-        dot_group::<0>(chunk, tile, c, &mut sums);
-        dot_group::<1>(chunk, tile, c, &mut sums);
-        dot_group::<2>(chunk, tile, c, &mut sums);
-        dot_group::<3>(chunk, tile, c, &mut sums);
+        let columns = Columns::of(tile, c);
+        for (quarter, sums) in sums.iter_mut().enumerate() {
+            let high = high(chunk, quarter);
+            dot_group::<0>(chunk, columns, quarter, high, sums);
+            dot_group::<1>(chunk, columns, quarter, high, sums);
+            dot_group::<2>(chunk, columns, quarter, high, sums);
+            dot_group::<3>(chunk, columns, quarter, high, sums);
+        }
     }
     put(&sums, acc);
 }
@@ -36,72 +41,115 @@ pub(super) fn dot_tile(tile: Int6Tile<'_>, acc: &mut [[i32; LANES]; 2]) {
 pub(super) fn widening_tile(tile: Int6Tile<'_>, acc: &mut [[i32; LANES]; 2]) {
     let mut sums = [[vdupq_n_s32(0); 2]; QUARTERS];
     for (c, chunk) in tile.chunks.iter().enumerate() {
-        widening_group::<0>(chunk, tile, c, &mut sums);
-        widening_group::<1>(chunk, tile, c, &mut sums);
-        widening_group::<2>(chunk, tile, c, &mut sums);
-        widening_group::<3>(chunk, tile, c, &mut sums);
+        let columns = Columns::of(tile, c);
+        for (quarter, sums) in sums.iter_mut().enumerate() {
+            let high = high(chunk, quarter);
+            widening_group::<0>(chunk, columns, quarter, high, sums);
+            widening_group::<1>(chunk, columns, quarter, high, sums);
+            widening_group::<2>(chunk, columns, quarter, high, sums);
+            widening_group::<3>(chunk, columns, quarter, high, sums);
+        }
     }
     put(&sums, acc);
 }
 
-/// Adds what group `G` of chunk `c` gives.
+/// What goes with one chunk.
+#[derive(Clone, Copy)]
+struct Columns<'a> {
+    x: [&'a ActBlock; 2],
+    offsets: [&'a [i32; GROUPS]; 2],
+}
+
+impl<'a> Columns<'a> {
+    #[inline(always)]
+    fn of(tile: Int6Tile<'a>, chunk: usize) -> Self {
+        Self {
+            x: tile.x.map(|x| &x[chunk]),
+            offsets: tile.offsets.map(|offsets| &offsets[chunk]),
+        }
+    }
+}
+
+/// Adds what group `G` gives four rows.
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
-fn dot_group<const G: usize>(chunk: &Chunk, tile: Int6Tile<'_>, c: usize, sums: &mut Sums) {
-    let levels = levels::<G>(chunk);
-    let x = activations::<G>(tile, c);
-    for (quarter, sums) in sums.iter_mut().enumerate() {
-        let codes = codes::<G>(chunk, quarter);
-        for (d, sum) in sums.iter_mut().enumerate() {
-            let mut of_group = vdupq_n_s32(tile.offsets[d][c][G]);
-            of_group = sdot_lane::<0>(of_group, codes[0], x[d]);
-            of_group = sdot_lane::<1>(of_group, codes[1], x[d]);
-            of_group = sdot_lane::<2>(of_group, codes[2], x[d]);
-            of_group = sdot_lane::<3>(of_group, codes[3], x[d]);
-            *sum = vmlaq_s32(*sum, of_group, levels[quarter]);
-        }
+fn dot_group<const G: usize>(
+    chunk: &Chunk,
+    columns: Columns<'_>,
+    quarter: usize,
+    high: [uint8x16_t; QUADS],
+    sums: &mut [int32x4_t; 2],
+) {
+    let codes = codes::<G>(chunk, quarter, high);
+    let levels = levels::<G>(chunk, quarter);
+    for (d, sum) in sums.iter_mut().enumerate() {
+        let x = load_codes(&columns.x[d].0.as_chunks().0[G]);
+        let mut of_group = vdupq_n_s32(columns.offsets[d][G]);
+        of_group = sdot_lane::<0>(of_group, codes[0], x);
+        of_group = sdot_lane::<1>(of_group, codes[1], x);
+        of_group = sdot_lane::<2>(of_group, codes[2], x);
+        of_group = sdot_lane::<3>(of_group, codes[3], x);
+        *sum = vmlaq_s32(*sum, of_group, levels);
     }
 }
 
 /// As [`dot_group`].
 #[inline]
 #[target_feature(enable = "neon")]
-fn widening_group<const G: usize>(chunk: &Chunk, tile: Int6Tile<'_>, c: usize, sums: &mut Sums) {
-    let levels = levels::<G>(chunk);
-    let x = activations::<G>(tile, c);
-    for (quarter, sums) in sums.iter_mut().enumerate() {
-        let codes = codes::<G>(chunk, quarter);
-        for (d, sum) in sums.iter_mut().enumerate() {
-            let x = quads(x[d]);
-            // Sums of four products fit i16: 4 · 63 · 128.
-            let mut low = vmull_s8(vget_low_s8(codes[0]), x[0]);
-            let mut high = vmull_s8(vget_high_s8(codes[0]), x[0]);
-            for i in 1..QUADS {
-                low = vmlal_s8(low, vget_low_s8(codes[i]), x[i]);
-                high = vmlal_s8(high, vget_high_s8(codes[i]), x[i]);
-            }
-            let products = vpaddq_s32(vpaddlq_s16(low), vpaddlq_s16(high));
-            let of_group = vaddq_s32(products, vdupq_n_s32(tile.offsets[d][c][G]));
-            *sum = vmlaq_s32(*sum, of_group, levels[quarter]);
+fn widening_group<const G: usize>(
+    chunk: &Chunk,
+    columns: Columns<'_>,
+    quarter: usize,
+    high: [uint8x16_t; QUADS],
+    sums: &mut [int32x4_t; 2],
+) {
+    let codes = codes::<G>(chunk, quarter, high);
+    let levels = levels::<G>(chunk, quarter);
+    for (d, sum) in sums.iter_mut().enumerate() {
+        let x: &[[i8; QUAD]; QUADS] = &columns.x[d].0.as_chunks().0.as_chunks().0[G];
+        // Sums of four products fit i16: 4 · 32 · 128.
+        let mut parts = [vdupq_n_s16(0); 2];
+        for (codes, x) in codes.into_iter().zip(x) {
+            // Numbers known to have no sign would be widened by instructions of their own, and then
+            // there is nothing to add to the sums.
+            let codes = vsubq_s8(codes, vdupq_n_s8(BIAS as i8));
+            parts[0] = vmlal_s8(parts[0], vget_low_s8(codes), broadcast(x));
+            parts[1] = vmlal_s8(parts[1], vget_high_s8(codes), broadcast(x));
         }
+        let of_group = vpaddq_s32(vpaddlq_s16(parts[0]), vpaddlq_s16(parts[1]));
+        *sum = vmlaq_s32(*sum, of_group, levels);
     }
+}
+
+/// The high bits of all groups.
+#[inline]
+#[target_feature(enable = "neon")]
+fn high(chunk: &Chunk, quarter: usize) -> [uint8x16_t; QUADS] {
+    let mut high = [vdupq_n_u8(0); QUADS];
+    for (high, block) in high.iter_mut().zip(&chunk.high) {
+        *high = load(&block.0.as_chunks().0[quarter]);
+    }
+    high
 }
 
 /// The codes of the quads of group `G`.
 #[inline]
 #[target_feature(enable = "neon")]
-fn codes<const G: usize>(chunk: &Chunk, quarter: usize) -> [int8x16_t; QUADS] {
+fn codes<const G: usize>(
+    chunk: &Chunk,
+    quarter: usize,
+    high: [uint8x16_t; QUADS],
+) -> [int8x16_t; QUADS] {
     let mut codes = [vdupq_n_s8(0); QUADS];
     for (i, codes) in codes.iter_mut().enumerate() {
-        let high = load(&chunk.high[i].0.as_chunks().0[quarter]);
         let low = load(&chunk.low[G / 2][i].0.as_chunks().0[quarter]);
         // Each half of the bytes is inserted between, or chosen against, the bits of the other; two
         // bits of a neighbour are left above all but the last.
         let both = match G {
-            0 => vsliq_n_u8::<4>(low, high),
-            1 => vsriq_n_u8::<4>(vshlq_n_u8::<2>(high), low),
-            2 => vbslq_u8(vdupq_n_u8(0x0F), low, high),
-            _ => vsriq_n_u8::<4>(vshrq_n_u8::<2>(high), low),
+            0 => vsliq_n_u8::<4>(low, high[i]),
+            1 => vsriq_n_u8::<4>(vshlq_n_u8::<2>(high[i]), low),
+            2 => vbslq_u8(vdupq_n_u8(0x0F), low, high[i]),
+            _ => vsriq_n_u8::<4>(vshrq_n_u8::<2>(high[i]), low),
         };
         let code = if G == 3 {
             both
@@ -113,41 +161,13 @@ fn codes<const G: usize>(chunk: &Chunk, quarter: usize) -> [int8x16_t; QUADS] {
     codes
 }
 
-/// The levels of the rows in group `G`, four at a time.
+/// The levels of four rows in group `G`.
 #[inline]
 #[target_feature(enable = "neon")]
-fn levels<const G: usize>(chunk: &Chunk) -> [int32x4_t; QUARTERS] {
-    let levels = vreinterpretq_s8_u8(load(&chunk.levels.0.as_chunks().0[G]));
-    let (low, high) = (vmovl_s8(vget_low_s8(levels)), vmovl_high_s8(levels));
-    [
-        vmovl_s16(vget_low_s16(low)),
-        vmovl_high_s16(low),
-        vmovl_s16(vget_low_s16(high)),
-        vmovl_high_s16(high),
-    ]
-}
-
-/// Both digits of the columns of group `G`.
-#[inline]
-#[target_feature(enable = "neon")]
-fn activations<const G: usize>(tile: Int6Tile<'_>, c: usize) -> [int8x16_t; 2] {
-    [
-        load_codes(&tile.x[0][c].0.as_chunks().0[G]),
-        load_codes(&tile.x[1][c].0.as_chunks().0[G]),
-    ]
-}
-
-/// Each quad twice.
-#[inline]
-#[target_feature(enable = "neon")]
-fn quads(x: int8x16_t) -> [int8x8_t; QUADS] {
-    let x = vreinterpretq_s32_s8(x);
-    [
-        vreinterpret_s8_s32(vdup_laneq_s32::<0>(x)),
-        vreinterpret_s8_s32(vdup_laneq_s32::<1>(x)),
-        vreinterpret_s8_s32(vdup_laneq_s32::<2>(x)),
-        vreinterpret_s8_s32(vdup_laneq_s32::<3>(x)),
-    ]
+fn levels<const G: usize>(chunk: &Chunk, quarter: usize) -> int32x4_t {
+    let levels: &[[u8; 4]; QUARTERS] = &chunk.levels.0.as_chunks().0.as_chunks().0[G];
+    let levels = vreinterpret_s8_u32(vdup_n_u32(u32::from_ne_bytes(levels[quarter])));
+    vmovl_s16(vget_low_s16(vmovl_s8(levels)))
 }
 
 /// Writes the sums of both digits.

@@ -13,8 +13,9 @@ mod registers;
 
 use std::arch::is_aarch64_feature_detected;
 
+use crate::activations::ActBlock;
 use crate::kernel::{DenseTile, Int6Tile, Kernel, PackedTile};
-use crate::layout::LANES;
+use crate::layout::{LANES, QUAD};
 use crate::planes::Planes;
 
 /// Which products of bytes the processor has.
@@ -66,10 +67,10 @@ impl Kernel for Neon {
             match (self.0, planes) {
                 (Products::Widening, Planes::TwoBit) => neon::widening::<4>(tile, acc),
                 (Products::Widening, Planes::Base3) => neon::widening::<5>(tile, acc),
-                (Products::Dot, Planes::TwoBit) => neon::dot::<4, 4>(tile, acc),
-                (Products::Dot, Planes::Base3) => neon::dot::<5, 3>(tile, acc),
-                (Products::Matrix, Planes::TwoBit) => neon::matrix::<4>(tile, acc),
-                (Products::Matrix, Planes::Base3) => neon::matrix::<5>(tile, acc),
+                (Products::Dot, Planes::TwoBit) => neon::dot::<4, 4, 4>(tile, acc),
+                (Products::Dot, Planes::Base3) => neon::dot::<5, 3, 1>(tile, acc),
+                (Products::Matrix, Planes::TwoBit) => neon::matrix::<4, 4, 4>(tile, acc),
+                (Products::Matrix, Planes::Base3) => neon::matrix::<5, 3, 1>(tile, acc),
             }
         }
     }
@@ -98,4 +99,25 @@ impl Kernel for Neon {
         // SAFETY: `detect` has found NEON.
         unsafe { dense::dense_tile(tile, acc) }
     }
+}
+
+// What follows is plain code, since a closure in a function with target features has them too and
+// could not become part of the library's loop over an array: each such array would be a call.
+
+/// Activations of `T` tokens from `t` on.
+#[inline(always)]
+fn tokens_from<'a, const T: usize>(tile: PackedTile<'a>, t: usize) -> [&'a [ActBlock]; T] {
+    core::array::from_fn(|k| tile.token(t + k))
+}
+
+/// Their block `d`.
+#[inline(always)]
+fn blocks_of<'a, const T: usize>(x: &[&'a [ActBlock]; T], d: usize) -> [&'a ActBlock; T] {
+    x.map(|x| &x[d])
+}
+
+/// A quad as the word that is broadcast.
+#[inline(always)]
+fn word(quad: [i8; QUAD]) -> i32 {
+    i32::from_ne_bytes(quad.map(i8::cast_unsigned))
 }

@@ -3,6 +3,7 @@
 use core::arch::aarch64::*;
 use core::arch::asm;
 
+use super::word;
 use crate::layout::QUAD;
 
 /// `sum + a · b`, four bytes of each to a lane.
@@ -75,11 +76,11 @@ pub(super) fn load_pair(a: &[i8; 8], b: &[i8; 8]) -> int8x16_t {
     unsafe { vcombine_s8(vld1_s8(a.as_ptr()), vld1_s8(b.as_ptr())) }
 }
 
-/// Four activations in each 32-bit lane.
+/// Four activations twice.
 #[inline]
 #[target_feature(enable = "neon")]
-pub(super) fn broadcast(x: &[i8; QUAD]) -> int8x16_t {
-    vreinterpretq_s8_s32(vdupq_n_s32(i32::from_ne_bytes(x.map(i8::cast_unsigned))))
+pub(super) fn broadcast(x: &[i8; QUAD]) -> int8x8_t {
+    vreinterpret_s8_s32(vdup_n_s32(word(*x)))
 }
 
 /// Writes four sums.
@@ -88,4 +89,12 @@ pub(super) fn broadcast(x: &[i8; QUAD]) -> int8x16_t {
 pub(super) fn store(out: &mut [i32; 4], sums: int32x4_t) {
     // SAFETY: the array is 16 bytes.
     unsafe { vst1q_s32(out.as_mut_ptr(), sums) }
+}
+
+/// Writes two sums.
+#[inline]
+#[target_feature(enable = "neon")]
+pub(super) fn store_pair(out: &mut [i32; 2], sums: int32x2_t) {
+    // SAFETY: the array is 8 bytes.
+    unsafe { vst1_s32(out.as_mut_ptr(), sums) }
 }
