@@ -6,17 +6,21 @@
 mod base3;
 mod bytes;
 mod dense;
+pub(crate) mod halves;
 mod int6;
+mod lookup;
 mod neon;
 mod planes;
 mod registers;
+mod sparse;
 
 use std::arch::is_aarch64_feature_detected;
 
 use crate::activations::ActBlock;
-use crate::kernel::{DenseTile, Int6Tile, Kernel, PackedTile};
+use crate::kernel::{ColumnTile, DenseTile, Int6Tile, Kernel, LookupTile, PackedTile, RowPart};
 use crate::layout::{LANES, QUAD};
 use crate::planes::Planes;
+use crate::sparse::SparseLimits;
 
 /// Which products of bytes the processor has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,6 +97,35 @@ impl Kernel for Neon {
                 Products::Dot | Products::Matrix => int6::dot_tile(tile, acc),
             }
         }
+    }
+
+    fn column_tile(&self, tile: ColumnTile<'_>, acc: &mut [i32]) {
+        // SAFETY: `detect` has found these instructions.
+        unsafe {
+            match self.0 {
+                Products::Widening => sparse::widening_columns(tile, acc),
+                Products::Dot | Products::Matrix => sparse::dot_columns(tile, acc),
+            }
+        }
+    }
+
+    fn row_sums(&self, part: RowPart<'_>, acc: &mut [i32]) {
+        // SAFETY: `detect` has found these instructions.
+        unsafe {
+            match self.0 {
+                Products::Widening => sparse::widening_rows(part, acc),
+                Products::Dot | Products::Matrix => sparse::dot_rows(part, acc),
+            }
+        }
+    }
+
+    fn sparse_limits(&self) -> SparseLimits {
+        sparse::LIMITS
+    }
+
+    fn lookup_tile(&self, tile: LookupTile<'_>, acc: &mut [i32]) {
+        // SAFETY: `detect` has found NEON.
+        unsafe { lookup::lookup_tile(tile, acc) }
     }
 
     fn dense_tile(&self, tile: DenseTile<'_>, acc: &mut [f32]) {
