@@ -65,6 +65,18 @@ fn block<const R: usize, const T: usize>(tile: DenseTile<'_>, r: usize, t: usize
             }
         }
     }
+    if whole * LANES < tile.cols {
+        let mut values = [vdupq_n_f32(0.0); R];
+        for r in 0..R {
+            values[r] = load_tail(&rows[r][whole * LANES..]);
+        }
+        for t in 0..T {
+            let x = load_tail(&tokens[t][whole * LANES..]);
+            for r in 0..R {
+                sums[r][t] = vfmaq_f32(sums[r][t], values[r], x);
+            }
+        }
+    }
     // Out of the registers by loops that are unrolled: indexed by a variable, the sums would be in
     // memory all the time.
     let mut totals = [[0.0; T]; R];
@@ -75,11 +87,7 @@ fn block<const R: usize, const T: usize>(tile: DenseTile<'_>, r: usize, t: usize
     }
     for (i, totals) in totals.iter().enumerate() {
         for (k, total) in totals.iter().enumerate() {
-            let tail = rows[i][whole * LANES..]
-                .iter()
-                .zip(&tokens[k][whole * LANES..]);
-            let total = tail.fold(*total, |total, (w, x)| w.mul_add(*x, total));
-            acc[(t + k) * tile.rows + r + i] = total;
+            acc[(t + k) * tile.rows + r + i] = *total;
         }
     }
 }
@@ -89,4 +97,13 @@ fn block<const R: usize, const T: usize>(tile: DenseTile<'_>, r: usize, t: usize
 fn load(v: &[f32; LANES]) -> float32x4_t {
     // SAFETY: the array is 16 bytes.
     unsafe { vld1q_f32(v.as_ptr()) }
+}
+
+/// Fewer values than a register has, and zeros.
+#[inline]
+#[target_feature(enable = "neon")]
+fn load_tail(v: &[f32]) -> float32x4_t {
+    let mut values = [0.0; LANES];
+    values.iter_mut().zip(v).for_each(|(value, v)| *value = *v);
+    load(&values)
 }

@@ -1,8 +1,8 @@
 //! Blocks of packed weights taken apart into planes.
 //!
-//! Arm multiplies signed bytes, so the numbers whose sums [`crate::planes::Planes::separate`] takes, which
-//! go to 255, are of no use here. Digits are masked where they are instead, and their sums multiples of
-//! what they count there.
+//! Arm multiplies signed bytes, so the numbers whose sums [`crate::planes::Planes::separate`] takes,
+//! which go to 255, are of no use here. Digits are masked where they are instead, and their sums
+//! multiples of what they count there.
 
 use core::arch::aarch64::*;
 

@@ -10,9 +10,8 @@ use crate::kernel::{ColumnTile, RowPart};
 use crate::layout::DEPTH;
 use crate::sparse::SparseLimits;
 
-/// Nothing has been measured on Arm. By the instructions of the loops with `sdot` a line is worth 1.8 times
-/// its share of a dense product by columns and 1.4 times by rows; these limits leave room for what else
-/// it costs.
+/// Nothing has been measured on Arm. By the instructions of the loops with `sdot`, a column costs 1.8
+/// times its share of a dense product and a row 1.4 times; the limits leave room for what else there is.
 pub(super) const LIMITS: SparseLimits = SparseLimits {
     columns: 0.75,
     rows: 0.75,
