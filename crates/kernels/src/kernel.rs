@@ -39,7 +39,7 @@ impl<'a> PackedTile<'a> {
     }
 
     /// Weights of 64 columns each.
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     #[inline]
     pub(crate) fn deep_blocks(&self) -> &'a [[WeightBlock; DEPTH_BLOCKS]] {
         self.weights.as_chunks().0

@@ -1,16 +1,26 @@
-//! Kernels for 64-bit Arm. The loops are in `neon`, which needs nothing but `core`; the calls into
-//! it and its loads, stores and instructions without stable intrinsics are the only `unsafe` parts.
+//! Kernels for 64-bit Arm. The one call from plain code into each file's loops, and loads, stores and
+//! instructions without stable intrinsics, are the only `unsafe` parts. The loops need nothing but
+//! `core`.
 #![allow(unsafe_code)]
 
+mod base3;
+mod bytes;
+mod dense;
+pub(crate) mod halves;
+mod int6;
+mod lookup;
 mod neon;
+mod planes;
+mod registers;
+mod sparse;
 
 use std::arch::is_aarch64_feature_detected;
 
 use crate::activations::ActBlock;
-use crate::kernel::{DenseTile, Kernel, PackedTile};
-use crate::layout::{DEPTH, LANES, QUAD, WeightBlock};
+use crate::kernel::{ColumnTile, DenseTile, Int6Tile, Kernel, LookupTile, PackedTile, RowPart};
+use crate::layout::{LANES, QUAD};
 use crate::planes::Planes;
-use crate::scalar::Scalar;
+use crate::sparse::SparseLimits;
 
 /// Which products of bytes the processor has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,7 +33,7 @@ enum Products {
     Matrix,
 }
 
-/// A processor with NEON. Has loops of its own for [`Planes::TwoBit`]; the rest is [`Scalar`].
+/// A processor with NEON.
 #[derive(Debug, Clone, Copy)]
 pub struct Neon(Products);
 
@@ -55,42 +65,92 @@ impl Kernel for Neon {
     }
 
     fn ternary_tile(&self, planes: Planes, tile: PackedTile<'_>, acc: &mut [i32]) {
-        if planes != Planes::TwoBit {
-            return Scalar.ternary_tile(planes, tile, acc);
-        }
-        let tile = neon::Tile {
-            weights: tile.weights,
-            x: tile.x,
-            stride: tile.stride,
-            tokens: tile.tokens,
-        };
+        // As many tokens at once as leave registers for what a format is taken apart with.
         // SAFETY: `detect` has found these instructions.
         unsafe {
-            match self.0 {
-                Products::Widening => neon::widening(tile, acc),
-                Products::Dot => neon::dot(tile, 0, acc),
-                Products::Matrix => neon::matrix(tile, acc),
+            match (self.0, planes) {
+                (Products::Widening, Planes::TwoBit) => neon::widening::<4>(tile, acc),
+                (Products::Widening, Planes::Base3) => neon::widening::<5>(tile, acc),
+                (Products::Dot, Planes::TwoBit) => neon::dot::<4, 4, 4>(tile, acc),
+                (Products::Dot, Planes::Base3) => neon::dot::<5, 3, 1>(tile, acc),
+                (Products::Matrix, Planes::TwoBit) => neon::matrix::<4, 4, 4>(tile, acc),
+                (Products::Matrix, Planes::Base3) => neon::matrix::<5, 3, 1>(tile, acc),
             }
         }
     }
 
     fn byte_tile(&self, tile: PackedTile<'_>, acc: &mut [i32]) {
-        Scalar.byte_tile(tile, acc);
+        // SAFETY: `detect` has found these instructions.
+        unsafe {
+            match self.0 {
+                Products::Widening => bytes::widening_tile(tile, acc),
+                Products::Dot | Products::Matrix => bytes::dot_tile(tile, acc),
+            }
+        }
+    }
+
+    fn int6_tile(&self, tile: Int6Tile<'_>, acc: &mut [[i32; LANES]; 2]) {
+        // SAFETY: `detect` has found these instructions.
+        unsafe {
+            match self.0 {
+                Products::Widening => int6::widening_tile(tile, acc),
+                Products::Dot | Products::Matrix => int6::dot_tile(tile, acc),
+            }
+        }
+    }
+
+    fn column_tile(&self, tile: ColumnTile<'_>, acc: &mut [i32]) {
+        // SAFETY: `detect` has found these instructions.
+        unsafe {
+            match self.0 {
+                Products::Widening => sparse::widening_columns(tile, acc),
+                Products::Dot | Products::Matrix => sparse::dot_columns(tile, acc),
+            }
+        }
+    }
+
+    fn row_sums(&self, part: RowPart<'_>, acc: &mut [i32]) {
+        // SAFETY: `detect` has found these instructions.
+        unsafe {
+            match self.0 {
+                Products::Widening => sparse::widening_rows(part, acc),
+                Products::Dot | Products::Matrix => sparse::dot_rows(part, acc),
+            }
+        }
+    }
+
+    fn sparse_limits(&self) -> SparseLimits {
+        sparse::LIMITS
+    }
+
+    fn lookup_tile(&self, tile: LookupTile<'_>, acc: &mut [i32]) {
+        // SAFETY: `detect` has found NEON.
+        unsafe { lookup::lookup_tile(tile, acc) }
     }
 
     fn dense_tile(&self, tile: DenseTile<'_>, acc: &mut [f32]) {
-        Scalar.dense_tile(tile, acc);
+        // SAFETY: `detect` has found NEON.
+        unsafe { dense::dense_tile(tile, acc) }
     }
 }
 
-impl AsRef<[u8; LANES * QUAD]> for WeightBlock {
-    fn as_ref(&self) -> &[u8; LANES * QUAD] {
-        &self.0
-    }
+// What follows is plain code, since a closure in a function with target features has them too and
+// could not become part of the library's loop over an array: each such array would be a call.
+
+/// Activations of `T` tokens from `t` on.
+#[inline(always)]
+fn tokens_from<'a, const T: usize>(tile: PackedTile<'a>, t: usize) -> [&'a [ActBlock]; T] {
+    core::array::from_fn(|k| tile.token(t + k))
 }
 
-impl AsRef<[i8; DEPTH]> for ActBlock {
-    fn as_ref(&self) -> &[i8; DEPTH] {
-        &self.0
-    }
+/// Their block `d`.
+#[inline(always)]
+fn blocks_of<'a, const T: usize>(x: &[&'a [ActBlock]; T], d: usize) -> [&'a ActBlock; T] {
+    x.map(|x| &x[d])
+}
+
+/// A quad as the word that is broadcast.
+#[inline(always)]
+fn word(quad: [i8; QUAD]) -> i32 {
+    i32::from_ne_bytes(quad.map(i8::cast_unsigned))
 }

@@ -1,5 +1,10 @@
 //! Half precision.
 
+#[cfg(target_arch = "aarch64")]
+use crate::aarch64::halves;
+#[cfg(target_arch = "x86_64")]
+use crate::x86_64::halves;
+
 /// Rounds half to even; NaN becomes infinite.
 #[inline(always)]
 pub(super) fn to_f16(v: f32) -> u16 {
@@ -18,11 +23,25 @@ pub(super) fn to_f16(v: f32) -> u16 {
 
 /// Exact.
 #[inline(always)]
-pub(super) fn from_f16(v: u16) -> f32 {
+fn from_f16(v: u16) -> f32 {
     let magnitude = u32::from(v & 0x7FFF) << 13;
     // Exponents differ by 112, also for subnormals.
     let value = f32::from_bits(magnitude) * f32::from_bits((127 + 112) << 23);
     f32::from_bits(value.to_bits() | u32::from(v & 0x8000) << 16)
+}
+
+/// The first `n` of `from` as f32, at the beginning of `buffer`; the others come next.
+#[inline(always)]
+pub(super) fn widen<'a>(from: &[u16], n: usize, buffer: &'a mut [f32]) -> &'a [f32] {
+    let out = &mut buffer[..n];
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+    if halves::widen(from, out) {
+        return out;
+    }
+    for (out, v) in out.iter_mut().zip(from) {
+        *out = from_f16(*v);
+    }
+    out
 }
 
 #[cfg(test)]
@@ -48,13 +67,13 @@ mod tests {
     }
 
     #[test]
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     fn the_processor_widens_to_the_same_bits() {
-        let halves: Vec<u16> = (0..0x7C00).flat_map(|v| [v, v | 0x8000]).collect();
-        for n in [0, 1, 7, 8, 9, halves.len()] {
+        let all: Vec<u16> = (0..0x7C00).flat_map(|v| [v, v | 0x8000]).collect();
+        for n in [0, 1, 7, 8, 9, all.len()] {
             let mut out = vec![f32::NAN; n];
-            if crate::x86_64::halves::widen(&halves[..n], &mut out) {
-                let want = halves[..n].iter().map(|v| from_f16(*v).to_bits());
+            if halves::widen(&all[..n], &mut out) {
+                let want = all[..n].iter().map(|v| from_f16(*v).to_bits());
                 assert!(out.iter().map(|v| v.to_bits()).eq(want), "{n}");
             }
         }

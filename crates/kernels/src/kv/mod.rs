@@ -6,7 +6,7 @@ mod low_rows;
 
 use std::cell::RefCell;
 
-use f16::{from_f16, to_f16};
+use f16::{to_f16, widen};
 use low_bit::LowBits;
 use low_rows::LowRows;
 
@@ -336,20 +336,6 @@ fn ask_first<T>(next: Option<&[T]>) {
     crate::x86_64::ask_first(next.unwrap_or_default());
     #[cfg(not(target_arch = "x86_64"))]
     let _ = next;
-}
-
-/// The first `n` of `from` as f32, at the beginning of `buffer`; the others come next.
-#[inline(always)]
-fn widen<'a>(from: &[u16], n: usize, buffer: &'a mut [f32]) -> &'a [f32] {
-    let out = &mut buffer[..n];
-    #[cfg(target_arch = "x86_64")]
-    if crate::x86_64::halves::widen(from, out) {
-        return out;
-    }
-    for (out, v) in out.iter_mut().zip(from) {
-        *out = from_f16(*v);
-    }
-    out
 }
 
 /// Copies one row from its place in `b` to its place in `a`.

@@ -1,7 +1,10 @@
 //! Products of the head and of full precision, within their errors.
 
+use tritburn_kernels::activations::{ActBlock, TOKEN_TILE};
 use tritburn_kernels::head::WideActivations;
-use tritburn_kernels::{DenseMatrix, Int8Matrix, Pool};
+use tritburn_kernels::kernel::PackedTile;
+use tritburn_kernels::layout::{DEPTH_BLOCKS, LANES, WeightBlock};
+use tritburn_kernels::{DenseMatrix, Int8Matrix, Pool, available};
 
 use crate::common::{Noise, execs};
 
@@ -38,6 +41,41 @@ fn int8_products_are_within_their_error() {
             let amax = w.iter().fold(0f32, |m, v| m.max(v.abs()));
             let near = |(a, b): (&f32, &f32)| (a - b).abs() <= amax / 253.9;
             assert!(w.iter().zip(&row).all(near));
+        }
+    }
+}
+
+/// Of weights and activations at the ends of their ranges too.
+#[test]
+fn sums_of_bytes_are_those_of_the_scalar_kernel() {
+    let mut noise = Noise(11);
+    let (kernels, depth) = (available(), 5);
+    for (w, x) in [
+        (None, None),
+        (Some(0), None),
+        (Some(255), Some(-128)),
+        (Some(255), Some(127)),
+    ] {
+        let mut block = || WeightBlock(std::array::from_fn(|_| w.unwrap_or(noise.next() as u8)));
+        let weights: Vec<_> = (0..depth * DEPTH_BLOCKS).map(|_| block()).collect();
+        let mut block = || ActBlock(std::array::from_fn(|_| x.unwrap_or(noise.next() as i8)));
+        let x: Vec<_> = (0..depth * TOKEN_TILE).map(|_| block()).collect();
+        for tokens in 1..=7 {
+            let tile = PackedTile {
+                weights: &weights,
+                x: &x,
+                stride: depth,
+                tokens,
+            };
+            let sums = kernels.iter().map(|kernel| {
+                let mut acc = vec![i32::MIN; tokens * LANES];
+                kernel.byte_tile(tile, &mut acc);
+                acc
+            });
+            let sums: Vec<_> = sums.collect();
+            for (kernel, of_kernel) in kernels.iter().zip(&sums) {
+                assert_eq!(Some(of_kernel), sums.last(), "{}", kernel.name());
+            }
         }
     }
 }
