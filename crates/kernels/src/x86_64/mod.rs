@@ -28,8 +28,8 @@ pub(crate) use low_bit::LowBitVectors;
 pub(crate) use prefetch::{ask_ahead, ask_first};
 
 use crate::activations::ActBlock;
-use crate::kernel::{ColumnTile, PackedTile};
-use crate::layout::{LANES, QUAD, WeightBlock};
+use crate::kernel::PackedTile;
+use crate::layout::{LANES, QUAD};
 
 /// The sums of one token in `acc`, `[tokens, planes, LANES]`, plane by plane.
 #[inline(always)]
@@ -60,12 +60,6 @@ fn vectors_of<'a, const N: usize, const R: usize>(
     whole: usize,
 ) -> [&'a [[f32; N]]; R] {
     rows.map(|row| &row.as_chunks().0[..whole])
-}
-
-/// The lines of some columns.
-#[inline(always)]
-fn lines_of<const N: usize>(tile: ColumnTile<'_>, columns: [u32; N]) -> [&WeightBlock; N] {
-    columns.map(|column| &tile.lines[column as usize])
 }
 
 /// A quad as the word that is broadcast.

@@ -3,7 +3,6 @@
 use std::arch::x86_64::*;
 
 use super::half_block::load;
-use super::lines_of;
 use crate::activations::ActBlock;
 use crate::kernel::{ColumnTile, RowPart};
 use crate::sparse::SparseLimits;
@@ -39,8 +38,8 @@ pub(super) fn column_tile(tile: ColumnTile<'_>, acc: &mut [i32]) {
         for half in 0..2 {
             let mut sums = [[_mm256_setzero_si256(); 4]; 2];
             for (columns, x) in columns.iter().zip(x) {
-                let [a, b] = lines_of(tile, *columns);
-                let (a, b) = (load(a, half), load(b, half));
+                let a = load(&tile.lines[columns[0] as usize], half);
+                let b = load(&tile.lines[columns[1] as usize], half);
                 let x = _mm256_set1_epi16(i16::from_ne_bytes(x.map(i8::cast_unsigned)));
                 let pairs = [_mm256_unpacklo_epi8(a, b), _mm256_unpackhi_epi8(a, b)];
                 for (sums, pair) in sums.iter_mut().zip(pairs) {
@@ -90,9 +89,10 @@ fn rows<const R: usize>(part: RowPart<'_>, i: usize, acc: &mut [i32]) {
         for line in first..part.lines.min(first + FLUSH_LINES) {
             for half in 0..2 {
                 let mut x = [_mm256_setzero_si256(); 4];
-                let blocks = part.x.get(4 * line..).unwrap_or_default();
-                for (x, block) in x.iter_mut().zip(blocks) {
-                    *x = codes(block, half);
+                for (x, block) in x.iter_mut().zip(part.blocks(line)) {
+                    if let Some(block) = block {
+                        *x = codes(block, half);
+                    }
                 }
                 for (row, sum) in rows.iter().zip(&mut sums) {
                     for (plane, x) in planes(load(&row[line], half)).into_iter().zip(x) {

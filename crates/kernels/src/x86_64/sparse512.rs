@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::avx512vnni::{load, numbers};
-use super::{lines_of, word};
+use super::word;
 use crate::activations::ActBlock;
 use crate::kernel::{ColumnTile, RowPart};
 use crate::layout::WeightBlock;
@@ -30,8 +30,10 @@ pub(super) fn column_tile(tile: ColumnTile<'_>, acc: &mut [i32]) {
                 prefetch(tile.lines, column as usize);
             }
         }
-        let [a, b, c, d] = lines_of(tile, *columns);
-        let (a, b, c, d) = (load(a), load(b), load(c), load(d));
+        let a = load(&tile.lines[columns[0] as usize]);
+        let b = load(&tile.lines[columns[1] as usize]);
+        let c = load(&tile.lines[columns[2] as usize]);
+        let d = load(&tile.lines[columns[3] as usize]);
         let (ab, cd) = (_mm512_unpacklo_epi8(a, b), _mm512_unpacklo_epi8(c, d));
         let (ab_high, cd_high) = (_mm512_unpackhi_epi8(a, b), _mm512_unpackhi_epi8(c, d));
         let quads = [
@@ -92,9 +94,10 @@ fn rows<const R: usize>(part: RowPart<'_>, i: usize, acc: &mut [i32]) {
     let mut sums = [[_mm512_setzero_si512(); 4]; R];
     for line in 0..part.lines {
         let mut x = [_mm512_setzero_si512(); 4];
-        let blocks = part.x.get(4 * line..).unwrap_or_default();
-        for (x, block) in x.iter_mut().zip(blocks) {
-            *x = codes(block);
+        for (x, block) in x.iter_mut().zip(part.blocks(line)) {
+            if let Some(block) = block {
+                *x = codes(block);
+            }
         }
         for (r, (row, sums)) in rows.iter().zip(&mut sums).enumerate() {
             // The next rows of the list; where they do not follow each other the processor cannot
