@@ -82,12 +82,6 @@ pub struct RowPart<'a> {
 }
 
 impl<'a> RowPart<'a> {
-    /// The activations of line `line`; none past the end.
-    #[inline(always)]
-    pub(crate) fn blocks(&self, line: usize) -> [Option<&'a ActBlock>; 4] {
-        std::array::from_fn(|k| self.x.get(4 * line + k))
-    }
-
     /// `R` rows from the `first` of the list on.
     #[inline]
     pub(crate) fn some<const R: usize>(&self, first: usize) -> [&'a [WeightBlock]; R] {

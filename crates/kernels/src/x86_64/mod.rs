@@ -28,7 +28,7 @@ pub(crate) use low_bit::LowBitVectors;
 pub(crate) use prefetch::{ask_ahead, ask_first};
 
 use crate::activations::ActBlock;
-use crate::kernel::PackedTile;
+use crate::kernel::{PackedTile, RowPart};
 use crate::layout::{LANES, QUAD};
 
 /// The sums of one token in `acc`, `[tokens, planes, LANES]`, plane by plane.
@@ -60,6 +60,12 @@ fn vectors_of<'a, const N: usize, const R: usize>(
     whole: usize,
 ) -> [&'a [[f32; N]]; R] {
     rows.map(|row| &row.as_chunks().0[..whole])
+}
+
+/// The activations of a line of rows; none past the end.
+#[inline(always)]
+fn inputs_of(part: RowPart<'_>, line: usize) -> [Option<&ActBlock>; 4] {
+    std::array::from_fn(|k| part.x.get(4 * line + k))
 }
 
 /// A quad as the word that is broadcast.

@@ -3,6 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::half_block::load;
+use super::inputs_of;
 use crate::activations::ActBlock;
 use crate::kernel::{ColumnTile, RowPart};
 use crate::sparse::SparseLimits;
@@ -89,7 +90,7 @@ fn rows<const R: usize>(part: RowPart<'_>, i: usize, acc: &mut [i32]) {
         for line in first..part.lines.min(first + FLUSH_LINES) {
             for half in 0..2 {
                 let mut x = [_mm256_setzero_si256(); 4];
-                for (x, block) in x.iter_mut().zip(part.blocks(line)) {
+                for (x, block) in x.iter_mut().zip(inputs_of(part, line)) {
                     if let Some(block) = block {
                         *x = codes(block, half);
                     }

@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::avx512vnni::{load, numbers};
-use super::word;
+use super::{inputs_of, word};
 use crate::activations::ActBlock;
 use crate::kernel::{ColumnTile, RowPart};
 use crate::layout::WeightBlock;
@@ -94,7 +94,7 @@ fn rows<const R: usize>(part: RowPart<'_>, i: usize, acc: &mut [i32]) {
     let mut sums = [[_mm512_setzero_si512(); 4]; R];
     for line in 0..part.lines {
         let mut x = [_mm512_setzero_si512(); 4];
-        for (x, block) in x.iter_mut().zip(part.blocks(line)) {
+        for (x, block) in x.iter_mut().zip(inputs_of(part, line)) {
             if let Some(block) = block {
                 *x = codes(block);
             }
