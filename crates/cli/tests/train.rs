@@ -466,5 +466,7 @@ fn a_run_is_exported_as_gguf_and_answers() {
         &out,
     ]);
     assert!(error.contains("128") && error.contains("proj"), "{error}");
+    let weights = narrow.join("final/model.safetensors");
+    assert!(error.contains(&weights.display().to_string()), "{error}");
     assert!(!Path::new(&out).exists());
 }

@@ -39,6 +39,19 @@ pub enum QuantError {
 }
 
 impl QuantError {
+    /// Names files of the folder `of` in place of those of `copy`, which was made from it and is not to
+    /// stay.
+    #[must_use]
+    pub fn of_original(mut self, copy: &Path, of: &Path) -> Self {
+        if let Self::Io { path, .. } | Self::Config { path, .. } | Self::Tensor { path, .. } =
+            &mut self
+            && let Ok(file) = path.strip_prefix(copy)
+        {
+            *path = of.join(file);
+        }
+        self
+    }
+
     pub(crate) fn config(path: &Path, message: impl Into<String>) -> Self {
         Self::Config {
             path: path.to_path_buf(),

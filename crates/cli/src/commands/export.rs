@@ -119,6 +119,7 @@ fn gguf(
     let aside = aside.with_context(|| format!("cannot write to {}", parent.display()))?;
     let packed = aside.path().join("hf");
     tritburn_train::export_hf(folder, &packed, device)?;
-    write_gguf(&packed, &file, ternary, embedding)?;
+    write_gguf(&packed, &file, ternary, embedding)
+        .map_err(|error| error.of_original(&packed, folder))?;
     Ok(file)
 }
