@@ -8,6 +8,8 @@
 #[cfg(target_arch = "aarch64")]
 pub mod aarch64;
 pub mod activations;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod arrays;
 pub mod attention;
 #[cfg(any(test, target_arch = "x86_64", target_arch = "aarch64"))]
 #[cfg_attr(target_arch = "aarch64", allow(dead_code))] // Arm needs the last of the tables alone.

@@ -2,6 +2,7 @@
 
 use core::arch::aarch64::*;
 
+use super::vectors_of;
 use crate::kernel::DenseTile;
 
 /// Values of a register.
@@ -45,13 +46,8 @@ fn tokens<const T: usize, const R: usize>(tile: DenseTile<'_>, t: usize, acc: &m
 fn block<const R: usize, const T: usize>(tile: DenseTile<'_>, r: usize, t: usize, acc: &mut [f32]) {
     let (rows, tokens) = (tile.rows::<R>(r), tile.tokens::<T>(t));
     let whole = tile.cols / LANES;
-    let (mut w, mut x) = ([&[][..]; R], [&[][..]; T]);
-    for r in 0..R {
-        w[r] = &rows[r].as_chunks().0[..whole];
-    }
-    for t in 0..T {
-        x[t] = &tokens[t].as_chunks().0[..whole];
-    }
+    let w: [&[[f32; LANES]]; R] = vectors_of(&rows, whole);
+    let x: [&[[f32; LANES]]; T] = vectors_of(&tokens, whole);
     let mut sums = [[vdupq_n_f32(0.0); T]; R];
     for c in 0..whole {
         let mut values = [vdupq_n_f32(0.0); R];

@@ -17,8 +17,9 @@ mod sparse;
 use std::arch::is_aarch64_feature_detected;
 
 use crate::activations::ActBlock;
+use crate::arrays::{inputs_of, tokens_from, vectors_of, word};
 use crate::kernel::{ColumnTile, DenseTile, Int6Tile, Kernel, LookupTile, PackedTile, RowPart};
-use crate::layout::{LANES, QUAD};
+use crate::layout::LANES;
 use crate::planes::Planes;
 use crate::sparse::SparseLimits;
 
@@ -134,23 +135,8 @@ impl Kernel for Neon {
     }
 }
 
-// What follows is plain code, since a closure in a function with target features has them too and
-// could not become part of the library's loop over an array: each such array would be a call.
-
-/// Activations of `T` tokens from `t` on.
-#[inline(always)]
-fn tokens_from<'a, const T: usize>(tile: PackedTile<'a>, t: usize) -> [&'a [ActBlock]; T] {
-    core::array::from_fn(|k| tile.token(t + k))
-}
-
-/// Their block `d`.
+/// Block `d` of some tokens: see [`crate::arrays`].
 #[inline(always)]
 fn blocks_of<'a, const T: usize>(x: &[&'a [ActBlock]; T], d: usize) -> [&'a ActBlock; T] {
     x.map(|x| &x[d])
-}
-
-/// A quad as the word that is broadcast.
-#[inline(always)]
-fn word(quad: [i8; QUAD]) -> i32 {
-    i32::from_ne_bytes(quad.map(i8::cast_unsigned))
 }

@@ -4,7 +4,7 @@ use core::arch::aarch64::*;
 
 use super::planes::{digits, multiples, separate};
 use super::registers::{load, load_codes, sdot, store};
-use super::word;
+use super::{inputs_of, word};
 use crate::activations::ActBlock;
 use crate::kernel::{ColumnTile, RowPart};
 use crate::layout::DEPTH;
@@ -173,7 +173,7 @@ static NOTHING: ActBlock = ActBlock([0; DEPTH]);
 /// The activations of a line, plane by plane.
 #[inline(always)]
 fn blocks<'a>(part: RowPart<'a>, line: usize) -> [&'a ActBlock; 4] {
-    core::array::from_fn(|k| part.x.get(4 * line + k).unwrap_or(&NOTHING))
+    inputs_of(part, line).map(|block| block.unwrap_or(&NOTHING))
 }
 
 /// Those of quarter `quarter` of a line.
