@@ -86,22 +86,24 @@ impl Kernel for Avx2 {
 fn tokens<const P: usize>(tile: PackedTile<'_>, acc: &mut [i32]) {
     let mut t = 0;
     while t < tile.tokens {
-        let pair = tile.tokens - t >= 2;
-        for half in 0..2 {
-            if pair {
-                block::<P, 2>(tile, t, half, acc);
-            } else {
-                block::<P, 1>(tile, t, half, acc);
+        t += if tile.tokens - t >= 2 {
+            for half in 0..2 {
+                block::<P, 2, 1>(tile, t, half, acc);
             }
-        }
-        t += if pair { 2 } else { 1 };
+            2
+        } else {
+            // Both halves of a block while it is at hand: memory would rest while the second of a
+            // whole row tile is read from the cache.
+            block::<P, 1, 2>(tile, t, 0, acc);
+            1
+        };
     }
 }
 
-/// `P` planes of one half against `T` tokens.
+/// `P` planes of `H` halves from `half` on against `T` tokens.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn block<const P: usize, const T: usize>(
+fn block<const P: usize, const T: usize, const H: usize>(
     tile: PackedTile<'_>,
     t: usize,
     half: usize,
@@ -109,34 +111,40 @@ fn block<const P: usize, const T: usize>(
 ) {
     let x = tokens_from::<T>(tile, t);
     let ones = _mm256_set1_epi16(1);
-    let mut sums = [[_mm256_setzero_si256(); P]; T];
+    let mut sums = [[[_mm256_setzero_si256(); P]; T]; H];
     for (f, weights) in tile.deep_blocks().chunks(FLUSH).enumerate() {
-        let mut pairs = [[_mm256_setzero_si256(); P]; T];
+        let mut pairs = [[[_mm256_setzero_si256(); P]; T]; H];
         for (d, weights) in weights.iter().enumerate() {
             let x = quads_of(&x, f * FLUSH + d);
             for q in 0..DEPTH_BLOCKS {
-                // The other half is then in the cache.
-                if T == 1 && half == 0 {
+                // Only one token takes both halves in one pass.
+                if H == 2 {
                     after_block(&weights[q]);
                 }
-                let codes = codes::<P>(load(&weights[q], half));
-                for k in 0..T {
-                    let x = _mm256_set1_epi32(word(x[k][q]));
-                    for (pairs, codes) in pairs[k].iter_mut().zip(codes) {
-                        *pairs = _mm256_add_epi16(*pairs, _mm256_maddubs_epi16(codes, x));
+                for (h, pairs) in pairs.iter_mut().enumerate() {
+                    let codes = codes::<P>(load(&weights[q], half + h));
+                    for k in 0..T {
+                        let x = _mm256_set1_epi32(word(x[k][q]));
+                        for (pairs, codes) in pairs[k].iter_mut().zip(codes) {
+                            *pairs = _mm256_add_epi16(*pairs, _mm256_maddubs_epi16(codes, x));
+                        }
                     }
                 }
             }
         }
-        for k in 0..T {
-            for (sum, pairs) in sums[k].iter_mut().zip(pairs[k]) {
-                *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(pairs, ones));
+        for (sums, pairs) in sums.iter_mut().zip(pairs) {
+            for k in 0..T {
+                for (sum, pairs) in sums[k].iter_mut().zip(pairs[k]) {
+                    *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(pairs, ones));
+                }
             }
         }
     }
-    for (k, sums) in sums.iter().enumerate() {
-        for (out, &sum) in planes_of(acc, t + k, P).iter_mut().zip(sums) {
-            store(out, half, sum);
+    for (h, sums) in sums.iter().enumerate() {
+        for (k, sums) in sums.iter().enumerate() {
+            for (out, &sum) in planes_of(acc, t + k, P).iter_mut().zip(sums) {
+                store(out, half + h, sum);
+            }
         }
     }
 }
