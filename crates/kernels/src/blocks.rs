@@ -1,57 +1,11 @@
 //! Memory for packed weights, filled on all threads.
 
-#[cfg(target_os = "linux")]
-mod arena;
-
 use std::ops::Deref;
 use std::sync::Arc;
 
 use crate::layout::WeightBlock;
 use crate::pool::Pool;
-
-/// Bytes from which blocks lie in the [arena].
-#[cfg(target_os = "linux")]
-const LARGE: usize = 1 << 17;
-
-/// Where blocks lie.
-#[derive(Debug)]
-enum Memory {
-    /// An allocation of their own, as room without values.
-    Own(Vec<WeightBlock>),
-    #[cfg(target_os = "linux")]
-    Part(arena::Part),
-}
-
-impl Memory {
-    fn new(len: usize) -> Self {
-        // What looks for mistakes knows the ends of allocations, not those of parts.
-        #[cfg(target_os = "linux")]
-        if len >= LARGE / size_of::<WeightBlock>()
-            && !cfg!(any(miri, debug_assertions))
-            && let Some(part) = arena::Part::new(len)
-        {
-            return Self::Part(part);
-        }
-        Self::Own(Vec::with_capacity(len))
-    }
-
-    /// Whether all of it is zeros already.
-    fn is_zeroed(&self) -> bool {
-        match self {
-            Self::Own(_) => false,
-            #[cfg(target_os = "linux")]
-            Self::Part(_) => true,
-        }
-    }
-
-    fn start(&mut self) -> *mut WeightBlock {
-        match self {
-            Self::Own(room) => room.as_mut_ptr(),
-            #[cfg(target_os = "linux")]
-            Self::Part(part) => part.start(),
-        }
-    }
-}
+use crate::room::Memory;
 
 /// Blocks that were filled once and are only read since. A clone is the same memory.
 #[derive(Clone)]

@@ -30,6 +30,24 @@ impl<'a, T> Columns<'a, T> {
         }
     }
 
+    /// Where a column of a row lies; that may be outside.
+    pub(crate) fn address(&self, row: usize, column: usize) -> *const T {
+        self.data.wrapping_add(row * self.cols + column)
+    }
+
+    /// One row.
+    ///
+    /// # Panics
+    /// Where there is no such row.
+    ///
+    /// # Safety
+    /// As [`Self::strip`].
+    #[allow(unsafe_code, clippy::mut_from_ref)]
+    pub(crate) unsafe fn row(&self, row: usize) -> &mut [T] {
+        // SAFETY: the caller's promise.
+        unsafe { self.strip(row, 0, self.cols) }
+    }
+
     /// Up to `n` columns of one row from `first` on, fewer at the end of the row.
     ///
     /// # Panics

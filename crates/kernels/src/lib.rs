@@ -33,6 +33,7 @@ pub mod ops;
 mod packed;
 pub mod planes;
 pub mod pool;
+mod room;
 pub mod scalar;
 pub mod scales;
 mod shape;

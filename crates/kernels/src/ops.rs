@@ -168,6 +168,24 @@ pub fn add(x: &mut [f32], y: &[f32]) {
     );
 }
 
+/// Turns a head by `cos` and `sin`, of half its width, in the order of Hugging Face: value `i` with value
+/// `i + d / 2` (RoPE, arXiv 2104.09864).
+///
+/// # Panics
+/// Where the lengths do not fit.
+pub fn rotate(head: &mut [f32], cos: &[f32], sin: &[f32]) {
+    assert_eq!((2 * cos.len(), cos.len()), (head.len(), sin.len()), "half");
+    let (low, high) = head.split_at_mut(cos.len());
+    vectorized(
+        #[inline(always)]
+        || {
+            for (((a, b), cos), sin) in low.iter_mut().zip(&mut *high).zip(cos).zip(sin) {
+                (*a, *b) = (*a * cos - *b * sin, *b * cos + *a * sin);
+            }
+        },
+    );
+}
+
 /// `gate = gate / (1 + e^−gate) · up`: SwiGLU.
 pub fn silu_mul(gate: &mut [f32], up: &[f32]) {
     vectorized(

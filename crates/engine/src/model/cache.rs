@@ -60,7 +60,7 @@ impl KvCache {
         self.len = self.len.min(len);
     }
 
-    /// Counts `tokens` more, whose keys and values every layer has [written](Self::write).
+    /// Counts `tokens` more, whose keys and values every [layer](Self::layer) has been given.
     pub(crate) fn advance(&mut self, tokens: usize) {
         self.len += tokens;
     }
@@ -75,44 +75,23 @@ impl KvCache {
             .max(self.capacity + self.capacity / 2)
             .max(FIRST_CAPACITY)
             .min(self.max_len);
+        let (heads, d) = (self.kv_heads, self.head_dim);
         for layer in &mut self.layers {
-            let (heads, d) = (self.kv_heads, self.head_dim);
-            for (rows, mut grown) in [
-                (
-                    &mut layer.keys,
-                    KvRows::keys(self.format, heads, capacity, d),
-                ),
-                (
-                    &mut layer.values,
-                    KvRows::values(self.format, heads, capacity, d),
-                ),
-            ] {
-                for head in 0..self.kv_heads {
-                    grown.copy_rows(head * capacity, rows, head * self.capacity, self.len);
-                }
-                *rows = grown;
-            }
+            // One after the other, so that little is held twice.
+            let mut keys = KvRows::keys(self.format, heads, capacity, d);
+            keys.copy_positions(&layer.keys, self.len);
+            layer.keys = keys;
+            let mut values = KvRows::values(self.format, heads, capacity, d);
+            values.copy_positions(&layer.values, self.len);
+            layer.values = values;
         }
         self.capacity = capacity;
     }
 
-    /// Stores keys and values, `[tokens, kv_heads · head_dim]`, of the tokens after the last.
-    pub(crate) fn write(&mut self, layer: usize, keys: &[f32], values: &[f32]) {
-        let d = self.head_dim;
+    /// Keys and values of a layer, and the position that comes next.
+    pub(crate) fn layer(&mut self, layer: usize) -> ((&mut KvRows, &mut KvRows), usize) {
         let layer = &mut self.layers[layer];
-        for (store, rows) in [(&mut layer.keys, keys), (&mut layer.values, values)] {
-            for (t, row) in rows.chunks_exact(self.kv_heads * d).enumerate() {
-                for (head, row) in row.chunks_exact(d).enumerate() {
-                    store.set(head * self.capacity + self.len + t, row);
-                }
-            }
-        }
-    }
-
-    /// Keys and values of a layer.
-    pub(crate) fn layer(&self, layer: usize) -> (&KvRows, &KvRows) {
-        let layer = &self.layers[layer];
-        (&layer.keys, &layer.values)
+        ((&mut layer.keys, &mut layer.values), self.len)
     }
 }
 
@@ -129,28 +108,26 @@ mod tests {
         for t in 0..700 {
             cache.reserve(1);
             let v = t as f32;
-            cache.write(0, &[v, -v], &[10.0 + v, 20.0 + v]);
+            let ((keys, values), at) = cache.layer(0);
+            for (head, [k, v]) in [[v, 10.0 + v], [-v, 20.0 + v]].into_iter().enumerate() {
+                keys.set(head, at, &[k]);
+                values.set(head, at, &[v]);
+            }
             cache.advance(1);
         }
         assert!(cache.capacity <= 1000);
         let exec = Exec::new(None, Some(1)).expect("one thread");
         // Attention over one key is its value.
-        let value = |t: usize| {
+        let mut value = |t: usize| {
             let heads = Heads {
                 kv_heads: 2,
                 group: 1,
                 head_dim: 1,
             };
             let mut out = [0.0; 2];
-            causal(
-                &exec,
-                heads,
-                &[1.0; 2],
-                cache.layer(0),
-                t,
-                Some(1),
-                &mut out,
-            );
+            let ((keys, values), _) = cache.layer(0);
+            let stored = (&*keys, &*values);
+            causal(&exec, heads, &[1.0; 2], stored, t, Some(1), &mut out);
             (out[0], out[1])
         };
         for t in 0..700 {

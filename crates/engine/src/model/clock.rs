@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 pub(crate) enum Op {
     Embedding,
     Qkv,
-    RopeAndCache,
     Attention,
     OutProjection,
     GateUp,
@@ -19,10 +18,9 @@ pub(crate) enum Op {
 }
 
 impl Op {
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Embedding,
         Self::Qkv,
-        Self::RopeAndCache,
         Self::Attention,
         Self::OutProjection,
         Self::GateUp,
@@ -37,8 +35,7 @@ impl Op {
         match self {
             Self::Embedding => "embedding",
             Self::Qkv => "norm + q, k, v",
-            Self::RopeAndCache => "rope + cache",
-            Self::Attention => "attention",
+            Self::Attention => "rope, cache, attention",
             Self::OutProjection => "norm + o",
             Self::GateUp => "norm + gate, up, act",
             Self::Activation => "activation",

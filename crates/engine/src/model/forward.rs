@@ -1,6 +1,6 @@
 //! Tokens through the model.
 
-use tritburn_kernels::attention::{Heads, causal};
+use tritburn_kernels::attention::{Heads, NewTokens, append};
 use tritburn_kernels::head::WideActivations;
 use tritburn_kernels::{Exec, ops};
 use tritburn_quant::config::ModelConfig;
@@ -8,7 +8,7 @@ use tritburn_quant::config::ModelConfig;
 use super::build::{Layer, Model};
 use super::cache::KvCache;
 use super::clock::{Clock, Op};
-use super::input::through_cache;
+use super::heads::HeadInput;
 use super::linear::{LinearScratch, project};
 use super::rope::Rope;
 
@@ -150,42 +150,24 @@ impl Model {
         let norm = Some(&layer.attn_norm);
         project(exec, &s.x, c.hidden_size, norm, outputs, &mut s.linear);
         s.lap(Op::Qkv);
-        if let Some([q_norm, k_norm]) = &layer.qk_norms {
-            q_norm.in_place(exec, &mut s.h, &mut s.normed);
-            k_norm.in_place(exec, &mut s.k, &mut s.normed);
-        }
-        let rope = &s.ropes[s.rope_of[index]];
-        rope.apply(exec, &mut s.h, c.q_dim());
-        rope.apply(exec, &mut s.k, c.kv_dim());
-        if let Some(scheme) = c.quant_scheme() {
-            let (head_dim, first) = (c.head_dim(), cache.len());
-            if let Some(bits) = scheme.q_bits {
-                through_cache(&mut s.h, c.q_dim(), head_dim, bits, first);
-            }
-            if let Some(bits) = scheme.kv_bits {
-                through_cache(&mut s.k, c.kv_dim(), head_dim, bits, first);
-                through_cache(&mut s.v, c.kv_dim(), head_dim, bits, first);
-            }
-        }
-        // The kernel scales by 1 / √head_dim.
-        let own = 1.0 / (c.head_dim() as f32).sqrt();
-        if c.attention_scale() != own {
-            let factor = c.attention_scale() / own;
-            s.h.iter_mut().for_each(|q| *q *= factor);
-        }
-        cache.write(index, &s.k, &s.v);
-        s.lap(Op::RopeAndCache);
-        let len = s.h.len();
-        s.gate.resize(s.gate.len().max(len), 0.0);
-        let attn = &mut s.gate[..len];
         let heads = Heads {
             kv_heads: c.num_key_value_heads,
             group: c.num_attention_heads / c.num_key_value_heads,
             head_dim: c.head_dim(),
         };
+        let len = s.h.len();
+        s.gate.resize(s.gate.len().max(len), 0.0);
+        let (stored, first) = cache.layer(index);
+        let rope = &s.ropes[s.rope_of[index]];
+        let prepare = HeadInput::new(c, layer.qk_norms.as_ref(), rope, first);
+        let new = NewTokens {
+            q: &mut s.h,
+            k: &mut s.k,
+            v: &mut s.v,
+        };
         let window = c.layer_window(index);
-        let (stored, seen) = (cache.layer(index), cache.len());
-        causal(exec, heads, &s.h, stored, seen, window, attn);
+        let out = &mut s.gate[..len];
+        append(exec, heads, new, &prepare, stored, (first, window), out);
         s.lap(Op::Attention);
         let out = [(&layer.o_proj, &mut s.h)];
         project(exec, &s.gate[..len], c.q_dim(), None, out, &mut s.linear);

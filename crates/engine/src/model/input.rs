@@ -72,23 +72,18 @@ impl InputQuant {
     }
 }
 
-/// Replaces every head of `x`, `[tokens, heads · head_dim]`, by what a cache of `bits` gives back;
-/// the first token has position `first`.
-pub(crate) fn through_cache(x: &mut [f32], width: usize, head_dim: usize, bits: u8, first: usize) {
+/// Replaces a head at `position` by what a cache of `bits` gives back.
+pub(crate) fn through_cache(head: &mut [f32], bits: u8, position: usize) {
     thread_local! {
         static CODES: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
     }
-    let mut codes = CODES.take();
-    codes.resize(head_dim, 0);
-    for (t, row) in x.chunks_exact_mut(width).enumerate() {
-        let bits = tritburn_quant::kv::bits_at(bits, first + t);
+    CODES.with_borrow_mut(|codes| {
+        codes.resize(head.len(), 0);
+        let bits = tritburn_quant::kv::bits_at(bits, position);
         let middle = f32::from(1u8 << (bits - 1));
-        for head in row.chunks_exact_mut(head_dim) {
-            let step = tritburn_quant::kv::quantise_head(head, bits, &mut codes);
-            for (value, &code) in head.iter_mut().zip(&codes) {
-                *value = (f32::from(code) - middle) * step;
-            }
+        let step = tritburn_quant::kv::quantise_head(head, bits, codes);
+        for (value, &code) in head.iter_mut().zip(&*codes) {
+            *value = (f32::from(code) - middle) * step;
         }
-    }
-    CODES.set(codes);
+    });
 }

@@ -6,6 +6,7 @@ mod cache;
 mod clock;
 mod forward;
 mod gate;
+mod heads;
 mod input;
 mod linear;
 mod mlp;

@@ -1,7 +1,7 @@
 //! Rotary position embedding in the half-split order of Hugging Face: value `i` of a head turns
 //! with value `i + d / 2`.
 
-use tritburn_kernels::Exec;
+use tritburn_kernels::ops;
 
 /// Angles of some positions.
 #[derive(Debug)]
@@ -39,19 +39,11 @@ impl Rope {
         }
     }
 
-    /// Turns every head of `x`, `[tokens, heads · head_dim]`, in place.
-    pub(crate) fn apply(&self, exec: &Exec, x: &mut [f32], width: usize) {
+    /// Turns a head of a token in place; tokens are counted from the first of the positions.
+    pub(crate) fn apply(&self, token: usize, head: &mut [f32]) {
         let half = self.inv_freq.len();
-        let turn = |t: usize, row: &mut [f32]| {
-            let (cos, sin) = (&self.cos[t * half..][..half], &self.sin[t * half..][..half]);
-            for head in row.chunks_exact_mut(2 * half) {
-                let (low, high) = head.split_at_mut(half);
-                for (((a, b), cos), sin) in low.iter_mut().zip(high).zip(cos).zip(sin) {
-                    (*a, *b) = (*a * cos - *b * sin, *b * cos + *a * sin);
-                }
-            }
-        };
-        exec.light_rows(x, width, turn);
+        let angles = token * half..(token + 1) * half;
+        ops::rotate(head, &self.cos[angles.clone()], &self.sin[angles]);
     }
 }
 
@@ -61,12 +53,12 @@ mod tests {
 
     #[test]
     fn position_zero_changes_nothing_and_turns_keep_the_length() {
-        let exec = Exec::new(None, Some(2)).expect("two threads");
         let mut rope = Rope::new(vec![1.0, 0.01]);
         let x = [1.0, 2.0, 3.0, 4.0];
         let mut y = [x, x].concat();
         rope.set_positions(0, 2);
-        rope.apply(&exec, &mut y, 4);
+        rope.apply(0, &mut y[..4]);
+        rope.apply(1, &mut y[4..]);
         assert_eq!(y[..4], x);
         let (sin, cos) = 1f32.sin_cos();
         assert!((y[4] - (cos - 3.0 * sin)).abs() < 1e-6);

@@ -18,8 +18,8 @@ pub(crate) fn run() {
             let value = |i: usize| (i % 17) as f32 / 17.0 - 0.5;
             for row in 0..len {
                 let line: Vec<f32> = (0..width).map(|i| value(i * row)).collect();
-                keys.set(row, &line);
-                values.set(row, &line);
+                keys.set(0, row, &line);
+                values.set(0, row, &line);
             }
             let heads = Heads {
                 kv_heads: 1,

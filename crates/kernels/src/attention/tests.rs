@@ -19,8 +19,9 @@ fn store(
     width: usize,
 ) -> KvRows {
     let mut store = new(format, heads, rows.len() / (heads * width), width);
+    let positions = store.positions();
     let rows = rows.chunks(width).enumerate();
-    rows.for_each(|(i, row)| store.set(i, row));
+    rows.for_each(|(i, row)| store.set(i / positions, i % positions, row));
     store
 }
 
@@ -157,6 +158,105 @@ fn heads_beside_each_other_are_each_by_itself() {
                 let values = store(KvRows::values, format, 1, &of_head(v), width);
                 let want = run(&part(q), 1, (&keys, &values), window);
                 assert_eq!(part(&got), want, "{format:?} {window:?} {head}");
+            }
+        }
+    }
+}
+
+/// Adds what tells token, kind and head apart.
+struct Mark;
+
+impl Prepare for Mark {
+    fn query(&self, token: usize, head: &mut [f32]) {
+        head.iter_mut().for_each(|v| *v += 0.1 * token as f32);
+    }
+
+    fn key(&self, token: usize, head: &mut [f32]) {
+        head.iter_mut().for_each(|v| *v = 0.5 - *v * token as f32);
+    }
+
+    fn value(&self, token: usize, head: &mut [f32]) {
+        head.iter_mut().for_each(|v| *v *= 1.0 + token as f32);
+    }
+}
+
+#[test]
+fn appended_tokens_are_prepared_stored_and_seen() {
+    let width = 24;
+    // With few tokens one task does it all, with many it is three steps.
+    for (kv_heads, group, seen, tokens) in [
+        (1, 1, 0, 1),
+        (3, 2, 70, 1),
+        (2, 30, 5, 1),
+        (2, 30, 5, 2),
+        (4, 3, 63, 16),
+        (4, 3, 64, 17),
+        (1, 1, 3, 100),
+    ] {
+        let positions = seen + tokens + 3;
+        let (heads, q_heads) = (
+            Heads {
+                kv_heads,
+                group,
+                head_dim: width,
+            },
+            kv_heads * group,
+        );
+        let all = noise((2 * kv_heads * positions + tokens * (q_heads + 2 * kv_heads)) * width);
+        let (k, rest) = all.split_at(kv_heads * positions * width);
+        let (v, rest) = rest.split_at(kv_heads * positions * width);
+        let (q, rest) = rest.split_at(tokens * q_heads * width);
+        let (new_k, new_v) = rest.split_at(tokens * kv_heads * width);
+        for format in KvFormat::ALL {
+            for (threads, window) in [(1, None), (3, Some(20))] {
+                let exec = Exec::new(None, Some(threads)).unwrap();
+                let stores = || {
+                    (
+                        store(KvRows::keys, format, kv_heads, k, width),
+                        store(KvRows::values, format, kv_heads, v, width),
+                    )
+                };
+                let (mut keys, mut values) = stores();
+                let mut new = [q.to_vec(), new_k.to_vec(), new_v.to_vec()];
+                let [nq, nk, nv] = &mut new;
+                let mut got = vec![9.0; q.len()];
+                append(
+                    &exec,
+                    heads,
+                    NewTokens {
+                        q: nq,
+                        k: nk,
+                        v: nv,
+                    },
+                    &Mark,
+                    (&mut keys, &mut values),
+                    (seen, window),
+                    &mut got,
+                );
+                let (mut want_keys, mut want_values) = stores();
+                let mut q = q.to_vec();
+                let mut want = vec![9.0; q.len()];
+                for token in 0..tokens {
+                    for head in 0..q_heads {
+                        Mark.query(token, &mut q[(token * q_heads + head) * width..][..width]);
+                    }
+                    for head in 0..kv_heads {
+                        let at = (token * kv_heads + head) * width;
+                        let mut row = new_k[at..][..width].to_vec();
+                        Mark.key(token, &mut row);
+                        want_keys.set(head, seen + token, &row);
+                        let mut row = new_v[at..][..width].to_vec();
+                        Mark.value(token, &mut row);
+                        want_values.set(head, seen + token, &row);
+                    }
+                }
+                let stored = (&want_keys, &want_values);
+                causal(&exec, heads, &q, stored, seen, window, &mut want);
+                assert_eq!(got, want, "{format:?} {kv_heads} {group} {seen} {tokens}");
+                // What follows reads what was stored.
+                let mut again = vec![9.0; q.len()];
+                causal(&exec, heads, &q, (&keys, &values), seen, window, &mut again);
+                assert_eq!(again, want);
             }
         }
     }

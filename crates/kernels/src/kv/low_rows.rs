@@ -2,7 +2,10 @@
 
 use std::cell::RefCell;
 
+use super::Copy;
 use super::low_bit::{self, LowBits};
+use crate::columns::Columns;
+use crate::room::Room;
 
 thread_local! {
     /// Codes of the row that is stored, kept so that decoding allocates nothing.
@@ -10,17 +13,17 @@ thread_local! {
 }
 
 /// Packed rows `[heads, positions, width]`.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct LowRows {
     bits: LowBits,
-    positions: usize,
+    heads: usize,
     width: usize,
-    /// `[rows, bits.bytes(width)]`.
-    packed: Vec<u8>,
-    /// `[rows]`.
-    steps: Vec<f32>,
+    /// `[heads, positions, bits.bytes(width)]`.
+    packed: Room<u8>,
+    /// `[heads, positions]`.
+    steps: Room<f32>,
     /// The first position of each head in four bits, where the others have three.
-    first: Vec<u8>,
+    first: Room<u8>,
 }
 
 impl LowRows {
@@ -34,84 +37,156 @@ impl LowRows {
         };
         Self {
             bits,
-            positions,
+            heads,
             width,
-            packed: vec![0; rows * bits.bytes(width)],
-            steps: vec![0.0; rows],
-            first: vec![0; first * LowBits::Four.bytes(width)],
+            packed: Room::zeros(rows * bits.bytes(width)),
+            steps: Room::zeros(rows),
+            first: Room::zeros(first * LowBits::Four.bytes(width)),
         }
     }
 
     /// Bytes that the rows take.
     pub(super) fn bytes(&self) -> usize {
-        self.packed.len() + size_of_val(self.steps.as_slice()) + self.first.len()
+        self.packed.len() + size_of_val(&*self.steps) + self.first.len()
     }
 
-    /// Whether the row has four bits though the others have three, and which of those it is.
-    #[inline(always)]
-    fn first(&self, row: usize) -> Option<usize> {
-        let is_first = self.bits == LowBits::Three && row.is_multiple_of(self.positions);
-        is_first.then(|| row / self.positions)
+    /// [`super::KvRows::copy_positions`].
+    pub(super) fn copy_positions(&mut self, other: &Self, copy: &Copy) {
+        assert_eq!(self.bits, other.bits, "rows of one cache");
+        copy.rows(&mut self.packed, &other.packed, self.bits.bytes(self.width));
+        copy.rows(&mut self.steps, &other.steps, 1);
+        if !self.first.is_empty() && copy.n > 0 {
+            self.first.copy_from_slice(&other.first);
+        }
     }
 
-    /// Width of its codes and the row.
-    #[inline(always)]
-    fn row(&self, row: usize) -> (LowBits, &[u8]) {
-        let (bits, data, row) = match self.first(row) {
-            Some(head) => (LowBits::Four, &self.first, head),
-            None => (self.bits, &self.packed, row),
+    /// The rows of a head.
+    pub(super) fn head(&self, head: usize) -> LowHead<'_> {
+        fn part<T>(all: &[T], head: usize, heads: usize) -> &[T] {
+            let n = all.len() / heads;
+            &all[head * n..][..n]
+        }
+        LowHead {
+            bits: self.bits,
+            width: self.width,
+            packed: part(&self.packed, head, self.heads),
+            steps: part(&self.steps, head, self.heads),
+            first: part(&self.first, head, self.heads),
+        }
+    }
+
+    /// All heads, to be written.
+    pub(super) fn heads_mut(&mut self) -> LowColumns<'_> {
+        let heads = self.heads;
+        fn columns<T>(all: &mut [T], heads: usize) -> Columns<'_, T> {
+            let n = all.len().checked_div(heads).unwrap_or(0);
+            Columns::new(all, heads, n)
+        }
+        LowColumns {
+            bits: self.bits,
+            width: self.width,
+            packed: columns(&mut self.packed, heads),
+            steps: columns(&mut self.steps, heads),
+            first: columns(&mut self.first, heads),
+        }
+    }
+}
+
+/// A head in each row.
+pub(super) struct LowColumns<'a> {
+    bits: LowBits,
+    width: usize,
+    packed: Columns<'a, u8>,
+    steps: Columns<'a, f32>,
+    first: Columns<'a, u8>,
+}
+
+impl LowColumns<'_> {
+    /// The rows of a head.
+    ///
+    /// # Safety
+    /// No head may be borrowed twice at the same time.
+    #[allow(unsafe_code)]
+    pub(super) unsafe fn head(&self, head: usize) -> LowHeadMut<'_> {
+        // SAFETY: nobody else has this row, by the caller's promise.
+        let (packed, steps, first) = unsafe {
+            (
+                self.packed.row(head),
+                self.steps.row(head),
+                self.first.row(head),
+            )
         };
-        let bytes = bits.bytes(self.width);
-        (bits, &data[row * bytes..][..bytes])
+        LowHeadMut {
+            bits: self.bits,
+            width: self.width,
+            packed,
+            steps,
+            first,
+        }
     }
+}
 
-    fn row_mut(&mut self, row: usize) -> (LowBits, &mut [u8]) {
-        let (bits, data, row) = match self.first(row) {
-            Some(head) => (LowBits::Four, &mut self.first, head),
-            None => (self.bits, &mut self.packed, row),
-        };
-        let bytes = bits.bytes(self.width);
-        (bits, &mut data[row * bytes..][..bytes])
+/// The rows of one head.
+#[derive(Clone, Copy)]
+pub(crate) struct LowHead<'a> {
+    bits: LowBits,
+    width: usize,
+    packed: &'a [u8],
+    steps: &'a [f32],
+    /// The first in four bits, where the others have three.
+    first: &'a [u8],
+}
+
+impl LowHead<'_> {
+    /// The values of `n` rows from `row` on.
+    pub(super) fn read(self, mut row: usize, n: usize, mut out: &mut [f32]) {
+        let end = row + n;
+        if n > 0 && row == 0 && self.bits == LowBits::Three {
+            let (first, rest) = out.split_at_mut(self.width);
+            low_bit::read(LowBits::Four, self.first, &self.steps[..1], first);
+            (row, out) = (1, rest);
+        }
+        if row < end {
+            let bytes = self.bits.bytes(self.width);
+            let packed = &self.packed[row * bytes..end * bytes];
+            low_bit::read(self.bits, packed, &self.steps[row..end], out);
+        }
+    }
+}
+
+/// The rows of one head, to be written.
+pub(super) struct LowHeadMut<'a> {
+    bits: LowBits,
+    width: usize,
+    packed: &'a mut [u8],
+    steps: &'a mut [f32],
+    first: &'a mut [u8],
+}
+
+impl LowHeadMut<'_> {
+    /// The same to be read.
+    pub(super) fn rows(&self) -> LowHead<'_> {
+        LowHead {
+            bits: self.bits,
+            width: self.width,
+            packed: self.packed,
+            steps: self.steps,
+            first: self.first,
+        }
     }
 
     /// Stores a row.
     pub(super) fn set(&mut self, row: usize, values: &[f32]) {
         CODES.with_borrow_mut(|codes| {
             codes.resize(values.len(), 0);
-            let (bits, packed) = self.row_mut(row);
-            let step = low_bit::quantize(bits, values, codes);
+            let (bits, packed) = if row == 0 && self.bits == LowBits::Three {
+                (LowBits::Four, &mut *self.first)
+            } else {
+                let bytes = self.bits.bytes(self.width);
+                (self.bits, &mut self.packed[row * bytes..][..bytes])
+            };
+            self.steps[row] = low_bit::quantize(bits, values, codes);
             low_bit::pack(bits, codes, packed);
-            self.steps[row] = step;
         });
-    }
-
-    /// Copies row `from` of `other` to row `to`.
-    pub(super) fn copy_row(&mut self, to: usize, other: &Self, from: usize) {
-        let (bits, source) = other.row(from);
-        self.steps[to] = other.steps[from];
-        let (own, row) = self.row_mut(to);
-        assert_eq!(own, bits, "first positions stay first");
-        row.copy_from_slice(source);
-    }
-
-    /// The values of `n` rows from `row` on.
-    pub(super) fn read(&self, mut row: usize, n: usize, mut out: &mut [f32]) {
-        let end = row + n;
-        while row < end {
-            // Rows that lie together: all up to the next first position.
-            let rows = match self.bits {
-                LowBits::Four => end - row,
-                LowBits::Three if row.is_multiple_of(self.positions) => 1,
-                LowBits::Three => (self.positions - row % self.positions).min(end - row),
-            };
-            let (bits, one) = self.row(row);
-            let packed = match rows {
-                1 => one,
-                _ => &self.packed[row * one.len()..][..rows * one.len()],
-            };
-            let (now, later) = out.split_at_mut(rows * self.width);
-            low_bit::read(bits, packed, &self.steps[row..][..rows], now);
-            (row, out) = (row + rows, later);
-        }
     }
 }

@@ -1,25 +1,20 @@
 //! Stored keys and values of attention.
 
 mod f16;
+mod head;
 pub mod low_bit;
 mod low_rows;
 
-use std::cell::RefCell;
-
-use f16::{to_f16, widen};
+use head::{CellColumns, Cells};
+pub(crate) use head::{Head, HeadsMut};
 use low_bit::LowBits;
 use low_rows::LowRows;
 
-use crate::vectors::vectorized;
+use crate::columns::Columns;
+use crate::room::{Plain, Room};
 
 /// Keys that lie side by side.
 pub(crate) const LANES: usize = 16;
-
-thread_local! {
-    /// The row that is stored, kept so that decoding allocates nothing.
-    static F16: RefCell<Vec<u16>> = const { RefCell::new(Vec::new()) };
-    static INT8: RefCell<Vec<i8>> = const { RefCell::new(Vec::new()) };
-}
 
 /// How keys and values are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -61,37 +56,27 @@ enum Order {
     /// Row after row.
     Rows,
     /// Value by value of [`LANES`] rows at a time, so that as many scores are summed side by side:
-    /// `[head, block of rows, width, LANES]`.
+    /// `[block of rows, width, LANES]` in a head.
     Lanes,
 }
 
-/// Rows `[heads, positions, width]` of keys or values; row `head · positions + position`.
-#[derive(Debug, Clone)]
+/// Keys or values `[heads, positions, width]`.
+#[derive(Debug)]
 pub struct KvRows {
-    width: usize,
+    heads: usize,
     positions: usize,
+    width: usize,
     order: Order,
     data: Data,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 enum Data {
-    F32(Vec<f32>),
-    F16(Vec<u16>),
+    F32(Room<f32>),
+    F16(Room<u16>),
     /// Codes, and a scale for each row.
-    Int8(Vec<i8>, Vec<f32>),
+    Int8(Room<i8>, Room<f32>),
     Low(LowRows),
-}
-
-/// Where a row lies.
-#[derive(Debug, Clone, Copy)]
-struct Place {
-    /// Its first value.
-    first: usize,
-    /// From one value to the next.
-    step: usize,
-    /// The row among those that are stored, and so its scale.
-    stored: usize,
 }
 
 impl KvRows {
@@ -108,23 +93,20 @@ impl KvRows {
     }
 
     fn new(format: KvFormat, order: Order, heads: usize, positions: usize, width: usize) -> Self {
-        let rows = heads * positions;
-        let stored = match order {
-            Order::Rows => rows,
-            Order::Lanes => heads * positions.next_multiple_of(LANES),
-        };
-        let n = stored * width;
+        let rows = heads * order.stored(positions);
+        let n = rows * width;
         let low = |bits| Data::Low(LowRows::new(bits, heads, positions, width));
         let data = match format {
-            KvFormat::F32 => Data::F32(vec![0.0; n]),
-            KvFormat::F16 => Data::F16(vec![0; n]),
-            KvFormat::Int8 => Data::Int8(vec![0; n], vec![0.0; stored]),
+            KvFormat::F32 => Data::F32(Room::zeros(n)),
+            KvFormat::F16 => Data::F16(Room::zeros(n)),
+            KvFormat::Int8 => Data::Int8(Room::zeros(n), Room::zeros(rows)),
             KvFormat::Int4 => low(LowBits::Four),
             KvFormat::Int3 => low(LowBits::Three),
         };
         Self {
-            width,
+            heads,
             positions,
+            width,
             order,
             data,
         }
@@ -134,9 +116,9 @@ impl KvRows {
     #[must_use]
     pub fn bytes(&self) -> usize {
         match &self.data {
-            Data::F32(data) => size_of_val(data.as_slice()),
-            Data::F16(data) => size_of_val(data.as_slice()),
-            Data::Int8(codes, scales) => codes.len() + size_of_val(scales.as_slice()),
+            Data::F32(data) => size_of_val(&**data),
+            Data::F16(data) => size_of_val(&**data),
+            Data::Int8(codes, scales) => codes.len() + size_of_val(&**scales),
             Data::Low(low) => low.bytes(),
         }
     }
@@ -147,202 +129,115 @@ impl KvRows {
         self.width
     }
 
+    /// Number of heads.
+    #[must_use]
+    pub fn heads(&self) -> usize {
+        self.heads
+    }
+
     /// Positions of a head.
-    pub(crate) fn positions(&self) -> usize {
+    #[must_use]
+    pub fn positions(&self) -> usize {
         self.positions
     }
 
-    #[inline]
-    fn place(&self, row: usize) -> Place {
-        match self.order {
-            Order::Rows => Place {
-                first: row * self.width,
-                step: 1,
-                stored: row,
-            },
-            Order::Lanes => {
-                let (head, position) = (row / self.positions, row % self.positions);
-                let stored = head * self.positions.next_multiple_of(LANES) + position;
-                Place {
-                    first: stored / LANES * LANES * self.width + stored % LANES,
-                    step: LANES,
-                    stored,
-                }
-            }
-        }
-    }
-
-    /// Stores a row.
+    /// Stores the row of a position of a head.
     ///
     /// # Panics
     /// Where there is no such row or it has another width.
-    pub fn set(&mut self, row: usize, values: &[f32]) {
-        assert_eq!(values.len(), self.width, "as wide as the rows");
-        let Place {
-            first,
-            step,
-            stored,
-        } = self.place(row);
-        match &mut self.data {
-            Data::F32(data) => {
-                let out = data[first..].iter_mut().step_by(step);
-                out.zip(values).for_each(|(out, v)| *out = *v);
-            }
-            Data::F16(data) => F16.with_borrow_mut(|halves| {
-                halves.resize(values.len(), 0);
-                vectorized(
-                    #[inline(always)]
-                    || {
-                        for (half, v) in halves.iter_mut().zip(values) {
-                            *half = to_f16(*v);
-                        }
-                    },
-                );
-                let out = data[first..].iter_mut().step_by(step);
-                out.zip(halves).for_each(|(out, half)| *out = *half);
-            }),
-            Data::Int8(data, scales) => INT8.with_borrow_mut(|codes| {
-                codes.resize(values.len(), 0);
-                scales[stored] = crate::ops::absmax_codes(values, codes);
-                let out = data[first..].iter_mut().step_by(step);
-                out.zip(codes).for_each(|(out, code)| *out = *code);
-            }),
-            Data::Low(low) => low.set(row, values),
+    pub fn set(&mut self, head: usize, position: usize, values: &[f32]) {
+        assert!(position < self.positions, "a position that there is");
+        // SAFETY: the only head that is borrowed.
+        #[allow(unsafe_code)]
+        unsafe {
+            self.heads_mut().head(head).set(position, values);
         }
     }
 
-    /// Copies `n` rows of `other`, of the same format, order and width, from its row `from` to row
-    /// `to`.
+    /// Copies the first `n` positions of every head of `other`, which has as many heads, and the
+    /// same format, order and width.
     ///
     /// # Panics
-    /// Where formats differ or rows are missing, or a first position of three bits would become a
-    /// later one or the other way round.
-    pub fn copy_rows(&mut self, to: usize, other: &Self, from: usize, n: usize) {
-        for i in 0..n {
-            let (to_place, from_place) = (self.place(to + i), other.place(from + i));
-            match (&mut self.data, &other.data) {
-                (Data::F32(a), Data::F32(b)) => copy(a, to_place, b, from_place, self.width),
-                (Data::F16(a), Data::F16(b)) => copy(a, to_place, b, from_place, self.width),
-                (Data::Int8(a, s), Data::Int8(b, t)) => {
-                    copy(a, to_place, b, from_place, self.width);
-                    s[to_place.stored] = t[from_place.stored];
-                }
-                (Data::Low(a), Data::Low(b)) => a.copy_row(to + i, b, from + i),
-                _ => unreachable!("rows of one cache have one format"),
+    /// Where they differ in one of these, or either has fewer positions.
+    pub fn copy_positions(&mut self, other: &Self, n: usize) {
+        let shape = |rows: &Self| (rows.heads, rows.width, rows.order);
+        assert_eq!(shape(self), shape(other), "rows of one cache");
+        assert!(n <= self.positions.min(other.positions), "positions there");
+        let heads = self.heads;
+        let copy = Copy {
+            heads,
+            n: self.order.stored(n),
+        };
+        match (&mut self.data, &other.data) {
+            (Data::F32(a), Data::F32(b)) => copy.rows(a, b, self.width),
+            (Data::F16(a), Data::F16(b)) => copy.rows(a, b, self.width),
+            (Data::Int8(a, s), Data::Int8(b, t)) => {
+                copy.rows(a, b, self.width);
+                copy.rows(s, t, 1);
             }
+            (Data::Low(a), Data::Low(b)) => a.copy_positions(b, &Copy { heads, n }),
+            _ => unreachable!("rows of one cache have one format"),
         }
     }
 
-    /// Asks for the beginning of what is read next, row `row` and those behind it; does nothing
-    /// where there is no such row. Packed rows of few bits are too small for it to pay.
-    pub(crate) fn ask(&self, row: usize) {
-        let Place { first, .. } = self.place(row);
-        match &self.data {
-            Data::F32(data) => ask_first(data.get(first..)),
-            Data::F16(data) => ask_first(data.get(first..)),
-            Data::Int8(data, _) => ask_first(data.get(first..)),
-            Data::Low(_) => {}
-        }
+    /// The rows of a head.
+    pub(crate) fn head(&self, head: usize) -> Head<'_> {
+        let rows = self.order.stored(self.positions);
+        let range = |width: usize| head * rows * width..(head + 1) * rows * width;
+        let cells = match &self.data {
+            Data::F32(data) => Cells::F32(&data[range(self.width)]),
+            Data::F16(data) => Cells::F16(&data[range(self.width)]),
+            Data::Int8(codes, scales) => Cells::Int8(&codes[range(self.width)], &scales[range(1)]),
+            Data::Low(low) => Cells::Low(low.head(head)),
+        };
+        Head::new(self.width, cells)
     }
 
-    /// `n` rows of [`Self::values`] as f32, without a copy where they are stored so; the `more`
-    /// rows behind them are read next, and asked for where they are f16.
-    #[inline(always)]
-    pub(crate) fn read<'a>(
-        &'a self,
-        first: usize,
-        n: usize,
-        more: usize,
-        buffer: &'a mut [f32],
-    ) -> &'a [f32] {
-        let range = first * self.width..(first + n) * self.width;
-        let with_more = range.start..range.end + more * self.width;
-        match &self.data {
-            Data::F32(data) => &data[range],
-            Data::F16(data) => widen(&data[with_more], range.len(), buffer),
-            Data::Int8(codes, scales) => {
-                let out = &mut buffer[..range.len()];
-                let rows = codes[range].chunks_exact(self.width);
-                let outs = out.chunks_exact_mut(self.width);
-                for ((out, codes), scale) in outs.zip(rows).zip(&scales[first..]) {
-                    for (out, code) in out.iter_mut().zip(codes) {
-                        *out = f32::from(*code) * scale;
-                    }
-                }
-                out
-            }
-            Data::Low(low) => {
-                let out = &mut buffer[..range.len()];
-                low.read(first, n, out);
-                out
-            }
-        }
+    /// All heads, to be written by tasks that run at the same time.
+    pub(crate) fn heads_mut(&mut self) -> HeadsMut<'_> {
+        let (heads, width) = (self.heads, self.width);
+        let rows = self.order.stored(self.positions);
+        let columns = match &mut self.data {
+            Data::F32(data) => CellColumns::F32(Columns::new(data, heads, rows * width)),
+            Data::F16(data) => CellColumns::F16(Columns::new(data, heads, rows * width)),
+            Data::Int8(codes, scales) => CellColumns::Int8(
+                Columns::new(codes, heads, rows * width),
+                Columns::new(scales, heads, rows),
+            ),
+            Data::Low(low) => CellColumns::Low(low.heads_mut()),
+        };
+        HeadsMut::new(width, self.order, columns)
     }
+}
 
-    /// `n` rows of [`Self::keys`] as f32, `[n / LANES rounded up, width, LANES]`, from position
-    /// `at` of a head on, a multiple of [`LANES`]. What stands for rows past the end means nothing.
-    /// `more` as for [`Self::read`].
-    #[inline(always)]
-    pub(crate) fn read_lanes<'a>(
-        &'a self,
-        head: usize,
-        at: usize,
-        n: usize,
-        more: usize,
-        buffer: &'a mut [f32],
-    ) -> &'a [f32] {
-        let w = self.width;
-        let first = head * self.positions.next_multiple_of(LANES) + at;
-        let range = first * w..(first + n.next_multiple_of(LANES)) * w;
-        let with_more = range.start..(first + (n + more).next_multiple_of(LANES)) * w;
-        match &self.data {
-            Data::F32(data) => &data[range],
-            Data::F16(data) => widen(&data[with_more], range.len(), buffer),
-            Data::Int8(codes, scales) => {
-                let out = &mut buffer[..range.len()];
-                let blocks = codes[range].chunks_exact(w * LANES);
-                let scales = scales[first..].as_chunks::<LANES>().0;
-                for ((out, codes), scales) in
-                    out.chunks_exact_mut(w * LANES).zip(blocks).zip(scales)
-                {
-                    let outs = out.as_chunks_mut::<LANES>().0.iter_mut();
-                    for (out, codes) in outs.zip(codes.as_chunks::<LANES>().0) {
-                        for ((out, code), scale) in out.iter_mut().zip(codes).zip(scales) {
-                            *out = f32::from(*code) * scale;
-                        }
-                    }
-                }
-                out
-            }
-            Data::Low(low) => {
-                let (out, rows) = buffer.split_at_mut(range.len());
-                let rows = &mut rows[..n * w];
-                low.read(head * self.positions + at, n, rows);
-                for (i, row) in rows.chunks_exact(w).enumerate() {
-                    let lane = out[i / LANES * LANES * w + i % LANES..].iter_mut();
-                    for (out, value) in lane.step_by(LANES).zip(row) {
-                        *out = *value;
-                    }
-                }
-                out
-            }
+impl Order {
+    /// Rows that are stored for so many positions of a head.
+    fn stored(self, positions: usize) -> usize {
+        match self {
+            Self::Rows => positions,
+            Self::Lanes => positions.next_multiple_of(LANES),
         }
     }
 }
 
-/// Asks for the beginning of memory that is read next, where there is such and a way to ask.
-fn ask_first<T>(next: Option<&[T]>) {
-    #[cfg(target_arch = "x86_64")]
-    crate::x86_64::ask_first(next.unwrap_or_default());
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = next;
+/// The first `n` rows of each head.
+struct Copy {
+    heads: usize,
+    n: usize,
 }
 
-/// Copies one row from its place in `b` to its place in `a`.
-fn copy<T: Copy>(a: &mut [T], to: Place, b: &[T], from: Place, width: usize) {
-    let out = a[to.first..].iter_mut().step_by(to.step).take(width);
-    let row = b[from.first..].iter().step_by(from.step);
-    out.zip(row).for_each(|(out, v)| *out = *v);
+impl Copy {
+    /// Copies them from `b` to `a`, `[heads, any, width]` both.
+    fn rows<T: Plain>(&self, a: &mut [T], b: &[T], width: usize) {
+        let (of_a, of_b) = (a.len() / self.heads.max(1), b.len() / self.heads.max(1));
+        let n = self.n * width;
+        if n == 0 {
+            return;
+        }
+        for (a, b) in a.chunks_exact_mut(of_a).zip(b.chunks_exact(of_b)) {
+            a[..n].copy_from_slice(&b[..n]);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -351,35 +246,37 @@ mod tests {
 
     /// Rows of one store, in the order of rows.
     fn rows(store: &KvRows, head: usize, at: usize, n: usize) -> Vec<f32> {
-        let mut buffer = vec![f32::NAN; 2 * (n + 2 * LANES) * store.width];
+        let (head, width) = (store.head(head), store.width);
+        let mut buffer = vec![f32::NAN; 2 * (n + 2 * LANES) * width];
         if store.order == Order::Rows {
-            return store
-                .read(head * store.positions + at, n, 0, &mut buffer)
-                .to_vec();
+            return head.read(at, n, 0, &mut buffer).to_vec();
         }
         let before = at % LANES;
-        let lanes = store.read_lanes(head, at - before, before + n, 0, &mut buffer);
-        let value =
-            |i: usize, c: usize| lanes[i / LANES * LANES * store.width + c * LANES + i % LANES];
+        let lanes = head.read_lanes(at - before, before + n, 0, &mut buffer);
+        let value = |i: usize, c: usize| lanes[i / LANES * LANES * width + c * LANES + i % LANES];
         (before..before + n)
-            .flat_map(|i| (0..store.width).map(move |c| value(i, c)))
+            .flat_map(|i| (0..width).map(move |c| value(i, c)))
             .collect()
     }
 
     #[test]
-    fn rows_move_between_stores() {
+    fn rows_move_to_larger_and_smaller_stores() {
         for format in KvFormat::ALL {
             for new in [KvRows::keys, KvRows::values] {
-                let mut a = new(format, 1, 23, 4);
-                (0..23).for_each(|i| a.set(i, &[i as f32, 1.0, -2.0, 0.0]));
-                let want = rows(&a, 0, 0, 23);
-                let mut b = new(format, 2, 29, 4);
-                b.copy_rows(29, &a, 0, 23);
-                b.copy_rows(5, &a, 1, 2);
-                assert_eq!(rows(&b, 1, 0, 23), want, "{format:?}");
-                assert_eq!(rows(&b, 0, 5, 2), want[4..12], "{format:?}");
-                if format == KvFormat::F32 {
-                    assert_eq!(want[4 * 19..][..4], [19.0, 1.0, -2.0, 0.0]);
+                let mut a = new(format, 2, 23, 4);
+                for head in 0..2 {
+                    (0..23).for_each(|i| a.set(head, i, &[i as f32, 1.0, -2.0, head as f32]));
+                }
+                for (positions, n) in [(29, 23), (64, 17), (16, 16), (5, 3), (7, 0)] {
+                    let mut b = new(format, 2, positions, 4);
+                    b.copy_positions(&a, n);
+                    for head in 0..2 {
+                        let want = rows(&a, head, 0, n);
+                        assert_eq!(rows(&b, head, 0, n), want, "{format:?}");
+                        if format == KvFormat::F32 && n > 16 {
+                            assert_eq!(want[4 * 16..][..4], [16.0, 1.0, -2.0, head as f32]);
+                        }
+                    }
                 }
             }
         }

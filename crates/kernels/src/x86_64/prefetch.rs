@@ -76,10 +76,9 @@ pub(super) fn after_line(at: *const u8, end: *const u8) {
 }
 
 /// Asks for the first lines of what is read next.
-pub(crate) fn ask_first<T>(next: &[T]) {
-    let lines = size_of_val(next).div_ceil(size_of::<WeightBlock>());
-    for i in 0..lines.min(FIRST) {
-        let line = next.as_ptr().cast::<WeightBlock>().wrapping_add(i);
+pub(crate) fn ask_first(next: *const u8) {
+    for i in 0..FIRST {
+        let line = next.wrapping_add(i * size_of::<WeightBlock>());
         // SAFETY: every processor of this family has SSE, and an address is only a hint.
         unsafe { _mm_prefetch::<_MM_HINT_T1>(line.cast()) }
     }

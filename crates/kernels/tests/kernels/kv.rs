@@ -28,8 +28,8 @@ fn stores(format: KvFormat, rows: &[f32], heads: usize, width: usize) -> (KvRows
     let mut keys = KvRows::keys(format, heads, positions, width);
     let mut values = KvRows::values(format, heads, positions, width);
     for (i, row) in rows.chunks(width).enumerate() {
-        keys.set(i, row);
-        values.set(i, row);
+        keys.set(i / positions, i % positions, row);
+        values.set(i / positions, i % positions, row);
     }
     (keys, values)
 }
@@ -121,10 +121,8 @@ fn heads_keep_their_first_position() {
         KvRows::keys(KvFormat::Int3, heads, 9, width),
         KvRows::values(KvFormat::Int3, heads, 9, width),
     );
-    for head in 0..heads {
-        for (large, small) in [(&mut large.0, &small.0), (&mut large.1, &small.1)] {
-            large.copy_rows(head * 9, small, head * tokens, tokens);
-        }
+    for (large, small) in [(&mut large.0, &small.0), (&mut large.1, &small.1)] {
+        large.copy_positions(small, tokens);
     }
     let plain: Vec<f32> = rows
         .chunks(tokens * width)

@@ -1,4 +1,4 @@
-//! Memory of large matrices, cut from mappings without gaps.
+//! Memory of large matrices and caches, cut from mappings without gaps.
 //!
 //! An allocator rounds what is asked for up, in steps of an eighth of it, and where pages are of two
 //! megabytes what was rounded up is in memory too. Matrices beside each other also share such pages,
@@ -36,7 +36,7 @@ unsafe impl Sync for Mapping {}
 
 /// Blocks of a mapping that nobody else has. Zeros until they are written.
 #[derive(Debug)]
-pub(super) struct Part {
+pub(crate) struct Part {
     mapping: Arc<Mapping>,
     first: usize,
     len: usize,
