@@ -106,12 +106,13 @@ impl<'a> Call<'a> {
         window: Option<usize>,
         out: &'a mut [f32],
     ) -> Self {
+        let width = heads.kv_heads * heads.group * heads.head_dim;
+        let tokens = out.len() / width.max(1);
         for rows in [keys, values] {
             assert_eq!(rows.width(), heads.head_dim, "rows as wide as heads");
             assert_eq!(rows.heads(), heads.kv_heads, "as many heads");
+            assert!(seen + tokens <= rows.positions(), "rows for all tokens");
         }
-        let width = heads.kv_heads * heads.group * heads.head_dim;
-        let tokens = out.len() / width.max(1);
         Self {
             heads,
             tokens,

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use super::Copy;
+use super::Prefix;
 use super::low_bit::{self, LowBits};
 use crate::columns::Columns;
 use crate::room::Room;
@@ -51,7 +51,7 @@ impl LowRows {
     }
 
     /// [`super::KvRows::copy_positions`].
-    pub(super) fn copy_positions(&mut self, other: &Self, copy: &Copy) {
+    pub(super) fn copy_positions(&mut self, other: &Self, copy: &Prefix) {
         assert_eq!(self.bits, other.bits, "rows of one cache");
         copy.rows(&mut self.packed, &other.packed, self.bits.bytes(self.width));
         copy.rows(&mut self.steps, &other.steps, 1);

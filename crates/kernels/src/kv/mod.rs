@@ -164,7 +164,7 @@ impl KvRows {
         assert_eq!(shape(self), shape(other), "rows of one cache");
         assert!(n <= self.positions.min(other.positions), "positions there");
         let heads = self.heads;
-        let copy = Copy {
+        let copy = Prefix {
             heads,
             n: self.order.stored(n),
         };
@@ -175,7 +175,7 @@ impl KvRows {
                 copy.rows(a, b, self.width);
                 copy.rows(s, t, 1);
             }
-            (Data::Low(a), Data::Low(b)) => a.copy_positions(b, &Copy { heads, n }),
+            (Data::Low(a), Data::Low(b)) => a.copy_positions(b, &Prefix { heads, n }),
             _ => unreachable!("rows of one cache have one format"),
         }
     }
@@ -221,12 +221,12 @@ impl Order {
 }
 
 /// The first `n` rows of each head.
-struct Copy {
+struct Prefix {
     heads: usize,
     n: usize,
 }
 
-impl Copy {
+impl Prefix {
     /// Copies them from `b` to `a`, `[heads, any, width]` both.
     fn rows<T: Plain>(&self, a: &mut [T], b: &[T], width: usize) {
         let (of_a, of_b) = (a.len() / self.heads.max(1), b.len() / self.heads.max(1));
