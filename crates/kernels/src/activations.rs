@@ -4,6 +4,7 @@ use crate::columns::Columns;
 use crate::exec::Exec;
 use crate::layout::DEPTH;
 use crate::ops;
+use crate::room::Buffer;
 
 /// Columns that share a scale where a matrix has scales per group, and whose codes are summed apart.
 pub const GROUP: usize = 128;
@@ -25,7 +26,7 @@ pub struct Activations {
     width: usize,
     blocks: usize,
     stride: usize,
-    codes: Vec<ActBlock>,
+    codes: Buffer<ActBlock>,
     steps: Vec<f32>,
     sums: Vec<i32>,
     group_sums: Vec<i32>,
@@ -95,7 +96,7 @@ impl Activations {
             tokens
         };
         let (blocks, stride, groups) = (self.blocks, self.stride, width.div_ceil(GROUP));
-        self.codes.resize(padded * stride, ActBlock([0; DEPTH]));
+        self.codes.resize(padded * stride);
         self.steps.resize(tokens, 0.0);
         self.sums.resize(tokens, 0);
         self.group_sums.resize(tokens * groups, 0);

@@ -12,6 +12,7 @@ use crate::kernel::PackedTile;
 use crate::layout::{DEPTH, DEPTH_BLOCKS, LANES, read_lane, tile_blocks, write_lanes};
 use crate::ops;
 use crate::pool::Pool;
+use crate::room::Room;
 use crate::shape::{assert_width, check_width};
 
 /// Row tiles that one task computes.
@@ -31,7 +32,7 @@ thread_local! {
 pub struct Int8Matrix {
     rows: usize,
     cols: usize,
-    scales: Vec<f32>,
+    scales: Room<f32>,
     data: Blocks,
 }
 
@@ -48,7 +49,7 @@ impl Int8Matrix {
     ) -> Result<Self> {
         check_width("int8 weights", cols)?;
         let blocks = tile_blocks(cols);
-        let mut scales = vec![0.0; rows];
+        let mut scales = Room::zeros(rows);
         let some = Columns::new(&mut scales, 1, rows);
         let data = filled(pool, rows.div_ceil(LANES) * blocks, blocks, &|tile, out| {
             let first = tile * LANES;
@@ -95,7 +96,7 @@ impl Int8Matrix {
     /// Bytes that a product reads.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        size_of_val(&*self.data) + size_of_val(self.scales.as_slice())
+        size_of_val(&*self.data) + size_of_val(&*self.scales)
     }
 
     /// Writes the values of one row to `out`, `[cols]`.

@@ -55,5 +55,6 @@ pub use layout::Format;
 pub use numa::Numa;
 pub use packed::PackedCodes;
 pub use pool::Pool;
+pub use room::Buffer;
 pub use scales::Scales;
 pub use ternary::TernaryMatrix;

@@ -2,15 +2,19 @@
 
 #[cfg(target_os = "linux")]
 mod arena;
+mod buffer;
 
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 
+use crate::activations::ActBlock;
 use crate::layout::WeightBlock;
+
+pub use buffer::Buffer;
 
 /// Bytes from which memory is part of the [arena].
 #[cfg(target_os = "linux")]
-const LARGE: usize = 1 << 17;
+const LARGE: usize = 1 << 16;
 
 /// Whole cache lines.
 #[derive(Debug)]
@@ -57,7 +61,7 @@ impl Memory {
 /// # Safety
 /// All zeros are a value, no larger alignment than a cache line is asked for, and nothing is dropped.
 #[allow(unsafe_code)]
-pub(crate) unsafe trait Plain: Copy + Send + Sync {}
+pub unsafe trait Plain: Copy + Send + Sync {}
 
 macro_rules! plain {
     ($($type:ty),*) => {$(
@@ -66,7 +70,17 @@ macro_rules! plain {
         unsafe impl Plain for $type {}
     )*};
 }
-plain!(u8, i8, u16, f32);
+plain!(u8, i8, u16, u32, f32);
+
+// SAFETY: bytes on the boundary of a cache line, without padding.
+#[allow(unsafe_code)]
+unsafe impl Plain for WeightBlock {}
+// SAFETY: as above.
+#[allow(unsafe_code)]
+unsafe impl Plain for ActBlock {}
+// SAFETY: as its elements.
+#[allow(unsafe_code)]
+unsafe impl<T: Plain, const N: usize> Plain for [T; N] {}
 
 /// Values of a fixed number, zeros at first, from the beginning of a cache line on. Where they are many
 /// they lie beside others in large pages.
@@ -105,6 +119,20 @@ impl<T: Plain> Room<T> {
             _memory: memory,
             values: PhantomData,
         }
+    }
+}
+
+impl<T: Plain> Clone for Room<T> {
+    fn clone(&self) -> Self {
+        let mut room = Self::zeros(self.len);
+        room.copy_from_slice(self);
+        room
+    }
+}
+
+impl<T: PartialEq> PartialEq for Room<T> {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
     }
 }
 
@@ -150,6 +178,7 @@ mod tests {
             assert!(room.iter().all(|v| *v == 0));
             assert!(room.as_ptr().cast::<WeightBlock>().is_aligned());
             room.fill(i as u16 + 1);
+            assert_eq!(room.clone(), *room);
         }
         for (i, room) in rooms.iter().enumerate() {
             assert!(room.iter().all(|v| *v == i as u16 + 1));

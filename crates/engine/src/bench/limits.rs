@@ -3,7 +3,10 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use tritburn_kernels::{Activations, DenseMatrix, Scales, TernaryMatrix, memory};
+use tritburn_kernels::{
+    Activations, Buffer, DenseMatrix, PackedCodes, Scales, TernaryMatrix, memory,
+};
+use tritburn_quant::hf_pack::packed_rows;
 
 use crate::engine::{Engine, EngineOptions, start};
 use crate::error::Result;
@@ -58,25 +61,27 @@ impl Limits {
 fn multiply(engine: &Engine) -> Result<f64> {
     let [rows, cols, tokens] = PRODUCT;
     let exec = &engine.core.exec;
-    let x = vec![1.0; tokens * cols];
-    let format = engine.core.model.ternary_format();
-    let ternary = TernaryMatrix::with_scales(
-        &vec![1; rows * cols],
-        rows,
-        cols,
-        Scales::Tensor(1.0),
-        format.unwrap_or_default(),
-    )?;
-    let dense = DenseMatrix::new(vec![1.0; rows * cols], rows, cols)?;
+    let mut x = Buffer::<f32>::new();
+    x.resize(tokens * cols);
+    x.fill(1.0);
+    let mut out = Buffer::<f32>::new();
+    out.resize(tokens * rows);
     let mut activations = Activations::new();
-    activations.quantize(exec, &x, cols);
-    let mut out = vec![0.0; tokens * rows];
-    let mut product = || {
-        if format.is_some() {
+    let mut product: Box<dyn FnMut()> = if let Some(format) = engine.core.model.ternary_format() {
+        let packed = vec![0; packed_rows(rows) * cols];
+        let codes = PackedCodes::new(&exec.pool, &packed, rows, cols, Scales::Tensor(1.0))?;
+        let ternary = TernaryMatrix::pack(&exec.pool, &codes, format);
+        activations.quantize(exec, &x, cols);
+        Box::new(move || {
             ternary.gemm(exec, &activations, &mut out);
-        } else {
+            black_box(&*out);
+        })
+    } else {
+        let dense = DenseMatrix::from_rows(&exec.pool, rows, cols, |_, row| row.fill(1.0))?;
+        Box::new(move || {
             dense.gemm(exec, &x, &mut out);
-        }
+            black_box(&*out);
+        })
     };
     product();
     let start = Instant::now();
@@ -86,6 +91,5 @@ fn multiply(engine: &Engine) -> Result<f64> {
         product();
         fastest = fastest.min(start.elapsed().as_secs_f64());
     }
-    black_box(&out);
     Ok((rows * cols * tokens) as f64 / fastest)
 }

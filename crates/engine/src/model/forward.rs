@@ -2,7 +2,7 @@
 
 use tritburn_kernels::attention::{Heads, NewTokens, append};
 use tritburn_kernels::head::WideActivations;
-use tritburn_kernels::{Exec, ops};
+use tritburn_kernels::{Buffer, Exec, ops};
 use tritburn_quant::config::ModelConfig;
 
 use super::build::{Layer, Model};
@@ -22,20 +22,17 @@ pub(crate) struct Scratch {
     pub(super) linear: LinearScratch,
     wide: WideActivations,
     /// Residual stream, `[tokens, hidden]`.
-    pub(super) x: Vec<f32>,
+    pub(super) x: Buffer<f32>,
     /// Queries; when they have been used, what a sub-layer or the final norm gives, `[tokens, hidden]`.
-    pub(super) h: Vec<f32>,
-    k: Vec<f32>,
-    v: Vec<f32>,
+    pub(super) h: Buffer<f32>,
     /// What is normalised in place.
-    pub(super) normed: Vec<f32>,
-    /// What attention gives, then what the gate does. The longer of both, so that neither is filled
-    /// with zeros in every layer.
-    pub(super) gate: Vec<f32>,
-    pub(super) up: Vec<f32>,
+    pub(super) normed: Buffer<f32>,
+    /// What attention gives, and the new keys and values behind it; then what the gate does.
+    pub(super) gate: Buffer<f32>,
+    pub(super) up: Buffer<f32>,
     /// Channels that the gate of a token lets through.
-    pub(super) open: Vec<u32>,
-    logits: Vec<f32>,
+    pub(super) open: Buffer<u32>,
+    logits: Buffer<f32>,
     /// Where the time goes, while somebody asks.
     pub(crate) clock: Option<Clock>,
 }
@@ -57,15 +54,13 @@ impl Scratch {
             rope_of,
             linear: LinearScratch::default(),
             wide: WideActivations::new(),
-            x: Vec::new(),
-            h: Vec::new(),
-            k: Vec::new(),
-            v: Vec::new(),
-            normed: Vec::new(),
-            gate: Vec::new(),
-            up: Vec::new(),
-            open: Vec::new(),
-            logits: Vec::new(),
+            x: Buffer::new(),
+            h: Buffer::new(),
+            normed: Buffer::new(),
+            gate: Buffer::new(),
+            up: Buffer::new(),
+            open: Buffer::new(),
+            logits: Buffer::new(),
             clock: None,
         }
     }
@@ -104,7 +99,7 @@ impl Model {
         for rope in &mut s.ropes {
             rope.set_positions(cache.len(), tokens.len());
         }
-        s.x.resize(tokens.len() * hidden, 0.0);
+        s.x.resize(tokens.len() * hidden);
         for (&token, x) in tokens.iter().zip(s.x.chunks_exact_mut(hidden)) {
             self.embed.row(token as usize, x);
         }
@@ -118,7 +113,7 @@ impl Model {
             self.mlp(exec, layer, s);
         }
         cache.advance(tokens.len());
-        s.h.resize(tokens.len() * hidden, 0.0);
+        s.h.resize(tokens.len() * hidden);
         self.norm.forward(exec, &s.x, &mut s.h);
         s.lap(Op::FinalNorm);
     }
@@ -126,7 +121,7 @@ impl Model {
     /// Logits, `[tokens, vocab]`, of tokens `first..first + tokens` of the last forward pass.
     pub(crate) fn logits(&self, exec: &Exec, first: usize, tokens: usize, s: &mut Scratch) {
         let hidden = self.config.hidden_size;
-        s.logits.resize(tokens * self.config.vocab_size, 0.0);
+        s.logits.resize(tokens * self.config.vocab_size);
         let x = &s.h[first * hidden..][..tokens * hidden];
         self.head()
             .logits(exec, x, hidden, &mut s.wide, &mut s.logits);
@@ -142,10 +137,15 @@ impl Model {
         s: &mut Scratch,
     ) {
         let c = &self.config;
+        let tokens = s.x.len() / c.hidden_size;
+        let (q, kv) = (tokens * c.q_dim(), tokens * c.kv_dim());
+        s.h.resize(q);
+        s.gate.resize(q + 2 * kv);
+        let (k, v) = s.gate[q..].split_at_mut(kv);
         let outputs = [
-            (&layer.q_proj, &mut s.h),
-            (&layer.k_proj, &mut s.k),
-            (&layer.v_proj, &mut s.v),
+            (&layer.q_proj, &mut *s.h),
+            (&layer.k_proj, k),
+            (&layer.v_proj, v),
         ];
         let norm = Some(&layer.attn_norm);
         project(exec, &s.x, c.hidden_size, norm, outputs, &mut s.linear);
@@ -155,22 +155,18 @@ impl Model {
             group: c.num_attention_heads / c.num_key_value_heads,
             head_dim: c.head_dim(),
         };
-        let len = s.h.len();
-        s.gate.resize(s.gate.len().max(len), 0.0);
         let (stored, first) = cache.layer(index);
         let rope = &s.ropes[s.rope_of[index]];
         let prepare = HeadInput::new(c, layer.qk_norms.as_ref(), rope, first);
-        let new = NewTokens {
-            q: &mut s.h,
-            k: &mut s.k,
-            v: &mut s.v,
-        };
+        let (out, kv_new) = s.gate.split_at_mut(q);
+        let (k, v) = kv_new.split_at_mut(kv);
+        let new = NewTokens { q: &mut s.h, k, v };
         let window = c.layer_window(index);
-        let out = &mut s.gate[..len];
         append(exec, heads, new, &prepare, stored, (first, window), out);
         s.lap(Op::Attention);
-        let out = [(&layer.o_proj, &mut s.h)];
-        project(exec, &s.gate[..len], c.q_dim(), None, out, &mut s.linear);
+        s.h.resize(tokens * c.hidden_size);
+        let out = [(&layer.o_proj, &mut *s.h)];
+        project(exec, &s.gate[..q], c.q_dim(), None, out, &mut s.linear);
         s.lap(Op::OutProjection);
         if let Some(norm) = &layer.attn_post_norm {
             norm.in_place(exec, &mut s.h, &mut s.normed);

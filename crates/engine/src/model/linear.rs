@@ -3,7 +3,7 @@
 use tritburn_kernels::sparse::{ColumnMatrix, NonZero, RowMatrix};
 use tritburn_kernels::ternary::gemm_all;
 use tritburn_kernels::{
-    Activations, DenseMatrix, Exec, Format, PackedCodes, Pool, Scales, TernaryMatrix, ops,
+    Activations, Buffer, DenseMatrix, Exec, Format, PackedCodes, Pool, Scales, TernaryMatrix, ops,
 };
 
 use super::input::InputQuant;
@@ -91,9 +91,9 @@ pub(crate) struct Linear {
 #[derive(Debug, Default)]
 pub(crate) struct LinearScratch {
     /// `x` after the norm that all outputs share.
-    shared: Vec<f32>,
+    shared: Buffer<f32>,
     /// `x` after the norm of one output.
-    own: Vec<f32>,
+    own: Buffer<f32>,
     /// What was quantised last.
     pub(crate) activations: Activations,
     non_zero: NonZero,
@@ -136,20 +136,16 @@ impl Linear {
 }
 
 /// Applies several projections to the same `x`, `[tokens, width]`, after `norm` where there is one;
-/// each output is resized to `[tokens, rows]`. Without norms of their own they share one
+/// the outputs are `[tokens, rows]`. Without norms of their own they share one
 /// quantisation of `x`, which is one pass with the norm, and one parallel region.
 pub(crate) fn project<const N: usize>(
     exec: &Exec,
     x: &[f32],
     width: usize,
     norm: Option<&RmsNorm>,
-    mut outputs: [(&Linear, &mut Vec<f32>); N],
+    mut outputs: [(&Linear, &mut [f32]); N],
     scratch: &mut LinearScratch,
 ) {
-    let tokens = x.len() / width;
-    for (linear, out) in &mut outputs {
-        out.resize(tokens * linear.rows(), 0.0);
-    }
     if shares_input(&outputs) {
         quantize_for(exec, outputs[0].0, x, width, norm, scratch);
         if let Some(mut products) = packed(&mut outputs) {
@@ -167,7 +163,7 @@ pub(crate) fn project<const N: usize>(
     let mut shared = std::mem::take(&mut scratch.shared);
     let x = match norm {
         Some(norm) => {
-            shared.resize(x.len(), 0.0);
+            shared.resize(x.len());
             norm.forward(exec, x, &mut shared);
             &shared
         }
@@ -176,7 +172,7 @@ pub(crate) fn project<const N: usize>(
     for (linear, out) in outputs {
         match (&linear.weight, &linear.norm) {
             (Weight::Dense(w), Some(norm)) => {
-                scratch.own.resize(x.len(), 0.0);
+                scratch.own.resize(x.len());
                 norm.forward(exec, x, &mut scratch.own);
                 w.gemm(exec, &scratch.own, out);
             }
@@ -199,14 +195,14 @@ fn add_bias(bias: Option<&[f32]>, out: &mut [f32]) {
 }
 
 /// Whether all weights are ternary and what they multiply differs by nothing.
-fn shares_input<const N: usize>(outputs: &[(&Linear, &mut Vec<f32>); N]) -> bool {
+fn shares_input<const N: usize>(outputs: &[(&Linear, &mut [f32]); N]) -> bool {
     let ternary = |linear: &Linear| !matches!(linear.weight, Weight::Dense(_));
     outputs.iter().all(|(l, _)| ternary(l) && l.norm.is_none())
 }
 
 /// The products, where all weights are in the layout that [`gemm_all`] takes.
 fn packed<'a, const N: usize>(
-    outputs: &'a mut [(&Linear, &mut Vec<f32>); N],
+    outputs: &'a mut [(&Linear, &mut [f32]); N],
 ) -> Option<[(&'a TernaryMatrix, &'a mut [f32]); N]> {
     let is_packed = |linear: &Linear| matches!(linear.weight, Weight::Ternary(_));
     if !outputs.iter().all(|(linear, _)| is_packed(linear)) {
@@ -216,7 +212,7 @@ fn packed<'a, const N: usize>(
         outputs
             .each_mut()
             .map(|(linear, out)| match &linear.weight {
-                Weight::Ternary(w) => (w, out.as_mut_slice()),
+                Weight::Ternary(w) => (w, &mut **out),
                 _ => unreachable!("just looked"),
             }),
     )
@@ -233,7 +229,7 @@ pub(crate) fn quantize_for(
 ) {
     if let (Some(norm), Some(_)) = (norm, &linear.norm) {
         let mut shared = std::mem::take(&mut scratch.shared);
-        shared.resize(x.len(), 0.0);
+        shared.resize(x.len());
         norm.forward(exec, x, &mut shared);
         quantize_for(exec, linear, &shared, width, None, scratch);
         scratch.shared = shared;

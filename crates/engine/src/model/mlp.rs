@@ -16,7 +16,7 @@ impl Model {
     pub(crate) fn mlp(&self, exec: &Exec, layer: &Layer, s: &mut Scratch) {
         let c = &self.config;
         self.gated(exec, layer, s);
-        let out = [(&layer.down_proj, &mut s.h)];
+        let out = [(&layer.down_proj, &mut *s.h)];
         project(exec, &s.gate, c.intermediate_size, None, out, &mut s.linear);
         s.lap(Op::Down);
         if let Some(norm) = &layer.ffn_post_norm {
@@ -32,6 +32,7 @@ impl Model {
         let (gate, up) = (&layer.gate_proj, &layer.up_proj);
         let norm = Some(&layer.ffn_norm);
         let tokens = s.x.len() / hidden;
+        s.gate.resize(tokens * gate.rows());
         let own_norms = gate.norm.is_some() || up.norm.is_some();
         let act = match self.config.hidden_act {
             HiddenAct::Silu => ops::silu_mul,
@@ -44,7 +45,7 @@ impl Model {
                 &s.x,
                 hidden,
                 norm,
-                [(gate, &mut s.gate)],
+                [(gate, &mut *s.gate)],
                 &mut s.linear,
             );
             if own_norms {
@@ -61,12 +62,12 @@ impl Model {
         };
         if let Some((gate_weight, up_weight)) = packed {
             quantize_for(exec, gate, &s.x, hidden, norm, &mut s.linear);
-            s.gate.resize(tokens * gate_weight.rows(), 0.0);
             let x = &s.linear.activations;
             gemm_gated(exec, x, gate_weight, up_weight, &act, &mut s.gate);
             return s.lap(Op::GateUp);
         }
-        let outputs = [(gate, &mut s.gate), (up, &mut s.up)];
+        s.up.resize(tokens * up.rows());
+        let outputs = [(gate, &mut *s.gate), (up, &mut *s.up)];
         project(exec, &s.x, hidden, norm, outputs, &mut s.linear);
         s.lap(Op::GateUp);
         let ffn = self.config.intermediate_size;
@@ -80,7 +81,7 @@ impl Model {
 fn open_rows(exec: &Exec, up: &RowMatrix, s: &mut Scratch) {
     let width = up.rows();
     for (token, gate) in s.gate.chunks_exact_mut(width.max(1)).enumerate() {
-        s.open.resize(width, 0);
+        s.open.resize(width);
         let mut open = 0;
         // Written always and kept where it counts: gates open in no order that could be foreseen.
         for (row, gate) in (0u32..).zip(gate.iter_mut()) {
@@ -89,9 +90,9 @@ fn open_rows(exec: &Exec, up: &RowMatrix, s: &mut Scratch) {
             *gate = if *gate > 0.0 { *gate } else { 0.0 };
         }
         let rows = &s.open[..open];
-        s.up.resize(width, 0.0);
+        s.up.resize(width);
         up.gemv(exec, &s.linear.activations, token, rows, &mut s.up[..open]);
-        for (&row, up) in rows.iter().zip(&s.up) {
+        for (&row, up) in rows.iter().zip(&*s.up) {
             let gate = &mut gate[row as usize];
             *gate = *gate * *gate * up;
         }

@@ -1,6 +1,6 @@
 //! RMSNorm, and the LayerNorm of BitNet b1.
 
-use tritburn_kernels::{Exec, ops};
+use tritburn_kernels::{Buffer, Exec, ops};
 
 use super::buffers::with_buffer;
 
@@ -31,8 +31,8 @@ impl RmsNorm {
     }
 
     /// Normalises each row of `x` in place; `buffer` is overwritten.
-    pub(crate) fn in_place(&self, exec: &Exec, x: &mut Vec<f32>, buffer: &mut Vec<f32>) {
-        buffer.resize(x.len(), 0.0);
+    pub(crate) fn in_place(&self, exec: &Exec, x: &mut Buffer<f32>, buffer: &mut Buffer<f32>) {
+        buffer.resize(x.len());
         self.forward(exec, x, buffer);
         std::mem::swap(x, buffer);
     }

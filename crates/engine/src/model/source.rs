@@ -269,6 +269,8 @@ fn scales(scales: Vec<f32>, quant: WeightQuant) -> Scales {
 pub(crate) struct RandomSource<'a> {
     rng: ChaCha8Rng,
     pool: &'a Pool,
+    /// Codes of the last projection.
+    packed: Vec<u8>,
 }
 
 impl<'a> RandomSource<'a> {
@@ -276,6 +278,7 @@ impl<'a> RandomSource<'a> {
         Self {
             rng: ChaCha8Rng::seed_from_u64(seed),
             pool,
+            packed: Vec::new(),
         }
     }
 
@@ -322,9 +325,9 @@ impl Source for RandomSource<'_> {
         }
         // Every byte of four codes, none of them 3.
         let bytes: Vec<u8> = (0..=u8::MAX).filter(|b| b & (b >> 1) & 0x55 == 0).collect();
-        let mut packed = vec![0u8; packed_rows(rows) * cols];
-        self.rng.fill_bytes(&mut packed);
-        for byte in &mut packed {
+        self.packed.resize(packed_rows(rows) * cols, 0);
+        self.rng.fill_bytes(&mut self.packed);
+        for byte in &mut self.packed {
             // The largest would come to the first codes once more.
             while *byte >= 243 {
                 *byte = self.rng.next_u32() as u8;
@@ -332,7 +335,7 @@ impl Source for RandomSource<'_> {
             *byte = bytes[usize::from(*byte) % bytes.len()];
         }
         let scale = (1.5 / cols as f32).sqrt();
-        let codes = PackedCodes::new(self.pool, &packed, rows, cols, Scales::Tensor(scale))?;
+        let codes = PackedCodes::new(self.pool, &self.packed, rows, cols, Scales::Tensor(scale))?;
         Weight::pack(self.pool, &codes, layout)
     }
 }

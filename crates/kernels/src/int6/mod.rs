@@ -16,6 +16,7 @@ use crate::columns::Columns;
 use crate::error::Result;
 use crate::layout::{DEPTH, LANES};
 use crate::pool::Pool;
+use crate::room::Room;
 use crate::shape::check_width;
 use chunk::BLOCKS;
 use tile::Tile;
@@ -37,7 +38,7 @@ pub struct Int6Matrix {
     rows: usize,
     cols: usize,
     /// What a code of 1 stands for at level 1, `[rows]`.
-    units: Vec<f32>,
+    units: Room<f32>,
     /// `[row tile, 64 columns each]` of [`Chunk`].
     data: Blocks,
 }
@@ -54,7 +55,7 @@ impl Int6Matrix {
         row: impl Fn(usize, &mut [f32]) + Sync,
     ) -> Result<Self> {
         check_width("int6 weights", cols)?;
-        let mut units = vec![0.0; rows];
+        let mut units = Room::zeros(rows);
         let some = Columns::new(&mut units, 1, rows);
         let blocks = cols.div_ceil(DEPTH) * BLOCKS;
         let data = filled(pool, rows.div_ceil(LANES) * blocks, blocks, &|tile, out| {
@@ -93,7 +94,7 @@ impl Int6Matrix {
     /// Bytes that a product reads.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        size_of_val(&*self.data) + size_of_val(self.units.as_slice())
+        size_of_val(&*self.data) + size_of_val(&*self.units)
     }
 
     /// Writes the values of one row to `out`, `[cols]`.

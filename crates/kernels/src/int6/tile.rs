@@ -6,6 +6,7 @@ use super::chunk::{Chunk, GROUP};
 use super::encode::Encode;
 use super::steps::{Group, Search};
 use crate::layout::{DEPTH, LANES};
+use crate::room::Buffer;
 use crate::vectors::vectorized;
 
 /// Largest absolute level of a group.
@@ -15,10 +16,10 @@ const MAX_LEVEL: f32 = 127.0;
 #[derive(Default)]
 pub(super) struct Tile {
     /// The rows, each padded with zeros to whole chunks.
-    rows: Vec<f32>,
+    rows: Buffer<f32>,
     width: usize,
-    groups: Vec<Group>,
-    steps: Vec<[f32; LANES]>,
+    groups: Buffer<Group>,
+    steps: Buffer<[f32; LANES]>,
 }
 
 impl Tile {
@@ -26,9 +27,9 @@ impl Tile {
     pub(super) fn rows(&mut self, n: usize, cols: usize) -> impl Iterator<Item = &mut [f32]> {
         let width = cols.next_multiple_of(DEPTH);
         self.width = width;
-        self.rows.resize(width * LANES, 0.0);
-        self.groups.resize(width / GROUP, [[0.0; LANES]; GROUP]);
-        self.steps.resize(width / GROUP, [0.0; LANES]);
+        self.rows.resize(width * LANES);
+        self.groups.resize(width / GROUP);
+        self.steps.resize(width / GROUP);
         self.rows[n * width..].fill(0.0);
         self.rows.chunks_mut(width.max(1)).take(n).map(move |row| {
             row[cols..].fill(0.0);

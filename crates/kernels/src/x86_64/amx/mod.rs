@@ -20,6 +20,7 @@ use crate::activations::{ActBlock, TOKEN_TILE};
 use crate::kernel::{ColumnTile, DenseTile, Int6Tile, Kernel, LookupTile, PackedTile, RowPart};
 use crate::layout::{DEPTH_BLOCKS, LANES, WeightBlock};
 use crate::planes::Planes;
+use crate::room::Buffer;
 use crate::sparse::SparseLimits;
 
 /// Fewest tokens for which a tile that is not full is faster than vectors.
@@ -30,7 +31,7 @@ type WeightTile = [WeightBlock; DEPTH_BLOCKS];
 
 thread_local! {
     /// Weight tiles of one row tile, `[64 columns each, planes]`.
-    static SPREAD: RefCell<Vec<WeightTile>> = const { RefCell::new(Vec::new()) };
+    static SPREAD: RefCell<Buffer<WeightTile>> = RefCell::default();
 }
 
 /// A processor with AMX-INT8 and AVX-512 VNNI, on a system that lets us use it.
@@ -253,8 +254,8 @@ fn store_sums<const P: usize>(
 
 /// The numbers of all blocks of a row tile.
 #[target_feature(enable = "avx512f,avx512bw")]
-fn spread<const P: usize>(tile: PackedTile<'_>, buffer: &mut Vec<WeightTile>) {
-    buffer.resize(tile.depth() * P, [WeightBlock::ZERO; DEPTH_BLOCKS]);
+fn spread<const P: usize>(tile: PackedTile<'_>, buffer: &mut Buffer<WeightTile>) {
+    buffer.resize(tile.depth() * P);
     for (blocks, out) in tile.deep_blocks().iter().zip(buffer.chunks_exact_mut(P)) {
         for (q, block) in blocks.iter().enumerate() {
             for (out, number) in out.iter_mut().zip(numbers::<P, true>(load(block))) {
