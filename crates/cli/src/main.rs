@@ -16,11 +16,14 @@ mod progress;
 use std::process::ExitCode;
 
 use clap::Parser;
+use mimalloc::MiMalloc;
+use tritburn_kernels::LargePages;
 
 /// Training frees and takes the same large blocks at every step; the system's allocator gives them
-/// back and has them zeroed again each time.
+/// back and has them zeroed again each time. Of large pages for everything a server's threads would
+/// hold several each.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: LargePages<MiMalloc> = LargePages(MiMalloc);
 
 fn main() -> ExitCode {
     // Wrong usage ends here with code 2.
