@@ -37,6 +37,27 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for LargePages<A> {
     }
 }
 
+/// Lets the system give this process large pages only where they are asked for, on systems that give them to
+/// all (`always` in `/sys/kernel/mm/transparent_hugepage/enabled`): Linux since 6.18; others stay as they
+/// are, and so does a process that has been denied large pages. Memory that has been touched before keeps its
+/// pages, so this is for the beginning of a program.
+pub fn only_where_asked() {
+    #[cfg(target_os = "linux")]
+    {
+        const EXCEPT_ADVISED: libc::c_ulong = 1 << 1;
+        const NONE: libc::c_ulong = 0;
+        const YES: libc::c_ulong = 1;
+        // SAFETY: reads and sets what the process asks of the system about the size of pages, which
+        // changes no content.
+        #[allow(unsafe_code)]
+        unsafe {
+            if libc::prctl(libc::PR_GET_THP_DISABLE, NONE, NONE, NONE, NONE) == 0 {
+                libc::prctl(libc::PR_SET_THP_DISABLE, YES, EXCEPT_ADVISED, NONE, NONE);
+            }
+        }
+    }
+}
+
 /// Asks for large pages where `size` bytes from `start` on are many; returns `start`.
 #[inline]
 fn advised(start: *mut u8, size: usize) -> *mut u8 {
