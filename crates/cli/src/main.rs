@@ -17,7 +17,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use mimalloc::MiMalloc;
-use tritburn_kernels::large_pages::{self, LargePages};
+use tritburn_kernels::LargePages;
 
 /// Training frees and takes the same large blocks at every step; the system's allocator gives them
 /// back and has them zeroed again each time. Of large pages for everything a server's threads would
@@ -26,7 +26,6 @@ use tritburn_kernels::large_pages::{self, LargePages};
 static ALLOCATOR: LargePages<MiMalloc> = LargePages(MiMalloc);
 
 fn main() -> ExitCode {
-    large_pages::only_where_asked();
     // Wrong usage ends here with code 2.
     let cli = args::Cli::parse();
     output::start_log(cli.verbose);

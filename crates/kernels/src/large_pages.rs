@@ -1,14 +1,21 @@
 //! Large pages for what is large, and small ones for the rest.
 
 use std::alloc::{GlobalAlloc, Layout};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Bytes from which an allocation is to lie in large pages.
 const LARGE: usize = 1 << 20;
 
+/// Whether the system has been told by [`only_where_asked`].
+static TOLD: AtomicBool = AtomicBool::new(false);
+
 /// An allocator whose large allocations lie in pages of two megabytes, where the system gives them to
-/// who asks (`madvise` in `/sys/kernel/mm/transparent_hugepage/enabled`): tensors are written and read
-/// faster, while small allocations, which would keep a large page for each thread and size, take what
-/// they need. The allocator inside should not ask for large pages itself.
+/// who asks (`/sys/kernel/mm/transparent_hugepage/enabled`): tensors are written and read faster, while small
+/// allocations, which would keep a large page for each thread and size, take what they need. The allocator
+/// inside should not ask for large pages itself.
+///
+/// A system that gives large pages to all (`always`) is told by the first allocation to give this process none
+/// unasked, which Linux does since 6.18.
 #[derive(Debug)]
 pub struct LargePages<A>(pub A);
 
@@ -17,11 +24,13 @@ pub struct LargePages<A>(pub A);
 #[allow(unsafe_code)]
 unsafe impl<A: GlobalAlloc> GlobalAlloc for LargePages<A> {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        only_where_asked();
         // SAFETY: the caller's promise.
         advised(unsafe { self.0.alloc(layout) }, layout.size())
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        only_where_asked();
         // SAFETY: the caller's promise.
         advised(unsafe { self.0.alloc_zeroed(layout) }, layout.size())
     }
@@ -37,26 +46,34 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for LargePages<A> {
     }
 }
 
-/// Lets the system give this process large pages only where they are asked for, on systems that give them to
-/// all (`always` in `/sys/kernel/mm/transparent_hugepage/enabled`): Linux since 6.18; others stay as they
-/// are, and so does a process that has been denied large pages. Memory that has been touched before keeps its
-/// pages, so this is for the beginning of a program.
-pub fn only_where_asked() {
-    #[cfg(target_os = "linux")]
-    {
-        const EXCEPT_ADVISED: libc::c_ulong = 1 << 1;
-        const NONE: libc::c_ulong = 0;
-        const YES: libc::c_ulong = 1;
-        // SAFETY: reads and sets what the process asks of the system about the size of pages, which
-        // changes no content.
-        #[allow(unsafe_code)]
-        unsafe {
-            if libc::prctl(libc::PR_GET_THP_DISABLE, NONE, NONE, NONE, NONE) == 0 {
-                libc::prctl(libc::PR_SET_THP_DISABLE, YES, EXCEPT_ADVISED, NONE, NONE);
-            }
+/// Lets the system give this process large pages only where they are asked for. Memory that has been
+/// touched keeps its pages, so this comes first. A process that has been denied large pages stays so, and an
+/// older system as it is.
+#[inline]
+fn only_where_asked() {
+    if !TOLD.load(Ordering::Relaxed) && !TOLD.swap(true, Ordering::Relaxed) {
+        tell();
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[cold]
+fn tell() {
+    const EXCEPT_ADVISED: libc::c_ulong = 1 << 1;
+    const NONE: libc::c_ulong = 0;
+    const YES: libc::c_ulong = 1;
+    // SAFETY: reads and sets what the process asks of the system about the size of pages, which changes
+    // no content.
+    #[allow(unsafe_code)]
+    unsafe {
+        if libc::prctl(libc::PR_GET_THP_DISABLE, NONE, NONE, NONE, NONE) == 0 {
+            libc::prctl(libc::PR_SET_THP_DISABLE, YES, EXCEPT_ADVISED, NONE, NONE);
         }
     }
 }
+
+#[cfg(not(target_os = "linux"))]
+fn tell() {}
 
 /// Asks for large pages where `size` bytes from `start` on are many; returns `start`.
 #[inline]

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use tritburn_kernels::activations::GROUP;
-use tritburn_kernels::{DenseMatrix, PackedCodes, Pool, Result as KernelResult, Scales};
+use tritburn_kernels::{Buffer, DenseMatrix, PackedCodes, Pool, Result as KernelResult, Scales};
 use tritburn_quant::Dtype;
 use tritburn_quant::config::{LinearClass, QuantizationConfig, QuantizationMode};
 use tritburn_quant::hf_pack::packed_rows;
@@ -270,7 +270,7 @@ pub(crate) struct RandomSource<'a> {
     rng: ChaCha8Rng,
     pool: &'a Pool,
     /// Codes of the last projection.
-    packed: Vec<u8>,
+    packed: Buffer<u8>,
 }
 
 impl<'a> RandomSource<'a> {
@@ -278,7 +278,7 @@ impl<'a> RandomSource<'a> {
         Self {
             rng: ChaCha8Rng::seed_from_u64(seed),
             pool,
-            packed: Vec::new(),
+            packed: Buffer::new(),
         }
     }
 
@@ -325,9 +325,9 @@ impl Source for RandomSource<'_> {
         }
         // Every byte of four codes, none of them 3.
         let bytes: Vec<u8> = (0..=u8::MAX).filter(|b| b & (b >> 1) & 0x55 == 0).collect();
-        self.packed.resize(packed_rows(rows) * cols, 0);
+        self.packed.resize(packed_rows(rows) * cols);
         self.rng.fill_bytes(&mut self.packed);
-        for byte in &mut self.packed {
+        for byte in &mut *self.packed {
             // The largest would come to the first codes once more.
             while *byte >= 243 {
                 *byte = self.rng.next_u32() as u8;

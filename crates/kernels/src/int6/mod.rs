@@ -9,7 +9,7 @@ mod tile;
 pub use chunk::Chunk;
 pub(crate) use chunk::{BIAS, GROUP, GROUPS};
 
-use std::cell::Cell;
+use std::sync::{Mutex, PoisonError};
 
 use crate::blocks::{Blocks, filled};
 use crate::columns::Columns;
@@ -20,11 +20,6 @@ use crate::room::Room;
 use crate::shape::check_width;
 use chunk::BLOCKS;
 use tile::Tile;
-
-thread_local! {
-    /// Kept from tile to tile: new memory would cost as much as the search.
-    static TILE: Cell<Tile> = Cell::default();
-}
 
 /// A matrix `[rows, cols]` of six bits a weight, a signed level of eight bits for each 16 columns of
 /// a row and one f32 a row: `w ≈ code · level · unit`, code −32…31. 6.5 bits a weight.
@@ -58,18 +53,22 @@ impl Int6Matrix {
         let mut units = Room::zeros(rows);
         let some = Columns::new(&mut units, 1, rows);
         let blocks = cols.div_ceil(DEPTH) * BLOCKS;
+        // One a thread, kept from tile to tile, since new memory would cost as much as the search, and
+        // no longer: a thread may live as long as the program.
+        let spare = Mutex::new(Vec::<Tile>::new());
+        let spare = || spare.lock().unwrap_or_else(PoisonError::into_inner);
         let data = filled(pool, rows.div_ceil(LANES) * blocks, blocks, &|tile, out| {
             let first = tile * LANES;
             // SAFETY: each task has rows of its own.
             #[allow(unsafe_code)]
             let units = unsafe { some.strip(0, first, LANES) };
-            let mut values = TILE.take();
+            let mut values = spare().pop().unwrap_or_default();
             for (lane, values) in values.rows(units.len(), cols).enumerate() {
                 row(first + lane, values);
             }
             let unit = values.quantize(Chunk::all_mut(out));
             units.copy_from_slice(&unit[..units.len()]);
-            TILE.set(values);
+            spare().push(values);
         });
         Ok(Self {
             rows,
