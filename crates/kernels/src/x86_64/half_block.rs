@@ -26,6 +26,15 @@ pub(super) fn store(out: &mut [i32; LANES], half: usize, sums: __m256i) {
     unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), sums) }
 }
 
+/// The sums of eight rows that [`store`] has written.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn load_sums(sums: &[i32; LANES], half: usize) -> __m256i {
+    let sums = &sums.as_chunks::<HALF>().0[half];
+    // SAFETY: the array is 32 bytes.
+    unsafe { _mm256_loadu_si256(sums.as_ptr().cast()) }
+}
+
 /// The numbers whose sums [`crate::planes::Planes::separate`] takes for `P` planes; a byte itself
 /// where `P` is 1.
 #[inline]
