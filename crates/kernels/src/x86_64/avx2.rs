@@ -18,8 +18,8 @@ const FLUSH: usize = 3;
 /// Fewest tokens for which the codes of five planes are taken apart in front of the products.
 const MANY_TOKENS: usize = 8;
 
-/// The codes of half a deep block, for `P` planes.
-type Codes<const P: usize> = [[__m256i; P]; DEPTH_BLOCKS];
+/// The codes of half a deep block of five planes.
+type Codes = [[__m256i; 5]; DEPTH_BLOCKS];
 
 /// A processor with AVX2 and FMA.
 #[derive(Debug, Clone, Copy)]
@@ -91,7 +91,7 @@ impl Kernel for Avx2 {
 fn tokens<const P: usize>(tile: PackedTile<'_>, acc: &mut [i32]) {
     // Four planes come apart by shifts, and as fast between the products.
     if P == 5 && tile.tokens >= MANY_TOKENS && tile.depth() > 0 {
-        return many_tokens::<P>(tile, acc);
+        return many_tokens(tile, acc);
     }
     let mut t = 0;
     while t < tile.tokens {
@@ -158,11 +158,11 @@ fn block<const P: usize, const T: usize, const H: usize>(
     }
 }
 
-/// Takes codes apart once for all tokens, of as many deep blocks as stay in the nearest cache with their
+/// Five planes: takes codes apart once for all tokens, of as many deep blocks as stay in the nearest cache with their
 /// activations.
 #[target_feature(enable = "avx2")]
-fn many_tokens<const P: usize>(tile: PackedTile<'_>, acc: &mut [i32]) {
-    let mut spread: [Codes<P>; FLUSH] = [[[_mm256_setzero_si256(); P]; DEPTH_BLOCKS]; FLUSH];
+fn many_tokens(tile: PackedTile<'_>, acc: &mut [i32]) {
+    let mut spread: [Codes; FLUSH] = [[[_mm256_setzero_si256(); 5]; DEPTH_BLOCKS]; FLUSH];
     for half in 0..2 {
         for (i, weights) in tile.deep_blocks().chunks(FLUSH).enumerate() {
             for (out, blocks) in spread.iter_mut().zip(weights) {
@@ -174,10 +174,10 @@ fn many_tokens<const P: usize>(tile: PackedTile<'_>, acc: &mut [i32]) {
             let mut t = 0;
             while t < tile.tokens {
                 t += if tile.tokens - t >= 2 {
-                    add_part::<P, 2>(tile, t, (first, half), spread, acc);
+                    add_part::<2>(tile, t, (first, half), spread, acc);
                     2
                 } else {
-                    add_part::<P, 1>(tile, t, (first, half), spread, acc);
+                    add_part::<1>(tile, t, (first, half), spread, acc);
                     1
                 };
             }
@@ -189,16 +189,16 @@ fn many_tokens<const P: usize>(tile: PackedTile<'_>, acc: &mut [i32]) {
 /// front of them.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn add_part<const P: usize, const T: usize>(
+fn add_part<const T: usize>(
     tile: PackedTile<'_>,
     t: usize,
     (first, half): (usize, usize),
-    spread: &[Codes<P>],
+    spread: &[Codes],
     acc: &mut [i32],
 ) {
     let x = tokens_from::<T>(tile, t);
     let ones = _mm256_set1_epi16(1);
-    let mut pairs = [[_mm256_setzero_si256(); P]; T];
+    let mut pairs = [[_mm256_setzero_si256(); 5]; T];
     for (d, codes) in spread.iter().enumerate() {
         let x = quads_of(&x, first + d);
         for q in 0..DEPTH_BLOCKS {
@@ -211,7 +211,7 @@ fn add_part<const P: usize, const T: usize>(
         }
     }
     for (k, pairs) in pairs.iter().enumerate() {
-        for (acc, &pairs) in planes_of(acc, t + k, P).iter_mut().zip(pairs) {
+        for (acc, &pairs) in planes_of(acc, t + k, 5).iter_mut().zip(pairs) {
             let mut sum = _mm256_madd_epi16(pairs, ones);
             if first > 0 {
                 sum = _mm256_add_epi32(sum, load_sums(acc, half));
