@@ -58,7 +58,7 @@ pub(crate) fn numa(name: &str) -> Result<Numa, String> {
 }
 
 /// A cache format by name.
-fn kv_format(name: &str) -> Result<KvFormat, String> {
+pub(crate) fn kv_format(name: &str) -> Result<KvFormat, String> {
     let known = KvFormat::ALL.into_iter().find(|f| f.name() == name);
     known.ok_or_else(|| {
         let names = KvFormat::ALL.map(KvFormat::name).join(", ");

@@ -68,6 +68,7 @@ fn wrong_usage_ends_with_code_2() {
         &["serve", "model", "--port", "70000"],
         &["completions", "cmd.exe"],
         &["bench", "model", "--format", "abacus"],
+        &["bench", "--shape", "smollm2-135m", "--weight-quant", "none"],
     ] {
         let output = run(args);
         assert_eq!(output.status.code(), Some(2), "{args:?}");
@@ -407,7 +408,7 @@ fn bench_rows_have_the_stable_keys() {
         "--json",
         out.to_str().unwrap(),
     ]);
-    for word in ["prefill", "decode", "µs a token", "attention"] {
+    for word in ["prefill", "decode", "µs a token", "attention", "a layer"] {
         assert!(table.contains(word), "{word} is missing in {table}");
     }
     let rows = json(&out);
@@ -416,6 +417,9 @@ fn bench_rows_have_the_stable_keys() {
     let keys = [
         "shape",
         "format",
+        "scales",
+        "head",
+        "kv_cache_dtype",
         "isa",
         "threads",
         "phase",
@@ -424,6 +428,8 @@ fn bench_rows_have_the_stable_keys() {
         "tok_s",
         "gb_s",
         "roofline_share",
+        "memory_gb_s",
+        "kernel_gop_s",
         "rss_bytes",
         "peak_bytes",
     ];
@@ -441,7 +447,34 @@ fn bench_rows_have_the_stable_keys() {
         table.contains("decode, 4 tokens after 5, 2 threads"),
         "{table}"
     );
+    let few = [
+        "bench",
+        model.to_str().unwrap(),
+        "--threads",
+        "1",
+        "--prefill",
+        "3",
+        "--decode",
+        "2",
+        "--runs",
+        "1",
+    ];
+    let printed = ok(&join(
+        &few,
+        &["--kv-cache-dtype", "int8", "--profile", "--json"],
+    ));
+    let rows: Value = serde_json::from_str(&printed).unwrap();
+    assert_eq!(rows[1]["kv_cache_dtype"], "int8");
+    let many = fails(&join(&few[..2], &["--threads", "99999"]));
+    assert!(many.contains("at most 4096"), "{many}");
     assert!(fails(&["bench", "--shape", "gpt-9"]).contains("smollm2-135m"));
+    let mut scalar = tritburn(&join(&few, &["--json"]));
+    let output = scalar.env("TRITBURN_KERNEL", "scalar").output().unwrap();
+    let rows: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(rows[0]["isa"], "scalar");
+    let mut abacus = tritburn(&few);
+    let output = abacus.env("TRITBURN_KERNEL", "abacus").output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
     assert!(fails(&["bench", "train", "--shape", "gpt-9"]).contains("qwen3-0.6b"));
 }
 

@@ -58,8 +58,8 @@ pub fn select(name: Option<&str>) -> Result<&'static dyn Kernel> {
 /// [`KernelError::Unavailable`] where the variable names a kernel that this machine lacks.
 pub fn default_kernel() -> Result<&'static dyn Kernel> {
     static NAME: OnceLock<String> = OnceLock::new();
-    let name = NAME.get_or_init(|| match std::env::var(KERNEL_ENV) {
-        Ok(name) if !name.is_empty() => name,
+    let name = NAME.get_or_init(|| match std::env::var_os(KERNEL_ENV) {
+        Some(name) if !name.is_empty() => name.to_string_lossy().into_owned(),
         _ => available()[0].name().to_owned(),
     });
     select(Some(name))

@@ -5,7 +5,7 @@ use crate::dispatch;
 use crate::error::Result;
 use crate::kernel::Kernel;
 use crate::numa::{Numa, Topology};
-use crate::pool::Pool;
+use crate::pool::{Pool, check_threads};
 
 /// Values below which [`Exec::light_rows`] stays on its thread.
 const MIN_PARALLEL: usize = 1 << 13;
@@ -34,6 +34,7 @@ impl Exec {
     /// # Errors
     /// As [`Self::new`].
     pub fn placed(kernel: Option<&str>, threads: Option<usize>, numa: Numa) -> Result<Self> {
+        check_threads(threads.unwrap_or(1))?;
         Ok(Self {
             kernel: dispatch::select(kernel)?,
             pool: Pool::placed(&Topology::of_system().place(threads, numa))?,

@@ -15,6 +15,7 @@ pub mod attention;
 #[cfg_attr(target_arch = "aarch64", allow(dead_code))] // Arm needs the last of the tables alone.
 mod base3;
 mod blocks;
+pub mod choice;
 mod columns;
 pub mod dense;
 pub mod dispatch;

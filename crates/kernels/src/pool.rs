@@ -8,6 +8,7 @@
 
 use std::any::Any;
 use std::cell::{Cell, UnsafeCell};
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -29,6 +30,9 @@ const OPEN: u64 = 1;
 const CAME: u64 = 1 << 1;
 /// State word: one more region; 15 bits below count the threads.
 const REGION: u64 = 1 << 16;
+
+/// Most threads of a pool: far fewer than the state word can count.
+pub const MAX_THREADS: usize = 4096;
 
 type Task = dyn Fn(usize) + Sync;
 
@@ -58,19 +62,30 @@ unsafe impl Sync for Shared {}
 unsafe impl Send for Shared {}
 
 thread_local! {
-    /// The node that a pool has bound this thread to.
-    static BOUND: Cell<Option<usize>> = const { Cell::new(None) };
+    /// The node that a pool has asked for this thread, and whether the system bound it there.
+    static BOUND: Cell<Option<(usize, bool)>> = const { Cell::new(None) };
 }
 
-/// Binds the calling thread to a node, unless it is; `false` where the system refuses.
+/// Binds the calling thread to a node, unless it is; `false` where the system refuses, which is asked once.
 fn go_home(home: &Node) -> bool {
-    if BOUND.get() == Some(home.id) {
-        return true;
+    match BOUND.get() {
+        Some((id, bound)) if id == home.id => bound,
+        _ => {
+            let bound = bind(&home.cpus);
+            BOUND.set(Some((home.id, bound)));
+            bound
+        }
     }
-    let bound = bind(&home.cpus);
-    // One that cannot be bound is not asked again either.
-    BOUND.set(Some(home.id));
-    bound
+}
+
+/// Refuses more than [`MAX_THREADS`].
+pub(crate) fn check_threads(threads: usize) -> Result<()> {
+    if threads <= MAX_THREADS {
+        return Ok(());
+    }
+    let message = format!("at most {MAX_THREADS} threads can compute together");
+    let source = io::Error::new(io::ErrorKind::InvalidInput, message);
+    Err(KernelError::Threads { threads, source })
 }
 
 /// Some threads, the calling one among them.
@@ -95,7 +110,7 @@ impl Pool {
     /// Starts `threads − 1` threads, which together with a caller make `threads`. 0 counts as 1.
     ///
     /// # Errors
-    /// [`KernelError::Threads`] where the system refuses.
+    /// [`KernelError::Threads`] where the system refuses, or for more than [`MAX_THREADS`].
     pub fn new(threads: usize) -> Result<Self> {
         Self::placed(&Placement::unbound(threads))
     }
@@ -108,6 +123,7 @@ impl Pool {
     /// As [`Self::new`].
     pub fn placed(placement: &Placement<'_>) -> Result<Self> {
         let threads = placement.threads();
+        check_threads(threads)?;
         let home = placement.home(0).filter(|home| go_home(home));
         let mut pool = Self {
             shared: Arc::new(Shared {
@@ -153,6 +169,12 @@ impl Pool {
     #[must_use]
     pub fn nodes(&self) -> &[usize] {
         &self.nodes
+    }
+
+    /// Parallel regions so far. What is done on the caller's thread alone is none.
+    #[must_use]
+    pub fn regions(&self) -> u64 {
+        self.shared.state.0.load(Ordering::Relaxed) / REGION
     }
 
     /// Calls `task` once with each number below `tasks`, on any thread and in any order, and
@@ -329,6 +351,20 @@ mod tests {
                     assert!(counts.iter().all(|c| c.load(Ordering::Relaxed) == round));
                 }
             }
+        }
+    }
+
+    #[test]
+    fn regions_count_and_threads_are_bounded() {
+        let pool = Pool::new(2).unwrap();
+        let before = pool.regions();
+        for tasks in [0, 1, 2, 9] {
+            pool.run(tasks, &|_| {});
+        }
+        assert_eq!(pool.regions() - before, 2);
+        for threads in [MAX_THREADS + 1, usize::MAX] {
+            let error = Pool::new(threads).unwrap_err().to_string();
+            assert!(error.contains("at most 4096"), "{error}");
         }
     }
 

@@ -119,4 +119,8 @@ impl WeightSource for FolderSource {
     fn bias(&mut self, name: &str, features: usize) -> Result<Vec<f32>> {
         Ok(self.file.tensor_f32(name, &[features])?)
     }
+
+    fn finish(&self) -> Result<()> {
+        Ok(self.file.check_unchanged()?)
+    }
 }

@@ -48,4 +48,8 @@ impl WeightSource for GgufSource {
     fn bias(&mut self, name: &str, features: usize) -> Result<Vec<f32>> {
         Ok(self.0.tensor_f32(name, &[features])?)
     }
+
+    fn finish(&self) -> Result<()> {
+        Ok(self.0.file().check_unchanged()?)
+    }
 }

@@ -181,7 +181,7 @@ impl<B: Backend> CausalLm<B> {
     /// Builds the model of `config` with the weights of `source`.
     ///
     /// # Errors
-    /// What the source reports: a missing tensor, another shape.
+    /// What the source reports: a missing tensor, another shape, a file that changed meanwhile.
     pub fn new(
         config: &ModelConfig,
         source: &mut dyn WeightSource,
@@ -211,6 +211,7 @@ impl<B: Backend> CausalLm<B> {
         let lm_head = (!config.tie_word_embeddings)
             .then(|| Embedding::new(source, "lm_head", shape, device))
             .transpose()?;
+        source.finish()?;
         Ok(Self {
             model: Decoder {
                 embed_tokens,

@@ -29,6 +29,14 @@ pub trait WeightSource {
     /// # Errors
     /// Where the source has no such tensor of this length.
     fn bias(&mut self, name: &str, features: usize) -> Result<Vec<f32>>;
+
+    /// To be asked after the last tensor: whether all were read from what is still there.
+    ///
+    /// # Errors
+    /// Where a file changed meanwhile.
+    fn finish(&self) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// Seeded normal initialisation with ones for norms and zeros for biases, the same on every backend.

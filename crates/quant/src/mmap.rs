@@ -52,7 +52,12 @@ impl Mapped {
             // that are copied before they are checked, and places that are checked before they are
             // used.
             let map = unsafe { Mmap::map(&file) }.map_err(io)?;
-            Some((Guard::new(&map), map))
+            let guard = Guard::new(&map).ok_or_else(|| {
+                io(std::io::Error::other(
+                    "too many files are mapped at once; store the model in fewer shards",
+                ))
+            })?;
+            Some((guard, map))
         };
         Ok(Self {
             path: path.to_path_buf(),

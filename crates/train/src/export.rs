@@ -11,7 +11,7 @@ use tritburn_nn::folder::FolderSource;
 use tritburn_nn::gguf::GgufSource;
 use tritburn_nn::linear::BitLinear;
 use tritburn_nn::ops::Kernels;
-use tritburn_nn::weights::{host_weights, to_host};
+use tritburn_nn::weights::{WeightSource as _, host_weights, to_host};
 use tritburn_quant::Dtype;
 use tritburn_quant::config::{LinearClass, ModelConfig, QuantizationConfig, QuantizationMode};
 use tritburn_quant::fs::write_atomic;
@@ -74,7 +74,7 @@ pub(crate) fn export_hf<B: Kernels>(folder: &Path, out: &Path, device: &B::Devic
         invert_scales(&mut tensors);
     }
     let named: Vec<NamedTensor<'_>> = tensors.iter().map(|(name, t)| t.named(name)).collect();
-    write_folder(out, &config, &tokenizer, &named, None)
+    write_folder(out, &config, &tokenizer, &named, None, || Ok(()))
 }
 
 /// Writes the master weights of `folder` to `out`, to go on training elsewhere: the tensors as they
@@ -105,8 +105,8 @@ pub fn export_latent(folder: &Path, out: &Path) -> Result<()> {
         Ok((name, dtype, shape, file.bytes(name, dtype, shape)?))
     });
     let named: Vec<NamedTensor<'_>> = named.collect::<Result<_>>()?;
-    write_folder(out, &config, &tokenizer, &named, None)?;
-    Ok(file.check_unchanged()?)
+    let unchanged = || Ok(file.check_unchanged()?);
+    write_folder(out, &config, &tokenizer, &named, None, unchanged)
 }
 
 /// Writes the model of a GGUF file to `out` as a folder in full precision, to train it or to go on
@@ -140,16 +140,20 @@ pub fn import_gguf(file: &Path, out: &Path) -> Result<()> {
         .map(|(name, t)| (name, f32_tensor(&t.shape, &t.data)));
     let packed: BTreeMap<&String, Packed> = packed.collect();
     let named: Vec<NamedTensor<'_>> = packed.iter().map(|(name, t)| t.named(name)).collect();
-    write_folder(out, &config, &tokenizer, &named, source.chat_template()?)
+    let template = source.chat_template()?;
+    write_folder(out, &config, &tokenizer, &named, template, || {
+        Ok(source.finish()?)
+    })
 }
 
-/// Replaces `out`, a model folder or nothing yet, as a whole.
+/// Replaces `out`, a model folder or nothing yet, as a whole, if what was written is `unchanged` at the end.
 fn write_folder(
     out: &Path,
     config: &ModelConfig,
     tokenizer: &Tokenizer,
     tensors: &[NamedTensor<'_>],
     chat_template: Option<&str>,
+    unchanged: impl FnOnce() -> Result<()>,
 ) -> Result<()> {
     if let Some(parent) = out.parent().filter(|p| !p.as_os_str().is_empty()) {
         std::fs::create_dir_all(parent).map_err(|source| TrainError::Io {
@@ -171,7 +175,7 @@ fn write_folder(
         if let Some(template) = chat_template {
             write_atomic(&aside.join("chat_template.jinja"), template.as_bytes())?;
         }
-        Ok(())
+        unchanged()
     })
 }
 

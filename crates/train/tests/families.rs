@@ -5,12 +5,18 @@
 mod common;
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
+use burn::backend::Flex;
 use serde_json::{Value, json};
 use tritburn_engine::{Engine, EngineOptions};
+use tritburn_nn::CausalLm;
 use tritburn_nn::device::DeviceKind;
+use tritburn_nn::folder::FolderSource;
 use tritburn_quant::Dtype;
+use tritburn_quant::config::ModelConfig;
 use tritburn_quant::tensor_file::{TensorFile, write_safetensors};
 use tritburn_train::parity::{TOLERANCE, max_rel_diff};
 use tritburn_train::run::read_host_tensors;
@@ -189,4 +195,25 @@ fn trained_norms_are_not_taken_out() {
     )
     .unwrap_err();
     assert!(error.to_string().contains("cannot be taken out"), "{error}");
+}
+
+#[test]
+fn a_folder_that_changes_while_it_is_read_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let ours = run(&dir.path().join("ours"), &[]);
+    let out = dir.path().join("export");
+    export_hf(&ours, &out, DeviceKind::Cpu).unwrap();
+    let config = ModelConfig::read(&out.join("config.json")).unwrap();
+    let read = |touch: bool| {
+        let mut source = FolderSource::open(&out).unwrap();
+        if touch {
+            let weights = out.join("model.safetensors");
+            let file = File::options().write(true).open(weights).unwrap();
+            file.set_modified(SystemTime::UNIX_EPOCH).unwrap();
+        }
+        CausalLm::<Flex>::new(&config, &mut source, &Default::default()).err()
+    };
+    assert!(read(false).is_none());
+    let error = read(true).unwrap().to_string();
+    assert!(error.contains("changed"), "{error}");
 }

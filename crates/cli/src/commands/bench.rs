@@ -2,11 +2,13 @@
 
 use std::fmt::Write as _;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use tritburn_engine::bench::{self, BenchOptions, BenchRow, Limits, MemorySpeed, Phase};
-use tritburn_engine::{Engine, EngineOptions, Format, HeadFormat, Numa, Sparsity};
+use tritburn_engine::bench::{self, BenchOptions, BenchRow, Limits, MemorySpeed, Phase, Profile};
+use tritburn_engine::{Engine, EngineOptions, Format, HeadFormat, KvFormat, Numa, Sparsity};
+use tritburn_quant::config::QuantizationMode;
+use tritburn_quant::scheme::{QuantScheme, WeightQuant};
 
 use crate::commands::bench_train;
 use crate::{engine_args, model_path, output};
@@ -55,14 +57,23 @@ pub(crate) struct Args {
     /// models, f32 for others]
     #[arg(long, value_name = "NAME", value_parser = engine_args::head)]
     head: Option<HeadFormat>,
-    /// Whether decoding leaves out what zeros make needless: auto or off
+    /// How keys and values are stored: f32, f16, int8, int4 or int3 [default: what the model was
+    /// trained with, else f16 for ternary models and f32 for others]
+    #[arg(long, value_name = "NAME", value_parser = engine_args::kv_format)]
+    kv_cache_dtype: Option<KvFormat>,
+    /// Scales of the weights of a --shape: absmean, absmean-row, absmean-block256 or absmean-group128
+    /// [default: absmean]
+    #[arg(long, value_name = "NAME", conflicts_with = "model", value_parser = weight_quant)]
+    weight_quant: Option<WeightQuant>,
+    /// Whether decoding leaves out what zeros make needless: auto, on (also where the kernel loses by
+    /// it) or off
     #[arg(long, value_name = "NAME", default_value = "auto", value_parser = sparsity)]
     sparsity: Sparsity,
     /// Also show where the time of a token goes
     #[arg(long)]
     profile: bool,
-    /// Also write the rows to a file
-    #[arg(long, value_name = "FILE")]
+    /// Print the rows as JSON instead of a table, or write them to a file beside it
+    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "-")]
     json: Option<PathBuf>,
 }
 
@@ -84,6 +95,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
         kernel: args.kernel.clone(),
         format: args.format,
         head: args.head,
+        kv: args.kv_cache_dtype,
         sparsity: args.sparsity,
         ..EngineOptions::default()
     };
@@ -98,7 +110,24 @@ pub(crate) fn run(args: Args) -> Result<()> {
     };
     let model = match &args.model {
         Some(model) => Ok(model_path::resolve(model)?),
-        None => Err(bench::shape(&name)?),
+        None => {
+            let mut shape = bench::shape(&name)?;
+            if let Some(weights) = args.weight_quant {
+                let scheme = shape.quant_scheme().unwrap_or_default();
+                let scheme = QuantScheme { weights, ..scheme };
+                shape.set_quant(Some(scheme), QuantizationMode::Offline);
+            }
+            Err(shape)
+        }
+    };
+    let to_stdout = args.json.as_deref() == Some(Path::new("-"));
+    let show = |text: String| {
+        if to_stdout {
+            output::say(text);
+            Ok(())
+        } else {
+            output::print(text)
+        }
     };
     let load = |threads| match &model {
         Ok(model) => Engine::load(model, options(threads)),
@@ -130,8 +159,13 @@ pub(crate) fn run(args: Args) -> Result<()> {
         let limits = Limits::measure(&engine, memory)?;
         rows.extend(bench::run(&engine, &name, &what, &limits)?);
         if args.profile {
-            output::print(profile(&engine, &what)?)?;
+            show(profile(&engine, &what)?)?;
         }
+    }
+    if to_stdout {
+        let json = serde_json::to_string_pretty(&rows)?;
+        output::print(format_args!("{json}\n"))?;
+        return Ok(());
     }
     if let Some(path) = &args.json {
         output::write_json(path, &rows)?;
@@ -140,10 +174,19 @@ pub(crate) fn run(args: Args) -> Result<()> {
     Ok(())
 }
 
+fn weight_quant(name: &str) -> Result<WeightQuant, String> {
+    let known = serde_json::from_value(name.into()).ok();
+    known.filter(|w| *w != WeightQuant::None).ok_or_else(|| {
+        "no ternary quantiser of this name; there are absmean, absmean-row, absmean-block256, \
+         absmean-group128 and b1"
+            .into()
+    })
+}
+
 fn sparsity(name: &str) -> Result<Sparsity, String> {
     let known = Sparsity::ALL.into_iter().find(|s| s.name() == name);
     known.ok_or_else(|| {
-        let names = Sparsity::ALL.map(Sparsity::name).join(" and ");
+        let names = Sparsity::ALL.map(Sparsity::name).join(", ");
         format!("no choice of this name; there are {names}")
     })
 }
@@ -160,16 +203,20 @@ fn profile(engine: &Engine, what: &BenchOptions) -> Result<String> {
     let mut text = String::new();
     for phase in [Phase::Prefill, Phase::Decode] {
         let (depth, tokens) = what.tokens(phase);
-        let rows: Vec<Vec<String>> = bench::profile(engine, phase, what)?
-            .iter()
-            .map(cells)
-            .collect();
+        let Profile { ops, regions } = bench::profile(engine, phase, what)?;
+        let rows: Vec<Vec<String>> = ops.iter().map(cells).collect();
         let table = output::table(&["operation", "µs a token", "share", "left out"], &rows);
         let threads = engine.info().threads;
         writeln!(
             text,
-            "{}, {tokens} tokens after {depth}, {threads} threads\n{table}\n",
-            phase.name()
+            "{}, {tokens} tokens after {depth}, {threads} threads\n{table}\n\
+             barriers: {:.2} parallel regions a token, {:.2} a layer; one in which threads only meet takes {:.2} µs, \
+             all of them {:.1}% of the time\n",
+            phase.name(),
+            regions.per_token,
+            regions.per_layer,
+            regions.empty_seconds * 1e6,
+            regions.share * 100.0,
         )?;
     }
     Ok(text)

@@ -11,8 +11,9 @@ use tritburn_quant::hf_pack::packed_rows;
 use crate::engine::{Engine, EngineOptions, start};
 use crate::error::Result;
 
-/// Rows, columns and tokens of a product that stays in the caches.
-const PRODUCT: [usize; 3] = [256, 1024, 64];
+/// Rows for each thread, columns and tokens of a product that stays in the caches. Rows are whole tiles of
+/// every format, so that nothing is computed that does not count.
+const PRODUCT: [usize; 3] = [320, 1024, 64];
 /// How long products are repeated.
 const TIME: Duration = Duration::from_millis(100);
 
@@ -35,7 +36,7 @@ impl MemorySpeed {
     }
 }
 
-/// Upper bounds of speed for one engine.
+/// What bounds the speed of one engine, as far as it is measured.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Limits {
     /// Bytes that the engine's threads together read from memory.
@@ -59,8 +60,9 @@ impl Limits {
 }
 
 fn multiply(engine: &Engine) -> Result<f64> {
-    let [rows, cols, tokens] = PRODUCT;
     let exec = &engine.core.exec;
+    let [rows, cols, tokens] = PRODUCT;
+    let rows = rows * exec.threads();
     let mut x = Buffer::<f32>::new();
     x.resize(tokens * cols);
     x.fill(1.0);

@@ -5,7 +5,7 @@ mod profile;
 mod shapes;
 
 pub use limits::{Limits, MemorySpeed};
-pub use profile::{OpShare, profile};
+pub use profile::{OpShare, Profile, Regions, profile};
 pub use shapes::{SHAPES, shape};
 
 use std::time::Instant;
@@ -14,6 +14,7 @@ use serde::Serialize;
 
 use crate::engine::Engine;
 use crate::error::{EngineError, Result};
+use crate::model::Op;
 use crate::session::{PREFILL_CHUNK, Session};
 
 /// Which part of the work was measured.
@@ -44,6 +45,13 @@ pub struct BenchRow {
     pub shape: String,
     /// How the projections are stored.
     pub format: &'static str,
+    /// What a scale of theirs covers: `tensor`, `row` or `group128`; none in full precision.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scales: Option<&'static str>,
+    /// How output head and embedding are stored.
+    pub head: &'static str,
+    /// How keys and values are stored.
+    pub kv_cache_dtype: &'static str,
     /// Name of the kernel.
     pub isa: &'static str,
     /// Threads that computed.
@@ -66,6 +74,10 @@ pub struct BenchRow {
     pub left_out: f64,
     /// Share of the speed that the machine's memory and the kernel's arithmetic allow.
     pub roofline_share: f64,
+    /// What memory gives these threads, measured at the start, in 10⁹ bytes a second.
+    pub memory_gb_s: f64,
+    /// What the kernel computes from caches on them, measured at the start, in 10⁹ products a second.
+    pub kernel_gop_s: f64,
     /// Memory of the process after the runs; `None` where the system does not tell.
     pub rss_bytes: Option<u64>,
     /// Most memory that the process had so far, what was measured and loaded before included.
@@ -156,17 +168,21 @@ pub fn run(
         Ok(seconds)
     })?;
 
-    let bytes = model.bytes_per_token() as f64;
-    let row = |phase, passes: usize, seconds: f64, left_out: u64| {
+    let bytes = model.bytes_per_token();
+    let row = |phase, read: usize, seconds: f64, left_out: u64| {
         let (depth, tokens) = options.tokens(phase);
-        let all = bytes * passes as f64;
-        let (left_out, bytes) = (left_out as f64 / all, all - left_out as f64);
+        let all = read as f64;
+        let bytes = all - left_out as f64;
+        let left_out = left_out as f64 / all;
         let products = model.products_per_token() as f64 * tokens as f64;
         let floor = (bytes / limits.bytes_per_second).max(products / limits.products_per_second);
         let info = engine.info();
         BenchRow {
             shape: name.to_owned(),
             format: info.format,
+            scales: model.scales(),
+            head: info.head.name(),
+            kv_cache_dtype: info.kv.name(),
             isa: info.kernel,
             threads: info.threads,
             nodes: info.nodes,
@@ -177,14 +193,19 @@ pub fn run(
             gb_s: bytes / seconds / 1e9,
             left_out,
             roofline_share: floor / seconds,
+            memory_gb_s: limits.bytes_per_second / 1e9,
+            kernel_gop_s: limits.products_per_second / 1e9,
             rss_bytes: rss_bytes(),
             peak_bytes: peak_bytes(),
         }
     };
     let chunks = options.prefill_tokens.div_ceil(PREFILL_CHUNK);
+    // Only the last chunk has logits.
+    let prompt = bytes * chunks - model.bytes_of(Op::Head) * (chunks - 1);
+    let text = bytes * options.decode_tokens;
     Ok(vec![
-        row(Phase::Prefill, chunks, prefill, 0),
-        row(Phase::Decode, options.decode_tokens, decode, left_out),
+        row(Phase::Prefill, prompt, prefill, 0),
+        row(Phase::Decode, text, decode, left_out),
     ])
 }
 

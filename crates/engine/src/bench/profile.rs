@@ -1,5 +1,6 @@
 //! Where the time of a token goes.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -23,14 +24,65 @@ pub struct OpShare {
     pub left_out: f64,
 }
 
+/// Parallel regions: what threads wait for each other.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Regions {
+    /// Regions for each token, mean of the tokens; none on one thread.
+    pub per_token: f64,
+    /// The same for one layer, what the head needs included.
+    pub per_layer: f64,
+    /// Seconds of a region in which all threads meet and nothing else is done.
+    pub empty_seconds: f64,
+    /// Share of the whole that so many of these take, 0…1.
+    pub share: f64,
+}
+
+/// Where the time of a phase goes.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Profile {
+    /// Kinds of operations, in the order of a token's way through the model.
+    pub ops: Vec<OpShare>,
+    /// What their barriers cost, which is part of them.
+    pub regions: Regions,
+}
+
+/// Regions of which the mean counts, and those in front of them that do not.
+const EMPTY: [u32; 2] = [2000, 200];
+
+/// Seconds of a region whose tasks wait for each other, one on each thread.
+fn empty_region(engine: &Engine) -> f64 {
+    let pool = &engine.core.exec.pool;
+    let meet = || {
+        let here = AtomicUsize::new(0);
+        pool.run(pool.threads(), &|_| {
+            here.fetch_add(1, Ordering::AcqRel);
+            let mut looks = 0;
+            while here.load(Ordering::Acquire) < pool.threads() {
+                looks += 1;
+                // The other thread may need this very core.
+                if looks % 1000 == 0 {
+                    std::thread::yield_now();
+                }
+                std::hint::spin_loop();
+            }
+        });
+    };
+    let pass = |n: u32| {
+        let start = Instant::now();
+        (0..n).for_each(|_| meet());
+        start.elapsed().as_secs_f64() / f64::from(n)
+    };
+    pass(EMPTY[1]);
+    pass(EMPTY[0])
+}
+
 /// Reads the prompt of `options`, or writes its tokens after those of the context, once, and tells
-/// where the time goes, in the order of a token's way through the model. Readings of the clock add
-/// less than a microsecond a layer.
+/// where the time goes. Readings of the clock add less than a microsecond a layer.
 ///
 /// # Errors
 /// [`crate::EngineError::EmptyPrompt`] without tokens, [`crate::EngineError::ContextTooLong`] where
 /// the model has no room for them.
-pub fn profile(engine: &Engine, phase: Phase, options: &BenchOptions) -> Result<Vec<OpShare>> {
+pub fn profile(engine: &Engine, phase: Phase, options: &BenchOptions) -> Result<Profile> {
     let (depth, tokens) = options.tokens(phase);
     let (mut session, ids) = room_for(engine, depth.saturating_add(tokens))?;
     let measured = &ids[..tokens];
@@ -38,6 +90,8 @@ pub fn profile(engine: &Engine, phase: Phase, options: &BenchOptions) -> Result<
     session.prefill(measured)?;
     start_after(&mut session, &ids[..depth])?;
     session.set_clock(Some(Clock::default()));
+    let pool = &engine.core.exec.pool;
+    let before = pool.regions();
     let start = Instant::now();
     let passes = match phase {
         Phase::Prefill => {
@@ -52,6 +106,7 @@ pub fn profile(engine: &Engine, phase: Phase, options: &BenchOptions) -> Result<
         }
     };
     let total = start.elapsed().max(Duration::from_nanos(1)).as_secs_f64();
+    let per_token = (pool.regions() - before) as f64 / tokens as f64;
     let clock = session.set_clock(None).unwrap_or_default();
     let row = |op: &'static str, seconds: f64, left_out: f64| OpShare {
         op,
@@ -67,5 +122,12 @@ pub fn profile(engine: &Engine, phase: Phase, options: &BenchOptions) -> Result<
     let mut rows: Vec<OpShare> = Op::ALL.iter().map(of_op).collect();
     let known: f64 = rows.iter().map(|r| r.seconds).sum();
     rows.push(row("other", (total - known * tokens as f64).max(0.0), 0.0));
-    Ok(rows)
+    let empty_seconds = empty_region(engine);
+    let regions = Regions {
+        per_token,
+        per_layer: per_token / engine.config().num_hidden_layers.max(1) as f64,
+        empty_seconds,
+        share: per_token * tokens as f64 * empty_seconds / total,
+    };
+    Ok(Profile { ops: rows, regions })
 }

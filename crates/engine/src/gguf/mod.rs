@@ -20,7 +20,7 @@ pub(crate) use tokenizer::{token_texts, tokenizer_json};
 /// the file has no tokenizer.
 ///
 /// # Errors
-/// Where the file is damaged, or its kind of tokenizer is not supported.
+/// Where the file is damaged or changes meanwhile, or its kind of tokenizer is not supported.
 pub fn gguf_tokenizer(path: &Path) -> Result<Option<[Value; 2]>> {
     let file = GgufFile::open(path)?;
     let Some(json) = tokenizer_json(&file).map_err(|e| e.at(path))? else {
@@ -33,5 +33,6 @@ pub fn gguf_tokenizer(path: &Path) -> Result<Option<[Value; 2]>> {
             config[key] = text.into();
         }
     }
+    file.check_unchanged()?;
     Ok(Some([json, config]))
 }

@@ -1,6 +1,6 @@
 //! The parts of a model and how a [`Source`] fills them.
 
-use tritburn_kernels::{Format, Kernel};
+use tritburn_kernels::{Format, Kernel, Scales};
 use tritburn_quant::config::{ModelConfig, SubNorm};
 use tritburn_quant::scheme::{ActQuant, Input};
 
@@ -123,6 +123,17 @@ impl Model {
     pub(crate) fn ternary_format(&self) -> Option<Format> {
         let mut all = self.layers.iter().flat_map(Layer::projections);
         all.find_map(|l| l.weight.format())
+    }
+
+    /// What a scale of the ternary projections covers, for reports.
+    pub(crate) fn scales(&self) -> Option<&'static str> {
+        let mut all = self.layers.iter().flat_map(Layer::projections);
+        all.find_map(|l| l.weight.scales())
+            .map(|scales| match scales {
+                Scales::Tensor(_) => "tensor",
+                Scales::Row(_) => "row",
+                Scales::Group(_) => "group128",
+            })
     }
 
     /// How output head and embedding are stored.

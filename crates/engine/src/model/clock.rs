@@ -8,17 +8,17 @@ pub(crate) enum Op {
     Embedding,
     Qkv,
     Attention,
+    /// With what is added to the residual stream, as [`Self::Down`].
     OutProjection,
     GateUp,
     Activation,
     Down,
-    Residual,
     FinalNorm,
     Head,
 }
 
 impl Op {
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Embedding,
         Self::Qkv,
         Self::Attention,
@@ -26,7 +26,6 @@ impl Op {
         Self::GateUp,
         Self::Activation,
         Self::Down,
-        Self::Residual,
         Self::FinalNorm,
         Self::Head,
     ];
@@ -40,7 +39,6 @@ impl Op {
             Self::GateUp => "norm + gate, up, act",
             Self::Activation => "activation",
             Self::Down => "norm + down",
-            Self::Residual => "residual",
             Self::FinalNorm => "final norm",
             Self::Head => "head",
         }

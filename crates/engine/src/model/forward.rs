@@ -2,14 +2,14 @@
 
 use tritburn_kernels::attention::{Heads, NewTokens, append};
 use tritburn_kernels::head::WideActivations;
-use tritburn_kernels::{Buffer, Exec, ops};
+use tritburn_kernels::{Buffer, Exec};
 use tritburn_quant::config::ModelConfig;
 
 use super::build::{Layer, Model};
 use super::cache::KvCache;
 use super::clock::{Clock, Op};
 use super::heads::HeadInput;
-use super::linear::{LinearScratch, project};
+use super::linear::{LinearScratch, project, project_onto};
 use super::rope::Rope;
 
 /// Buffers of a forward pass, kept from call to call.
@@ -23,7 +23,8 @@ pub(crate) struct Scratch {
     wide: WideActivations,
     /// Residual stream, `[tokens, hidden]`.
     pub(super) x: Buffer<f32>,
-    /// Queries; when they have been used, what a sub-layer or the final norm gives, `[tokens, hidden]`.
+    /// Queries; when they have been used, what a sub-layer gives that is not added as it comes, or the final
+    /// norm.
     pub(super) h: Buffer<f32>,
     /// What is normalised in place.
     pub(super) normed: Buffer<f32>,
@@ -83,8 +84,7 @@ impl Scratch {
 }
 
 impl Model {
-    /// Takes `tokens` through all blocks and the final norm, and into the cache. The result is
-    /// the same, bit for bit, however the tokens of a text are divided among calls.
+    /// Takes `tokens` through all blocks and into the cache. The result is the same, bit for bit, however the tokens of a text are divided among calls.
     pub(crate) fn forward(
         &self,
         exec: &Exec,
@@ -113,18 +113,18 @@ impl Model {
             self.mlp(exec, layer, s);
         }
         cache.advance(tokens.len());
-        s.h.resize(tokens.len() * hidden);
-        self.norm.forward(exec, &s.x, &mut s.h);
-        s.lap(Op::FinalNorm);
     }
 
     /// Logits, `[tokens, vocab]`, of tokens `first..first + tokens` of the last forward pass.
     pub(crate) fn logits(&self, exec: &Exec, first: usize, tokens: usize, s: &mut Scratch) {
         let hidden = self.config.hidden_size;
         s.logits.resize(tokens * self.config.vocab_size);
-        let x = &s.h[first * hidden..][..tokens * hidden];
-        self.head()
-            .logits(exec, x, hidden, &mut s.wide, &mut s.logits);
+        s.h.resize(tokens * hidden);
+        let x = &s.x[first * hidden..][..tokens * hidden];
+        self.norm.forward(exec, x, &mut s.h);
+        s.lap(Op::FinalNorm);
+        let head = self.head();
+        head.logits(exec, &s.h, hidden, &mut s.wide, &mut s.logits);
         s.lap(Op::Head);
     }
 
@@ -164,14 +164,15 @@ impl Model {
         let window = c.layer_window(index);
         append(exec, heads, new, &prepare, stored, (first, window), out);
         s.lap(Op::Attention);
-        s.h.resize(tokens * c.hidden_size);
-        let out = [(&layer.o_proj, &mut *s.h)];
-        project(exec, &s.gate[..q], c.q_dim(), None, out, &mut s.linear);
+        project_onto(
+            exec,
+            &s.gate[..q],
+            c.q_dim(),
+            (&layer.o_proj, layer.attn_post_norm.as_ref()),
+            &mut s.x,
+            [&mut s.h, &mut s.normed],
+            &mut s.linear,
+        );
         s.lap(Op::OutProjection);
-        if let Some(norm) = &layer.attn_post_norm {
-            norm.in_place(exec, &mut s.h, &mut s.normed);
-        }
-        ops::add(&mut s.x, &s.h);
-        s.lap(Op::Residual);
     }
 }

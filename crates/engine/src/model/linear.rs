@@ -66,6 +66,16 @@ impl Weight {
         }
     }
 
+    /// Scales of a ternary weight.
+    pub(crate) fn scales(&self) -> Option<&Scales> {
+        match self {
+            Self::Dense(_) => None,
+            Self::Ternary(w) => Some(w.scales()),
+            Self::Columns(w) => Some(w.scales()),
+            Self::Rows(w) => Some(w.scales()),
+        }
+    }
+
     /// How a ternary weight is packed.
     pub(crate) fn format(&self) -> Option<Format> {
         match self {
@@ -185,6 +195,32 @@ pub(crate) fn project<const N: usize>(
         add_bias(linear.bias.as_deref(), out);
     }
     scratch.shared = shared;
+}
+
+/// Adds to `stream`, `[tokens, rows]`, what a projection of `x`, `[tokens, width]`, gives after the norm
+/// `post`, where there is one; two buffers are overwritten.
+pub(crate) fn project_onto(
+    exec: &Exec,
+    x: &[f32],
+    width: usize,
+    (linear, post): (&Linear, Option<&RmsNorm>),
+    stream: &mut [f32],
+    [own, normed]: [&mut Buffer<f32>; 2],
+    scratch: &mut LinearScratch,
+) {
+    if let (Weight::Ternary(w), None, None) = (&linear.weight, &linear.bias, post) {
+        quantize_for(exec, linear, x, width, None, scratch);
+        return w.gemm_add(exec, &scratch.activations, stream);
+    }
+    own.resize(stream.len());
+    project(exec, x, width, None, [(linear, &mut **own)], scratch);
+    if let Some(norm) = post {
+        norm.in_place(exec, own, normed);
+    }
+    let (own, rows) = (&**own, linear.rows());
+    exec.light_rows(stream, rows, |t, stream| {
+        ops::add(stream, &own[t * rows..][..rows]);
+    });
 }
 
 fn add_bias(bias: Option<&[f32]>, out: &mut [f32]) {

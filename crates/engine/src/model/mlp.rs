@@ -9,21 +9,23 @@ use super::build::{Layer, Model};
 use super::clock::Op;
 use super::forward::Scratch;
 use super::gate::gelu_tanh_mul;
-use super::linear::{Weight, project, quantize_for};
+use super::linear::{Weight, project, project_onto, quantize_for};
 
 impl Model {
     /// Adds what the feed-forward block gives to the residual stream.
     pub(crate) fn mlp(&self, exec: &Exec, layer: &Layer, s: &mut Scratch) {
         let c = &self.config;
         self.gated(exec, layer, s);
-        let out = [(&layer.down_proj, &mut *s.h)];
-        project(exec, &s.gate, c.intermediate_size, None, out, &mut s.linear);
+        project_onto(
+            exec,
+            &s.gate,
+            c.intermediate_size,
+            (&layer.down_proj, layer.ffn_post_norm.as_ref()),
+            &mut s.x,
+            [&mut s.h, &mut s.normed],
+            &mut s.linear,
+        );
         s.lap(Op::Down);
-        if let Some(norm) = &layer.ffn_post_norm {
-            norm.in_place(exec, &mut s.h, &mut s.normed);
-        }
-        ops::add(&mut s.x, &s.h);
-        s.lap(Op::Residual);
     }
 
     /// Writes `act(gate) · up` to `s.gate`.
@@ -48,7 +50,7 @@ impl Model {
                 [(gate, &mut *s.gate)],
                 &mut s.linear,
             );
-            if own_norms {
+            if own_norms || matches!(gate.weight, Weight::Dense(_)) {
                 quantize_for(exec, up, &s.x, hidden, norm, &mut s.linear);
             }
             open_rows(exec, rows, s);

@@ -320,9 +320,9 @@ impl Source for RandomSource<'_> {
         quantization: Option<(&QuantizationConfig, WeightQuant)>,
         layout: Layout,
     ) -> Result<Weight> {
-        if quantization.is_none() {
+        let Some((_, quant)) = quantization else {
             return Ok(Weight::Dense(self.dense(module, rows, cols)?));
-        }
+        };
         // Every byte of four codes, none of them 3.
         let bytes: Vec<u8> = (0..=u8::MAX).filter(|b| b & (b >> 1) & 0x55 == 0).collect();
         self.packed.resize(packed_rows(rows) * cols);
@@ -335,7 +335,13 @@ impl Source for RandomSource<'_> {
             *byte = bytes[usize::from(*byte) % bytes.len()];
         }
         let scale = (1.5 / cols as f32).sqrt();
-        let codes = PackedCodes::new(self.pool, &self.packed, rows, cols, Scales::Tensor(scale))?;
+        let count = match quant.granularity() {
+            Granularity::Tensor => 1,
+            Granularity::Row => rows,
+            Granularity::Group(size) => rows * (cols / size),
+        };
+        let scales = scales(vec![scale; count], quant);
+        let codes = PackedCodes::new(self.pool, &self.packed, rows, cols, scales)?;
         Weight::pack(self.pool, &codes, layout)
     }
 }

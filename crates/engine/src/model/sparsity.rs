@@ -16,19 +16,22 @@ pub enum Sparsity {
     /// whose input is not zero.
     #[default]
     Auto,
+    /// Wherever they make zeros, for comparisons.
+    On,
     /// Nowhere, for comparisons.
     Off,
 }
 
 impl Sparsity {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::Auto, Self::Off];
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Auto, Self::On, Self::Off];
 
     /// Name for options.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Auto => "auto",
+            Self::On => "on",
             Self::Off => "off",
         }
     }
@@ -55,11 +58,19 @@ impl<'a> Layouts<'a> {
         format: Format,
         sparsity: Sparsity,
     ) -> Self {
-        let wanted = sparsity == Sparsity::Auto && format == Format::TwoBit;
+        let limits = match sparsity {
+            _ if format != Format::TwoBit => None,
+            Sparsity::Auto => Some(kernel.sparse_limits()),
+            Sparsity::On => Some(SparseLimits {
+                columns: f32::MIN_POSITIVE,
+                rows: 0.0,
+            }),
+            Sparsity::Off => None,
+        };
         Self {
             config,
             format,
-            limits: wanted.then(|| kernel.sparse_limits()),
+            limits,
         }
     }
 

@@ -123,9 +123,21 @@ pub fn unpack(bits: LowBits, packed: &[u8], codes: &mut [u8]) {
 /// [`unpack`] and [`dequantize`] of as many heads as there are `steps`.
 pub(super) fn read(bits: LowBits, packed: &[u8], steps: &[f32], out: &mut [f32]) {
     #[cfg(target_arch = "x86_64")]
-    if let Some(vectors) = crate::x86_64::LowBitVectors::detect() {
-        return vectors.read(bits, packed, steps, out);
+    {
+        use crate::x86_64::{LowBitHalves, LowBitVectors};
+        if let Some(vectors) = LowBitVectors::detect() {
+            return vectors.read(bits, packed, steps, out);
+        }
+        let width = out.len().checked_div(steps.len()).unwrap_or(0);
+        if let Some(halves) = LowBitHalves::detect().filter(|_| LowBitHalves::takes(width)) {
+            return halves.read(bits, packed, steps, out);
+        }
     }
+    read_portable(bits, packed, steps, out);
+}
+
+/// [`read`] by loops for any processor.
+pub(crate) fn read_portable(bits: LowBits, packed: &[u8], steps: &[f32], out: &mut [f32]) {
     let zero = i32::from(bits.zero());
     let n = steps.len().max(1);
     vectorized(

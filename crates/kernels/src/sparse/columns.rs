@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 
 use super::matrix::{Order, SparseMatrix, TILE_ROWS, line};
-use super::{FEW, LINE, NonZero, SparseLimits, enough};
+use super::{FEW, LINE, NonZero};
 use crate::activations::Activations;
 use crate::columns::Columns;
 use crate::epilogue;
@@ -114,14 +114,6 @@ fn transpose(rows: &mut [Words; 8]) {
 }
 
 impl ColumnMatrix {
-    /// Whether [`Self::gemv`] takes less time than the dense product for so many non-zero inputs:
-    /// [`SparseLimits::columns`] of the kernel.
-    #[must_use]
-    pub fn wins(&self, exec: &Exec, non_zero: usize) -> bool {
-        let SparseLimits { columns, .. } = exec.kernel.sparse_limits();
-        enough(non_zero, self.cols, columns)
-    }
-
     /// [`Self::gemm`], of up to [`FEW`] tokens with only the columns that each has an input for.
     /// Returns how many columns that were, for all tokens together.
     ///

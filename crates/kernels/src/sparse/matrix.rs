@@ -91,6 +91,12 @@ impl<O: Order> SparseMatrix<O> {
         size_of_val(&*self.data) + self.scales.bytes()
     }
 
+    /// What a code of 1 stands for.
+    #[must_use]
+    pub fn scales(&self) -> &Scales {
+        &self.scales
+    }
+
     /// `out[t, r] = Σ w[r, c] · x[t, c]` with nothing left out: [`TernaryMatrix::gemm`] bit for bit.
     /// Row tiles are brought into the layout of [`Format::TwoBit`] one by one, which many tokens
     /// share.

@@ -21,7 +21,7 @@ use crate::error::{KernelError, Result};
 use crate::scales::Scales;
 
 /// From which share of zeros on the sparse products of a kernel take less time than its dense ones,
-/// measured with weights that do not fit the cache.
+/// measured with weights that do not fit the cache, where a machine was at hand.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SparseLimits {
     /// Share of inputs that are zero for [`ColumnMatrix`].
@@ -45,9 +45,4 @@ fn check_scales(scales: &Scales, rows: usize, cols: usize) -> Result<()> {
         ));
     }
     scales.check(rows, cols)
-}
-
-/// Whether zeros enough for a limit are left out.
-fn enough(used: usize, all: usize, limit: f32) -> bool {
-    (all - used.min(all)) as f32 >= limit * all as f32 && all > 0
 }

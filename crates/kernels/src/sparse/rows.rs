@@ -2,8 +2,8 @@
 
 use std::cell::RefCell;
 
+use super::LINE;
 use super::matrix::{Order, SparseMatrix, TILE_ROWS, line};
-use super::{LINE, SparseLimits, enough};
 use crate::activations::Activations;
 use crate::columns::Columns;
 use crate::epilogue::{self, Factor};
@@ -93,14 +93,6 @@ impl Order for ByRow {
 }
 
 impl RowMatrix {
-    /// Whether [`Self::gemv`] takes less time for so many rows than the dense product for all:
-    /// [`SparseLimits::rows`] of the kernel.
-    #[must_use]
-    pub fn wins(&self, exec: &Exec, rows: usize) -> bool {
-        let SparseLimits { rows: limit, .. } = exec.kernel.sparse_limits();
-        enough(rows, self.rows, limit)
-    }
-
     /// `out[i] = Σ w[rows[i], c] · x[c]` for token `token` of `x`; what
     /// [`crate::TernaryMatrix::gemm`] gives for these rows, whatever `exec` is.
     ///

@@ -2,6 +2,7 @@
 
 mod gated;
 mod product;
+mod residual;
 mod target;
 
 use tritburn_quant::hf_pack;

@@ -5,8 +5,8 @@ use std::arch::x86_64::*;
 
 use super::half_block::{halves, load, load_sums, pair_and_rest, store};
 use super::prefetch::{self, after_block};
-use super::{int6_256, lookup256, sparse256};
-use super::{planes_of, quads_of, tokens_from, vectors_of, word};
+use super::{dense256, int6_256, lookup256, sparse256};
+use super::{planes_of, quads_of, tokens_from, word};
 use crate::base3::{FIRST, SECOND};
 use crate::kernel::{ColumnTile, DenseTile, Int6Tile, Kernel, LookupTile, PackedTile, RowPart};
 use crate::layout::{DEPTH_BLOCKS, LANES, QUAD};
@@ -83,19 +83,26 @@ impl Kernel for Avx2 {
 
     fn dense_tile(&self, tile: DenseTile<'_>, acc: &mut [f32]) {
         // SAFETY: `detect` has found AVX2 and FMA.
-        unsafe { dense_tile(tile, acc) }
+        unsafe { dense256::dense_tile(tile, acc) }
     }
 }
 
 #[target_feature(enable = "avx2")]
 fn tokens<const P: usize>(tile: PackedTile<'_>, acc: &mut [i32]) {
-    // Four planes come apart by shifts, and as fast between the products.
-    if P == 5 && tile.tokens >= MANY_TOKENS && tile.depth() > 0 {
+    let any = tile.depth() > 0;
+    if any && P == 5 && tile.tokens >= MANY_TOKENS {
         return many_tokens(tile, acc);
     }
     let mut t = 0;
     while t < tile.tokens {
-        t += if tile.tokens - t >= 2 {
+        let left = tile.tokens - t;
+        t += if any && P == 4 && left >= 6 {
+            two_planes_each::<6>(tile, t, acc);
+            6
+        } else if any && P == 4 && left >= 4 {
+            two_planes_each::<4>(tile, t, acc);
+            4
+        } else if left >= 2 {
             for half in 0..2 {
                 block::<P, 2, 1>(tile, t, half, acc);
             }
@@ -158,6 +165,68 @@ fn block<const P: usize, const T: usize, const H: usize>(
     }
 }
 
+/// Four planes against `T` tokens, half a block and two planes at a time: so much of what takes codes apart is
+/// shared by more tokens than have room in the registers with all four.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn two_planes_each<const T: usize>(tile: PackedTile<'_>, t: usize, acc: &mut [i32]) {
+    for half in 0..2 {
+        two_planes::<T, 0>(tile, t, half, acc);
+        two_planes::<T, 2>(tile, t, half, acc);
+    }
+}
+
+/// Planes `FIRST` and `FIRST + 1` of a half against `T` tokens.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn two_planes<const T: usize, const FIRST: usize>(
+    tile: PackedTile<'_>,
+    t: usize,
+    half: usize,
+    acc: &mut [i32],
+) {
+    let x = tokens_from::<T>(tile, t);
+    let (ones, low) = (_mm256_set1_epi16(1), _mm256_set1_epi8(3));
+    for (f, weights) in tile.deep_blocks().chunks(FLUSH).enumerate() {
+        let mut pairs = [[_mm256_setzero_si256(); 2]; T];
+        for (d, weights) in weights.iter().enumerate() {
+            let x = quads_of(&x, f * FLUSH + d);
+            for q in 0..DEPTH_BLOCKS {
+                let mut w = load(&weights[q], half);
+                if FIRST == 2 {
+                    w = _mm256_srli_epi16::<4>(w);
+                }
+                let codes = [
+                    _mm256_and_si256(w, low),
+                    _mm256_and_si256(_mm256_srli_epi16::<2>(w), low),
+                ];
+                for k in 0..T {
+                    let x = _mm256_set1_epi32(word(x[k][q]));
+                    for (pairs, codes) in pairs[k].iter_mut().zip(codes) {
+                        *pairs = _mm256_add_epi16(*pairs, _mm256_maddubs_epi16(codes, x));
+                    }
+                }
+            }
+        }
+        for (k, pairs) in pairs.iter().enumerate() {
+            let planes = &mut planes_of(acc, t + k, 4)[FIRST..FIRST + 2];
+            for (acc, &pairs) in planes.iter_mut().zip(pairs) {
+                add_to(acc, half, _mm256_madd_epi16(pairs, ones), f > 0);
+            }
+        }
+    }
+}
+
+/// Writes the sums of eight rows, with what is there added where `more` says so.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn add_to(acc: &mut [i32; LANES], half: usize, mut sum: __m256i, more: bool) {
+    if more {
+        sum = _mm256_add_epi32(sum, load_sums(acc, half));
+    }
+    store(acc, half, sum);
+}
+
 /// Five planes: takes codes apart once for all tokens, of as many deep blocks as stay in the nearest cache with their
 /// activations.
 #[target_feature(enable = "avx2")]
@@ -212,11 +281,7 @@ fn add_part<const T: usize>(
     }
     for (k, pairs) in pairs.iter().enumerate() {
         for (acc, &pairs) in planes_of(acc, t + k, 5).iter_mut().zip(pairs) {
-            let mut sum = _mm256_madd_epi16(pairs, ones);
-            if first > 0 {
-                sum = _mm256_add_epi32(sum, load_sums(acc, half));
-            }
-            store(acc, half, sum);
+            add_to(acc, half, _mm256_madd_epi16(pairs, ones), first > 0);
         }
     }
 }
@@ -281,100 +346,4 @@ fn bytes(tile: PackedTile<'_>, acc: &mut [i32]) {
             store(out, half, sums);
         }
     }
-}
-
-#[target_feature(enable = "avx2,fma")]
-pub(super) fn dense_tile(tile: DenseTile<'_>, acc: &mut [f32]) {
-    let mut r = 0;
-    while r < tile.rows {
-        let rows = tile.rows - r;
-        if tile.tokens == 1 && rows >= 8 {
-            dense_block::<8, 1>(tile, r, 0, acc);
-            r += 8;
-            continue;
-        }
-        let four = rows >= 4;
-        let mut t = 0;
-        while t < tile.tokens {
-            t += match (four, tile.tokens - t) {
-                (true, 3..) => dense_block::<4, 3>(tile, r, t, acc),
-                (true, _) => dense_block::<4, 1>(tile, r, t, acc),
-                (false, 3..) => dense_block::<1, 3>(tile, r, t, acc),
-                (false, _) => dense_block::<1, 1>(tile, r, t, acc),
-            };
-        }
-        r += if four { 4 } else { 1 };
-    }
-}
-
-/// `R` rows against `T` tokens, one vector of sums for each pair whatever `R` and `T` are, so that
-/// a result does not depend on its neighbours; returns `T`.
-#[inline]
-#[target_feature(enable = "avx2,fma")]
-fn dense_block<const R: usize, const T: usize>(
-    tile: DenseTile<'_>,
-    r: usize,
-    t: usize,
-    acc: &mut [f32],
-) -> usize {
-    let rows = tile.rows::<R>(r);
-    let tokens = tile.tokens::<T>(t);
-    let mut sums = [[_mm256_setzero_ps(); T]; R];
-    let whole = tile.cols / 8;
-    let w: [&[[f32; 8]]; R] = vectors_of(&rows, whole);
-    let x: [&[[f32; 8]]; T] = vectors_of(&tokens, whole);
-    for c in 0..whole {
-        let mut at = [_mm256_setzero_ps(); T];
-        for (at, x) in at.iter_mut().zip(&x) {
-            *at = load_f32(&x[c]);
-        }
-        for r in 0..R {
-            let w = load_f32(&w[r][c]);
-            for t in 0..T {
-                sums[r][t] = _mm256_fmadd_ps(w, at[t], sums[r][t]);
-            }
-        }
-    }
-    // Out of the registers by loops that are unrolled: indexed by a variable, the sums would be in
-    // memory all the time.
-    let mut lanes = [[[0f32; 8]; T]; R];
-    for r in 0..R {
-        for t in 0..T {
-            store_f32(&mut lanes[r][t], sums[r][t]);
-        }
-    }
-    for (i, lanes) in lanes.iter().enumerate() {
-        for (k, lanes) in lanes.iter().enumerate() {
-            let mut total = sum_f32(load_f32(lanes));
-            for c in whole * 8..tile.cols {
-                total = rows[i][c].mul_add(tokens[k][c], total);
-            }
-            acc[(t + k) * tile.rows + r + i] = total;
-        }
-    }
-    T
-}
-
-#[inline]
-#[target_feature(enable = "avx2")]
-fn load_f32(v: &[f32; 8]) -> __m256 {
-    // SAFETY: the array is 32 bytes.
-    unsafe { _mm256_loadu_ps(v.as_ptr()) }
-}
-
-#[inline]
-#[target_feature(enable = "avx2")]
-fn store_f32(out: &mut [f32; 8], v: __m256) {
-    // SAFETY: the array is 32 bytes.
-    unsafe { _mm256_storeu_ps(out.as_mut_ptr(), v) }
-}
-
-/// Sum of the eight f32.
-#[inline]
-#[target_feature(enable = "avx2")]
-fn sum_f32(v: __m256) -> f32 {
-    let v = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
-    let v = _mm_add_ps(v, _mm_movehl_ps(v, v));
-    let v = _mm_add_ss(v, _mm_shuffle_ps::<1>(v, v));
-    _mm_cvtss_f32(v)
 }

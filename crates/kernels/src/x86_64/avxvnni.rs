@@ -6,7 +6,7 @@ use std::arch::x86_64::*;
 use super::avx2;
 use super::half_block::{load, numbers, store};
 use super::prefetch::after_block;
-use super::{int6_256, lookup256, sparse256};
+use super::{dense256, int6_256, lookup256, sparse256};
 use super::{planes_of, quads_of, tokens_from, word};
 use crate::kernel::{ColumnTile, DenseTile, Int6Tile, Kernel, LookupTile, PackedTile, RowPart};
 use crate::layout::{DEPTH_BLOCKS, LANES};
@@ -75,7 +75,7 @@ impl Kernel for AvxVnni {
 
     fn dense_tile(&self, tile: DenseTile<'_>, acc: &mut [f32]) {
         // SAFETY: `detect` has found AVX2 and FMA.
-        unsafe { avx2::dense_tile(tile, acc) }
+        unsafe { dense256::dense_tile(tile, acc) }
     }
 }
 

@@ -59,8 +59,9 @@ fn sums_of_bytes_are_those_of_the_scalar_kernel() {
         let mut block = || WeightBlock(std::array::from_fn(|_| w.unwrap_or(noise.next() as u8)));
         let weights: Vec<_> = (0..depth * DEPTH_BLOCKS).map(|_| block()).collect();
         let mut block = || ActBlock(std::array::from_fn(|_| x.unwrap_or(noise.next() as i8)));
-        let x: Vec<_> = (0..depth * TOKEN_TILE).map(|_| block()).collect();
-        for tokens in 1..=7 {
+        // Two tiles of AMX and what is over.
+        let x: Vec<_> = (0..depth * 3 * TOKEN_TILE).map(|_| block()).collect();
+        for tokens in 1..=40 {
             let tile = PackedTile {
                 weights: &weights,
                 x: &x,

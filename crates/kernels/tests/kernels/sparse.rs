@@ -80,25 +80,6 @@ fn extreme_values_are_bit_exact() {
 }
 
 #[test]
-fn sparse_products_are_used_where_they_win() {
-    let matrix = Case::new(&mut Noise(22), 100, 100, 1).matrix(Format::TwoBit);
-    let (columns, rows) = (
-        ColumnMatrix::new(&matrix).unwrap(),
-        RowMatrix::new(&matrix).unwrap(),
-    );
-    for exec in execs(1) {
-        let limits = exec.kernel.sparse_limits();
-        for used in 0..=100 {
-            let zeros = (100 - used) as f32 / 100.0;
-            assert_eq!(columns.wins(&exec, used), zeros >= limits.columns, "{used}");
-            assert_eq!(rows.wins(&exec, used), zeros >= limits.rows, "{used}");
-        }
-    }
-    let empty = Case::new(&mut Noise(22), 0, 0, 1).matrix(Format::TwoBit);
-    assert!(!ColumnMatrix::new(&empty).unwrap().wins(&execs(1)[0], 0));
-}
-
-#[test]
 fn scales_per_group_are_refused() {
     let mut case = Case::new(&mut Noise(23), 3, 200, 1);
     case.scales = Scales::Group(vec![1.0; 6]);

@@ -84,6 +84,28 @@ fn several_matrices_at_once_are_each_by_itself() {
 }
 
 #[test]
+fn a_product_can_be_added_to_what_is_there() {
+    let mut noise = Noise(12);
+    let (rows, cols) = if cfg!(miri) { (20, 10) } else { (165, 70) };
+    for tokens in [1, 2, 19] {
+        for format in Format::ALL {
+            let case = Case::new(&mut noise, rows, cols, tokens);
+            let x = Activations::from_codes(&case.x, &case.steps, cols);
+            let (matrix, before) = (case.matrix(format), noise.floats(rows * tokens));
+            for exec in execs(2) {
+                let mut want = vec![0.0; rows * tokens];
+                matrix.gemm(&exec, &x, &mut want);
+                let sums = before.iter().zip(&want);
+                let want: Vec<f32> = sums.map(|(before, product)| before + product).collect();
+                let mut got = before.clone();
+                matrix.gemm_add(&exec, &x, &mut got);
+                assert_eq!(bits(&got), bits(&want), "{format:?} {}", exec.kernel.name());
+            }
+        }
+    }
+}
+
+#[test]
 fn misaligned_activations_quantise_alike() {
     let x = Noise(5).floats(200);
     for start in 0..9 {

@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use libc::{c_int, c_void, siginfo_t};
 
-/// Files that can be watched at the same time; others are mapped all the same.
-const SLOTS: usize = 256;
+/// Files that can be watched, and so mapped, at the same time.
+const SLOTS: usize = 1024;
 
 /// A watched range of addresses. A signal handler may not lock or allocate, so all of them have
 /// their place from the start.
@@ -42,10 +42,10 @@ static BEFORE: OnceLock<libc::sigaction> = OnceLock::new();
 pub(super) struct Guard(Option<usize>);
 
 impl Guard {
-    /// Watches `map`, a whole mapping that outlives the guard.
-    pub(super) fn new(map: &[u8]) -> Self {
+    /// Watches `map`, a whole mapping that outlives the guard; `None` where too many are watched.
+    pub(super) fn new(map: &[u8]) -> Option<Self> {
         if !is_installed() {
-            return Self(None);
+            return Some(Self(None));
         }
         let free = |slot: &Slot| !slot.taken.swap(true, Ordering::AcqRel);
         let found = ALL.iter().position(free);
@@ -55,7 +55,7 @@ impl Guard {
             slot.end.store(start + map.len(), Ordering::Relaxed);
             slot.start.store(start, Ordering::Release);
         }
-        Self(found)
+        found.map(|slot| Self(Some(slot)))
     }
 
     /// Whether something was read that is no longer there.

@@ -63,6 +63,7 @@ fn features() -> Vec<&'static str> {
         ("avx512f", has!("avx512f")),
         ("avx512bw", has!("avx512bw")),
         ("avx512vl", has!("avx512vl")),
+        ("avx512vbmi", has!("avx512vbmi")),
         ("avx512vnni", has!("avx512vnni")),
         ("avx512bf16", has!("avx512bf16")),
     ];
