@@ -1,6 +1,8 @@
 //! The configuration of the model in a GGUF file.
 
-use super::file::GgufFile;
+use super::file::{GgufFile, TensorInfo};
+use super::kind::UNTURNED;
+use super::ternary;
 use super::value::Value;
 use crate::config::{
     HiddenAct, LayerType, ModelConfig, QuantizationConfig, QuantizationMode, RopeScaling, SubNorm,
@@ -14,6 +16,10 @@ pub(super) const ROPE_FACTORS: &str = "rope_freqs.weight";
 pub(super) const GEMMA_PATTERN: u64 = 6;
 /// Layers of Gemma 3 27B, the only size that scales its scores by another width than `head_dim`.
 pub(super) const GEMMA_27B_LAYERS: usize = 62;
+
+/// Begins the keys with which PrismML's files say that weights are stored turned, and that
+/// activations have to be turned as well (`block_size`, `sign_mode`, `weight_names` and so on).
+const HADAMARD: &str = "prism.hadamard.";
 
 /// What llama.cpp calls an architecture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -156,10 +162,21 @@ fn token(file: &GgufFile, which: &str) -> Result<Option<u32>> {
     Ok(id.and_then(|id| u32::try_from(id).ok()))
 }
 
+/// Whether any matrix but embedding and head is ternary.
 fn has_ternary(file: &GgufFile) -> bool {
-    let kinds = file.names();
-    let mut kinds = kinds.iter().filter_map(|name| file.tensor(name));
-    kinds.any(|t| t.kind.is_ternary())
+    let mut names = file.names().into_iter();
+    names.any(|name| {
+        let table = matches!(name, "token_embd.weight" | "output.weight");
+        !table && file.tensor(name).is_some_and(|t| is_ternary(file, t))
+    })
+}
+
+/// A type that can hold other values too is looked into. The first code of another kind answers, and
+/// so does, for the whole model, the first matrix without one: little is read.
+fn is_ternary(file: &GgufFile, tensor: &TensorInfo) -> bool {
+    let (kind, cols) = (tensor.kind, tensor.shape.last().copied().unwrap_or(1));
+    kind.is_ternary()
+        && !(kind.has_two() && matches!(ternary::decode(kind, file.bytes(tensor), cols), Ok(None)))
 }
 
 struct Metadata<'a> {
@@ -208,6 +225,16 @@ impl Metadata<'_> {
             return Err(self.file.error(
                 "`split.count`: one of several files; join them with llama-gguf-split --merge",
             ));
+        }
+        let mut keys = self.file.metadata().keys();
+        if let Some(key) = keys.find(|key| key.starts_with(HADAMARD)) {
+            let names = self.file.texts(&format!("{HADAMARD}weight_names"))?;
+            let first = names.and_then(|names| names.into_iter().next());
+            let what = first.map_or("the weights".into(), |name| format!("`{name}`"));
+            return Err(self.file.error(format!(
+                "`{key}`: {what} must meet activations after a Hadamard transform, which is not \
+                 supported; {UNTURNED}"
+            )));
         }
         for (key, why) in [
             ("expert_count", "mixtures of experts are not supported"),

@@ -28,6 +28,8 @@ pub(super) fn dequantize(kind: TensorKind, bytes: &[u8], out: &mut [f32]) {
         TensorKind::Q6K => q6_k,
         TensorKind::Tq1_0 => |b, y| ternary_block(TensorKind::Tq1_0, b, y),
         TensorKind::Tq2_0 => |b, y| ternary_block(TensorKind::Tq2_0, b, y),
+        TensorKind::Q2_0 => |b, y| ternary_block(TensorKind::Q2_0, b, y),
+        TensorKind::Pq2_0 => |b, y| ternary_block(TensorKind::Pq2_0, b, y),
         TensorKind::I2S => unreachable!("its scale is no part of a block"),
     };
     for (bytes, out) in bytes.chunks_exact(size).zip(out.chunks_exact_mut(len)) {
@@ -140,8 +142,9 @@ fn q6_k(b: &[u8], y: &mut [f32]) {
 
 fn ternary_block(kind: TensorKind, b: &[u8], y: &mut [f32]) {
     let mut codes = [0i8; 256];
-    let d = ternary::block_codes(kind, b, &mut codes);
-    for (y, code) in y.iter_mut().zip(codes) {
-        *y = f32::from(code) * d;
+    let codes = &mut codes[..y.len()];
+    let d = ternary::block_codes(kind, b, codes);
+    for (y, code) in y.iter_mut().zip(codes.iter()) {
+        *y = f32::from(*code) * d;
     }
 }

@@ -3,27 +3,35 @@
 use super::kind::{I2S_TAIL, TensorKind};
 use super::requant;
 
-/// Appends a row of codes, each −1, 0 or +1, as whole blocks of a ternary type. `scale` is what a
-/// code of 1 stands for; types with f16 scales hold its nearest f16, [`TensorKind::I2S`] has it in
-/// [`i2s_tail`].
+/// Appends a row of codes, each −1, 0 or +1, as whole blocks of a ternary type. `scales` are what a
+/// code of 1 stands for in each block; types with f16 scales hold the nearest f16,
+/// [`TensorKind::I2S`] has one in [`i2s_tail`].
 ///
 /// # Panics
-/// Where the row is no multiple of the blocks of `kind`.
-pub(super) fn ternary_row(kind: TensorKind, codes: &[i8], scale: f32, out: &mut Vec<u8>) {
+/// Where the row is no multiple of the blocks of `kind`, or there are not as many scales.
+pub(super) fn ternary_row(kind: TensorKind, codes: &[i8], scales: &[f32], out: &mut Vec<u8>) {
     let len = kind.block_len();
-    assert!(codes.len().is_multiple_of(len), "whole blocks");
-    for block in codes.chunks_exact(len) {
+    assert_eq!(codes.len(), scales.len() * len, "whole blocks");
+    for (block, scale) in codes.chunks_exact(len).zip(scales) {
+        let scale = half::f16::from_f32(*scale).to_le_bytes();
         match kind {
             TensorKind::I2S => two_bits(block, |quarter| 6 - 2 * quarter, out),
             TensorKind::Tq2_0 => {
                 for half in block.chunks_exact(128) {
                     two_bits(half, |quarter| 2 * quarter, out);
                 }
+                out.extend(scale);
             }
-            _ => base_3(block, out),
-        }
-        if kind != TensorKind::I2S {
-            out.extend(half::f16::from_f32(scale).to_le_bytes());
+            TensorKind::Q2_0 => {
+                out.extend(scale);
+                let bits = |code: &i8| (code + 1).cast_unsigned();
+                let byte = |four: &[i8; 4]| four.iter().rev().fold(0, |b, c| b << 2 | bits(c));
+                out.extend(block.as_chunks().0.iter().map(byte));
+            }
+            _ => {
+                base_3(block, out);
+                out.extend(scale);
+            }
         }
     }
 }
@@ -105,9 +113,10 @@ mod tests {
             codes in prop::collection::vec(-1i8..=1, 512), scale in 1e-3f32..10.0,
         ) {
             prop_assume!(codes.iter().any(|&c| c != 0));
-            for kind in [TensorKind::Tq1_0, TensorKind::Tq2_0, TensorKind::I2S] {
+            for kind in [TensorKind::Tq1_0, TensorKind::Tq2_0, TensorKind::Q2_0, TensorKind::I2S] {
                 let mut bytes = Vec::new();
-                codes.chunks(256).for_each(|row| ternary_row(kind, row, scale, &mut bytes));
+                let scales = vec![scale; 256 / kind.block_len()];
+                codes.chunks(256).for_each(|row| ternary_row(kind, row, &scales, &mut bytes));
                 let want = if kind == TensorKind::I2S {
                     bytes.extend(i2s_tail(scale));
                     scale
@@ -115,7 +124,7 @@ mod tests {
                     half::f16::from_f32(scale).to_f32()
                 };
                 prop_assert_eq!(bytes.len(), kind.tensor_bytes(2, 256).unwrap());
-                let back = decode(kind, &bytes, 256).unwrap();
+                let back = decode(kind, &bytes, 256).unwrap().unwrap();
                 prop_assert_eq!(&back.codes, &codes);
                 prop_assert_eq!(back.scales, TernaryScales::Tensor(want));
             }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::cursor::{Cursor, Parsed};
 use super::file::TensorInfo;
+use super::groups;
 use super::kind::TensorKind;
 use super::value::Value;
 
@@ -56,6 +57,7 @@ pub(super) fn read(bytes: &[u8]) -> Parsed<Header> {
         }
     }
     let start = cursor.position().next_multiple_of(alignment);
+    groups::resolve(&mut infos, bytes.len().saturating_sub(start), alignment)?;
     place(&mut infos, start, alignment, bytes.len())?;
     Ok(Header {
         metadata,

@@ -1,4 +1,9 @@
 //! Types of tensors.
+//!
+//! Q2_0 is that of upstream's ggml (`block_q2_0` and `dequantize_row_q2_0`, llama.cpp pull request
+//! 24448), PQ2_0 that of PrismML's fork (`block_pq2_0`, `dequantize_row_pq2_0`): the scale stands
+//! first, then four codes a byte in the order of the weights, the first in the low bits. PrismML's
+//! older files give the larger blocks the number of the smaller ones: see [`super::groups`].
 
 /// How the values of a tensor are stored. A row is cut into blocks of [`Self::block_len`] values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -27,6 +32,11 @@ pub enum TensorKind {
     Tq1_0,
     /// Ternary, four codes in a byte, one f16 scale for 256 values.
     Tq2_0,
+    /// Ternary but for a fourth code, which stands for +2; four codes in a byte, one f16 scale for
+    /// 64 values.
+    Q2_0,
+    /// [`Self::Q2_0`] with one f16 scale for 128 values.
+    Pq2_0,
     /// Ternary, four codes in a byte, one f32 scale after the codes of the whole tensor: the type
     /// of bitnet.cpp, in the layout it has on x86.
     I2S,
@@ -34,10 +44,15 @@ pub enum TensorKind {
 
 /// Bytes after the codes of an [`TensorKind::I2S`] tensor; the first four are its scale.
 pub(super) const I2S_TAIL: usize = 32;
+/// Number of PrismML's denser type, which takes turned activations and is none of ours.
+const PTQ1_0: u32 = 143;
+/// Which files to take instead of those for turned activations.
+pub(super) const UNTURNED: &str = "take a file of the first Ternary-Bonsai models, *_Q2_g64.gguf or \
+    Q2_0 in groups of 128, instead";
 
 impl TensorKind {
     /// All types, with the numbers and names that they have in a file.
-    pub const ALL: [(u32, Self, &str); 13] = [
+    pub const ALL: [(u32, Self, &str); 15] = [
         (0, Self::F32, "F32"),
         (1, Self::F16, "F16"),
         (2, Self::Q4_0, "Q4_0"),
@@ -51,9 +66,17 @@ impl TensorKind {
         (34, Self::Tq1_0, "TQ1_0"),
         (35, Self::Tq2_0, "TQ2_0"),
         (36, Self::I2S, "I2_S"),
+        (42, Self::Q2_0, "Q2_0"),
+        (142, Self::Pq2_0, "PQ2_0"),
     ];
 
     pub(super) fn of(id: u32) -> Result<Self, String> {
+        if id == PTQ1_0 {
+            return Err(format!(
+                "is of type PTQ1_0, which is not supported: its models need a Hadamard transform of \
+                 activations; {UNTURNED}"
+            ));
+        }
         let found = Self::ALL.iter().find(|(known, ..)| *known == id);
         found.map(|(_, kind, _)| *kind).ok_or_else(|| {
             let names: Vec<&str> = Self::ALL.iter().map(|(.., name)| *name).collect();
@@ -82,7 +105,8 @@ impl TensorKind {
         match self {
             Self::F32 | Self::F16 | Self::Bf16 => 1,
             Self::Q4_0 | Self::Q4_1 | Self::Q5_0 | Self::Q8_0 => 32,
-            Self::I2S => 128,
+            Self::Q2_0 => 64,
+            Self::Pq2_0 | Self::I2S => 128,
             Self::Q4K | Self::Q5K | Self::Q6K | Self::Tq1_0 | Self::Tq2_0 => 256,
         }
     }
@@ -93,10 +117,10 @@ impl TensorKind {
         match self {
             Self::F32 => 4,
             Self::F16 | Self::Bf16 => 2,
-            Self::Q4_0 => 18,
+            Self::Q4_0 | Self::Q2_0 => 18,
             Self::Q4_1 => 20,
             Self::Q5_0 => 22,
-            Self::Q8_0 => 34,
+            Self::Q8_0 | Self::Pq2_0 => 34,
             Self::I2S => 32,
             Self::Q4K => 144,
             Self::Q5K => 176,
@@ -106,10 +130,16 @@ impl TensorKind {
         }
     }
 
-    /// Whether every value is −1, 0 or +1 times a scale.
+    /// Whether the type is for values that are −1, 0 or +1 times a scale. [`Self::Q2_0`] and
+    /// [`Self::Pq2_0`] can hold others too.
     #[must_use]
     pub fn is_ternary(self) -> bool {
-        matches!(self, Self::Tq1_0 | Self::Tq2_0 | Self::I2S)
+        matches!(self, Self::Tq1_0 | Self::Tq2_0 | Self::I2S) || self.has_two()
+    }
+
+    /// Whether a code of 3 stands for +2, not for nothing.
+    pub(super) fn has_two(self) -> bool {
+        matches!(self, Self::Q2_0 | Self::Pq2_0)
     }
 
     /// Bytes of a tensor of `rows` rows of `cols` values.

@@ -2,7 +2,7 @@
 
 use super::config::{Arch, GEMMA_27B_LAYERS, GEMMA_PATTERN};
 use crate::config::{HiddenAct, LayerType, ModelConfig, RopeScaling, SubNorm};
-use crate::scheme::QuantScheme;
+use crate::scheme::{QuantScheme, WeightQuant};
 
 /// Metadata entries in the form they have in a file.
 #[derive(Debug, Default)]
@@ -106,10 +106,16 @@ pub(super) fn arch(config: &ModelConfig) -> Result<Arch, String> {
 fn refusal(config: &ModelConfig, arch: Arch) -> Option<String> {
     let name = arch.name();
     let quant = config.tritburn.as_ref().and_then(|t| t.quant);
-    if quant.is_some_and(|q| q != QuantScheme::default()) {
+    // Codes and scales say all of a quantiser of weights.
+    let sayable = |quant: QuantScheme| {
+        let weights = QuantScheme::default().weights;
+        quant.weights != WeightQuant::None
+            && QuantScheme { weights, ..quant } == QuantScheme::default()
+    };
+    if quant.is_some_and(|q| !sayable(q)) {
         return Some(
-            "`tritburn.quant`: GGUF has no words for other quantisers than those of BitNet b1.58 \
-             (one scale a tensor, 8-bit activations); write a Hugging Face folder"
+            "`tritburn.quant`: GGUF has no words for other quantisers of activations, queries, keys \
+             and values than those of BitNet b1.58 (8-bit activations); write a Hugging Face folder"
                 .into(),
         );
     }

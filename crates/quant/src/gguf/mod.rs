@@ -10,6 +10,7 @@ mod cursor;
 mod dequant;
 mod encode;
 mod file;
+mod groups;
 mod header;
 mod kind;
 mod metadata;
@@ -17,6 +18,7 @@ mod model;
 mod names;
 mod plan;
 mod requant;
+mod scales;
 mod ternary;
 mod value;
 mod vocab;
@@ -29,6 +31,10 @@ pub use ternary::{TernaryScales, TernaryTensor};
 pub use value::{Array, Scalar, Value};
 pub use write::{GgufEmbedding, GgufTernary, write_gguf};
 
+#[cfg(test)]
+mod q2_tests;
+#[cfg(test)]
+mod scales_tests;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

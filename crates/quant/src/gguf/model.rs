@@ -122,8 +122,8 @@ impl GgufModel {
         })
     }
 
-    /// Codes and scales of a projection, `None` where it is of no ternary type. A separate
-    /// `….scale` tensor is part of the scales.
+    /// Codes and scales of a projection, `None` where it is of no ternary type, or of one that can hold
+    /// other values too and does. A separate `….scale` tensor is part of the scales.
     ///
     /// # Errors
     /// As [`Self::tensor_f32`], and where a code is none.
@@ -133,8 +133,10 @@ impl GgufModel {
             return Ok(None);
         }
         let bytes = self.file.bytes(info);
-        let mut tensor =
-            ternary::decode(info.kind, bytes, cols).map_err(|e| self.tensor_error(name, &e))?;
+        let tensor = ternary::decode(info.kind, bytes, cols);
+        let Some(mut tensor) = tensor.map_err(|e| self.tensor_error(name, &e))? else {
+            return Ok(None);
+        };
         if let Some(head) = self.turned_heads(name) {
             reorder(&mut tensor.codes, cols, head);
             match &mut tensor.scales {

@@ -8,6 +8,7 @@ use super::config::{Arch, ROPE_FACTORS};
 use super::kind::TensorKind;
 use super::metadata::rope_factors;
 use super::names::gguf_name;
+use super::scales;
 use crate::config::{ModelConfig, QuantizationMode, SubNorm};
 use crate::error::{QuantError, Result};
 use crate::tensor_file::{LEFT_OVER, TensorFile};
@@ -184,7 +185,9 @@ impl Plan<'_> {
         let (kind, cols, block) = (self.ternary, shape[1], self.ternary.block_len());
         if !cols.is_multiple_of(block) {
             let remedy = if cols.is_multiple_of(TensorKind::I2S.block_len()) {
-                "i2_s takes this width"
+                "q2_0 and i2_s take this width"
+            } else if cols.is_multiple_of(TensorKind::Q2_0.block_len()) {
+                "q2_0 takes this width"
             } else {
                 "no ternary type takes this width: keep the Hugging Face folder, or train a model \
                  whose widths are multiples of 256"
@@ -196,6 +199,10 @@ impl Plan<'_> {
                     kind.name()
                 ),
             ));
+        }
+        let quant = config.quant_scheme().unwrap_or_default().weights;
+        if let Some(problem) = scales::problem(kind, quant) {
+            return Err(self.error(&name, &problem));
         }
         self.push(&name, None, shape.to_vec(), kind, Content::Ternary)
     }

@@ -27,29 +27,26 @@ pub enum TernaryScales {
 
 impl TernaryScales {
     /// From one scale for each block, `[rows, blocks a row]`; a block without any weight but 0 goes
-    /// with every scale.
-    fn of_blocks(scales: &[f32], empty: &[bool], blocks: usize, block_len: usize) -> Self {
-        let common = |scales: &[f32], empty: &[bool]| {
-            let mut live = scales
-                .iter()
-                .zip(empty)
-                .filter(|(_, e)| !**e)
-                .map(|(s, _)| *s);
-            let first = live.next();
-            live.all(|s| Some(s) == first).then(|| first.unwrap_or(0.0))
-        };
+    /// with every scale. `None` where the scale changes within 128 columns.
+    fn of_blocks(scales: &[f32], empty: &[bool], blocks: usize, block_len: usize) -> Option<Self> {
         if let Some(scale) = common(scales, empty) {
-            return Self::Tensor(scale);
+            return Some(Self::Tensor(scale));
         }
-        let rows = scales.chunks(blocks).zip(empty.chunks(blocks));
-        let rows: Option<Vec<f32>> = rows.map(|(s, e)| common(s, e)).collect();
-        rows.map_or_else(
-            || {
-                let groups = |s: &f32| std::iter::repeat_n(*s, block_len / GROUP);
-                Self::Group(scales.iter().flat_map(groups).collect())
-            },
-            Self::Row,
-        )
+        let runs = |len: usize| {
+            let runs = scales.chunks(len).zip(empty.chunks(len));
+            runs.map(|(s, e)| common(s, e))
+                .collect::<Option<Vec<f32>>>()
+        };
+        if let Some(rows) = runs(blocks) {
+            return Some(Self::Row(rows));
+        }
+        if block_len >= GROUP {
+            let groups = |s: &f32| std::iter::repeat_n(*s, block_len / GROUP);
+            return Some(Self::Group(scales.iter().flat_map(groups).collect()));
+        }
+        let part = GROUP / block_len;
+        let groups = blocks.is_multiple_of(part).then(|| runs(part)).flatten();
+        groups.map(Self::Group)
     }
 
     /// The same times a factor.
@@ -62,11 +59,24 @@ impl TernaryScales {
     }
 }
 
-/// Codes and scales of a whole tensor of a ternary type, `cols` values a row.
+/// The scale of all blocks that are not empty, 0 where all are; `None` where there are several.
+fn common(scales: &[f32], empty: &[bool]) -> Option<f32> {
+    let live = scales.iter().zip(empty).filter(|(_, empty)| !**empty);
+    let mut live = live.map(|(scale, _)| *scale);
+    let first = live.next();
+    live.all(|s| Some(s) == first).then(|| first.unwrap_or(0.0))
+}
+
+/// Codes and scales of a whole tensor of a ternary type, `cols` values a row. `None` where the type
+/// can hold other values too and does: weights of +2, or scales that change within 128 columns.
 ///
 /// # Errors
-/// Where a code is none.
-pub(super) fn decode(kind: TensorKind, bytes: &[u8], cols: usize) -> Result<TernaryTensor, String> {
+/// Where a code is none, or a scale no number.
+pub(super) fn decode(
+    kind: TensorKind,
+    bytes: &[u8],
+    cols: usize,
+) -> Result<Option<TernaryTensor>, String> {
     let (len, size) = (kind.block_len(), kind.block_bytes());
     let tail = if kind == TensorKind::I2S { I2S_TAIL } else { 0 };
     let (blocks, tail) = bytes.split_at(bytes.len().saturating_sub(tail));
@@ -86,6 +96,9 @@ pub(super) fn decode(kind: TensorKind, bytes: &[u8], cols: usize) -> Result<Tern
             .fold((0, 0), |(any, bits), &c| (any | c, bits | (c & !(c >> 7))));
         empty.push(any == 0);
         if not_negative & 2 != 0 {
+            if kind.has_two() {
+                return Ok(None);
+            }
             let at = i * len + codes.iter().position(|&c| c == 2).unwrap_or(0);
             return Err(format!(
                 "has code 3 at row {}, column {}: only 0, 1 and 2 are weights; the file is damaged",
@@ -96,21 +109,24 @@ pub(super) fn decode(kind: TensorKind, bytes: &[u8], cols: usize) -> Result<Tern
     }
     let scales = match tail {
         [a, b, c, d, ..] => TernaryScales::Tensor(f32::from_le_bytes([*a, *b, *c, *d])),
-        _ => TernaryScales::of_blocks(&scales, &empty, cols / len, len),
+        _ => match TernaryScales::of_blocks(&scales, &empty, cols / len, len) {
+            Some(scales) => scales,
+            None => return Ok(None),
+        },
     };
     let values = match &scales {
         TernaryScales::Tensor(scale) => std::slice::from_ref(scale),
         TernaryScales::Row(all) | TernaryScales::Group(all) => all,
     };
     if values.iter().all(|v| v.is_finite()) {
-        Ok(TernaryTensor { codes, scales })
+        Ok(Some(TernaryTensor { codes, scales }))
     } else {
         Err("has a scale that is NaN or infinite; the file is damaged".into())
     }
 }
 
 /// Writes the codes of one block and returns its scale, 1 for [`TensorKind::I2S`]. A code of 2
-/// comes from a bit pattern that stands for no weight.
+/// comes from a bit pattern that stands for no weight but in [`TensorKind::has_two`].
 pub(super) fn block_codes(kind: TensorKind, b: &[u8], codes: &mut [i8]) -> f32 {
     let scale = |at: usize| half::f16::from_le_bytes([b[at], b[at + 1]]).to_f32();
     match kind {
@@ -123,6 +139,12 @@ pub(super) fn block_codes(kind: TensorKind, b: &[u8], codes: &mut [i8]) -> f32 {
                 }
             }
             scale(64)
+        }
+        TensorKind::Q2_0 | TensorKind::Pq2_0 => {
+            for (codes, byte) in codes.as_chunks_mut::<4>().0.iter_mut().zip(&b[2..]) {
+                *codes = [0, 2, 4, 6].map(|shift| (byte >> shift & 3) as i8 - 1);
+            }
+            scale(0)
         }
         TensorKind::I2S => {
             for (l, codes) in codes.chunks_exact_mut(32).enumerate() {

@@ -10,8 +10,9 @@ use super::kind::TensorKind;
 use super::metadata::{self, Pairs, put_text};
 use super::model::turned_row;
 use super::plan::{self, Content, Planned};
+use super::scales::Scales;
 use super::vocab;
-use crate::config::{LinearClass, ModelConfig, QuantizationConfig, QuantizationMode};
+use crate::config::{ModelConfig, QuantizationConfig, QuantizationMode};
 use crate::error::{QuantError, Result};
 use crate::fs::try_write_atomic_with;
 use crate::hf_pack;
@@ -23,29 +24,35 @@ const ALIGNMENT: usize = 32;
 
 /// Type of the ternary projections in a GGUF file.
 ///
-/// llama.cpp's types have an f16 scale in every block: the absmean of the tensor is rounded to 11
-/// bits there, at most 0.05% of it (more below 6.1e-5, where f16 has fewer bits), and codes are
-/// exact. bitnet.cpp's type keeps the f32 scale and with it every bit of the model.
+/// llama.cpp's types have an f16 scale in every block: the absmean is rounded to 11 bits there, at
+/// most 0.05% of it (more below 6.1e-5, where f16 has fewer bits), and codes are exact. Blocks of a row
+/// or a group of columns with one absmean have the same scale. bitnet.cpp's type keeps the f32 scale of
+/// a tensor and with it every bit of the model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum GgufTernary {
-    /// llama.cpp, 2.06 bits a weight; rows of multiples of 256.
+    /// llama.cpp, 2.06 bits a weight; rows of multiples of 256, scales of a tensor, a row or 256
+    /// columns.
     Tq2_0,
-    /// llama.cpp, 1.69 bits a weight; rows of multiples of 256.
+    /// llama.cpp, 1.69 bits a weight; rows and scales as [`Self::Tq2_0`].
     Tq1_0,
-    /// bitnet.cpp in its x86 layout, 2 bits a weight; rows of multiples of 128.
+    /// llama.cpp since July 2026, 2.25 bits a weight; rows of multiples of 64, scales of a tensor, a row,
+    /// 256 or 128 columns.
+    Q2_0,
+    /// bitnet.cpp in its x86 layout, 2 bits a weight; rows of multiples of 128, one scale a tensor.
     I2S,
 }
 
 impl GgufTernary {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Tq2_0, Self::Tq1_0, Self::I2S];
+    pub const ALL: [Self; 4] = [Self::Tq2_0, Self::Tq1_0, Self::Q2_0, Self::I2S];
 
-    /// `tq2_0`, `tq1_0` or `i2_s`.
+    /// `tq2_0`, `tq1_0`, `q2_0` or `i2_s`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Tq2_0 => "tq2_0",
             Self::Tq1_0 => "tq1_0",
+            Self::Q2_0 => "q2_0",
             Self::I2S => "i2_s",
         }
     }
@@ -61,6 +68,7 @@ impl GgufTernary {
         match self {
             Self::Tq2_0 => (TensorKind::Tq2_0, 37),
             Self::Tq1_0 => (TensorKind::Tq1_0, 36),
+            Self::Q2_0 => (TensorKind::Q2_0, 41),
             Self::I2S => (TensorKind::I2S, 40),
         }
     }
@@ -105,14 +113,14 @@ impl GgufEmbedding {
 /// file `out`.
 ///
 /// Ternary projections become tensors of type `ternary`: packed ones keep their codes, master
-/// weights are quantised by their absmean. Embedding and output head become `embedding`, norms and
+/// weights are quantised as `tritburn.quant.weights` says. Embedding and output head become `embedding`, norms and
 /// biases are f32, and projections in full precision keep their type. Tensors are converted one by
 /// one; the file takes its name when it is whole.
 ///
 /// # Errors
-/// [`QuantError::Config`] that names the field for what GGUF has no words for (other quantisers than
-/// BitNet b1.58's, norms without a name there, a tokenizer that is no byte-level BPE);
-/// [`QuantError::Tensor`] for a tensor whose width or values do not fit its type, or that is missing
+/// [`QuantError::Config`] that names the field for what GGUF has no words for (other quantisers of
+/// activations than BitNet b1.58's, norms without a name there, a tokenizer that is no byte-level BPE);
+/// [`QuantError::Tensor`] for a tensor whose width, scales or values do not fit its type, or that is missing
 /// or unknown; [`QuantError::Io`] where the system refuses.
 pub fn write_gguf(
     folder: &Path,
@@ -139,6 +147,7 @@ pub fn write_gguf(
     let source = Source {
         file: &file,
         quantization: config.quantization_config.as_ref(),
+        weights: config.quant_scheme().unwrap_or_default().weights,
     };
     try_write_atomic_with(out, |target| {
         let io = |source| QuantError::Io {
@@ -190,6 +199,7 @@ fn error(file: &TensorFile, name: &str, message: &str) -> QuantError {
 struct Source<'a> {
     file: &'a TensorFile,
     quantization: Option<&'a QuantizationConfig>,
+    weights: WeightQuant,
 }
 
 impl Source<'_> {
@@ -233,15 +243,18 @@ impl Source<'_> {
         let (name, kind) = (&tensor.source, tensor.kind);
         let [rows, cols] = tensor.matrix();
         let mut out = Vec::with_capacity(tensor.bytes().unwrap_or(0));
-        let mut encode = |scale: f32, read: &dyn Fn(usize, &mut [i8])| {
-            self.check_scale(tensor, scale)?;
-            let mut codes = vec![0i8; cols];
+        let mut encode = |scales: &Scales, read: &dyn Fn(usize, &mut [i8])| {
+            self.check_scales(tensor, scales)?;
+            let (mut codes, mut blocks) = (vec![0i8; cols], Vec::new());
             for r in 0..rows {
-                read(tensor.head.map_or(r, |h| turned_row(r, h)), &mut codes);
-                encode::ternary_row(kind, &codes, scale, &mut out);
+                let r = tensor.head.map_or(r, |h| turned_row(r, h));
+                read(r, &mut codes);
+                blocks.clear();
+                blocks.extend(scales.blocks(r, cols, kind.block_len()));
+                encode::ternary_row(kind, &codes, &blocks, &mut out);
             }
             if kind == TensorKind::I2S {
-                out.extend(encode::i2s_tail(scale));
+                out.extend(encode::i2s_tail(scales.values[0]));
             }
             Ok(())
         };
@@ -250,8 +263,9 @@ impl Source<'_> {
                 let shape = [hf_pack::packed_rows(rows), cols];
                 let packed = self.file.bytes(name, Dtype::U8, &shape)?;
                 hf_pack::check(packed, rows, cols).map_err(|e| self.error(name, &e.to_string()))?;
-                let scale = self.scale(name, quantization.linear_class)?;
-                encode(scale, &|r, codes| {
+                let class = quantization.linear_class;
+                let scales = Scales::read(self.file, name, [rows, cols], class, self.weights)?;
+                encode(&scales, &|r, codes| {
                     hf_pack::unpack_row(packed, rows, r, codes);
                 })?;
             }
@@ -260,53 +274,35 @@ impl Source<'_> {
                 if !master.iter().all(|v| v.is_finite()) {
                     return Err(self.error(name, "holds NaN or infinity; the weights are damaged"));
                 }
-                let absmean = crate::weight::quantise(&master, cols, WeightQuant::Absmean);
-                let Some((w, &scale)) = absmean.as_ref().and_then(|w| Some((w, w.scales.first()?)))
-                else {
+                let quantised = crate::weight::quantise(&master, cols, self.weights);
+                let Some(w) = quantised.filter(|w| !w.scales.is_empty()) else {
                     return Err(self.error(name, "has no values"));
                 };
                 drop(master);
-                encode(scale, &|r, codes| {
-                    codes.copy_from_slice(&w.codes[r * cols..][..cols]);
+                encode(&Scales::new(w.scales, self.weights), &|r, row| {
+                    row.copy_from_slice(&w.codes[r * cols..][..cols]);
                 })?;
             }
         }
         Ok(out)
     }
 
-    /// What a code of 1 stands for.
-    fn scale(&self, name: &str, class: LinearClass) -> Result<f32> {
-        let name = format!("{name}_scale");
-        let shape: &[usize] = match self.file.info(&name) {
-            None | Some((_, [])) => &[],
-            Some((_, [1])) => &[1],
-            Some((_, shape)) => {
-                let message = format!(
-                    "has shape {shape:?}: GGUF's ternary types have one scale a tensor; quantise by \
-                     absmean of the whole tensor, or write a Hugging Face folder"
-                );
-                return Err(self.error(&name, &message));
+    fn check_scales(&self, tensor: &Planned, scales: &Scales) -> Result<()> {
+        let lost = |scale: &&f32| {
+            let rounded = half::f16::from_f32(**scale).to_f32();
+            !(rounded > 0.0 && rounded.is_finite())
+        };
+        match scales.values.iter().find(lost) {
+            Some(scale) if tensor.kind != TensorKind::I2S => {
+                let whole = tensor.matrix()[1].is_multiple_of(TensorKind::I2S.block_len());
+                let remedy = match scales.values.len() {
+                    1 if whole => "use i2_s",
+                    _ => "keep the Hugging Face folder",
+                };
+                let message = format!("has scale {scale}, which f16 cannot hold; {remedy}");
+                Err(self.error(&tensor.source, &message))
             }
-        };
-        let stored = self.file.tensor_f32(&name, shape)?[0];
-        let scale = match class {
-            LinearClass::BitLinear => 1.0 / stored,
-            LinearClass::AutoBitLinear => stored,
-        };
-        if stored > 0.0 && scale.is_finite() {
-            Ok(scale)
-        } else {
-            let message = format!("is {stored}, but a scale must be positive");
-            Err(self.error(&name, &message))
+            _ => Ok(()),
         }
-    }
-
-    fn check_scale(&self, tensor: &Planned, scale: f32) -> Result<()> {
-        let rounded = half::f16::from_f32(scale).to_f32();
-        if tensor.kind == TensorKind::I2S || (rounded > 0.0 && rounded.is_finite()) {
-            return Ok(());
-        }
-        let message = format!("has scale {scale}, which f16 cannot hold; use i2_s");
-        Err(self.error(&tensor.source, &message))
     }
 }

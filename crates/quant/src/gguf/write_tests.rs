@@ -12,9 +12,9 @@ use crate::tensor_file::write_safetensors;
 
 type Change = fn(&mut Value);
 
-const SCALE: f32 = 0.123_456_7;
+pub(super) const SCALE: f32 = 0.123_456_7;
 
-fn config() -> Value {
+pub(super) fn config() -> Value {
     json!({
         "model_type": "llama", "hidden_size": 256, "intermediate_size": 512,
         "num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 2,
@@ -26,29 +26,56 @@ fn config() -> Value {
     })
 }
 
-fn codes(rows: usize, cols: usize) -> Vec<i8> {
+pub(super) fn codes(rows: usize, cols: usize) -> Vec<i8> {
     let code = |i: usize| (i * i / 7 + i / 3) as i8 % 3 - 1;
     (0..rows * cols)
         .map(|i| code(i % 1009).clamp(-1, 1))
         .collect()
 }
 
+/// A tensor to be stored.
+pub(super) type Stored = (String, Dtype, Vec<usize>, Vec<u8>);
+
+pub(super) fn f32s(name: String, shape: &[usize], values: impl Iterator<Item = f32>) -> Stored {
+    let bytes = values.flat_map(f32::to_le_bytes).collect();
+    (name, Dtype::F32, shape.to_vec(), bytes)
+}
+
+/// The codes of a projection, packed.
+pub(super) fn packed(name: &str, rows: usize, cols: usize) -> Stored {
+    let packed = pack(&codes(rows, cols), rows, cols).unwrap();
+    (name.into(), Dtype::U8, vec![rows / 4, cols], packed)
+}
+
 /// A packed folder for `config`; `scales` values beside every projection.
 fn folder(dir: &Path, config: &Value, scales: usize) {
+    folder_of(dir, config, |name, rows, cols| {
+        let all = std::iter::repeat_n(SCALE, scales);
+        let scale = f32s(format!("{name}_scale"), &[scales], all);
+        vec![scale, packed(name, rows, cols)]
+    });
+}
+
+/// A folder for `config`, with what `projection` makes of the name and the shape of each projection.
+pub(super) fn folder_of(
+    dir: &Path,
+    config: &Value,
+    projection: impl Fn(&str, usize, usize) -> Vec<Stored>,
+) {
     std::fs::write(dir.join("config.json"), config.to_string()).unwrap();
     let c = ModelConfig::from_json(&config.to_string()).unwrap();
     let (d, ffn) = (c.hidden_size, c.intermediate_size);
-    let mut tensors: Vec<(String, Dtype, Vec<usize>, Vec<u8>)> = Vec::new();
-    let mut f32s = |name: &str, shape: &[usize]| {
+    let mut tensors: Vec<Stored> = Vec::new();
+    let mut plain = |name: &str, shape: &[usize]| {
         let n: usize = shape.iter().product();
-        let bytes = (0..n).flat_map(|i| ((i % 64) as f32 / 32.0).to_le_bytes());
-        tensors.push((name.into(), Dtype::F32, shape.to_vec(), bytes.collect()));
+        let values = (0..n).map(|i| (i % 64) as f32 / 32.0);
+        tensors.push(f32s(name.into(), shape, values));
     };
-    f32s("model.embed_tokens.weight", &[c.vocab_size, d]);
-    f32s("model.norm.weight", &[d]);
+    plain("model.embed_tokens.weight", &[c.vocab_size, d]);
+    plain("model.norm.weight", &[d]);
     let layer = "model.layers.0.";
     for name in ["input_layernorm", "post_attention_layernorm"] {
-        f32s(&format!("{layer}{name}.weight"), &[d]);
+        plain(&format!("{layer}{name}.weight"), &[d]);
     }
     for (name, rows, cols) in [
         ("self_attn.q_proj", d, d),
@@ -59,11 +86,7 @@ fn folder(dir: &Path, config: &Value, scales: usize) {
         ("mlp.up_proj", ffn, d),
         ("mlp.down_proj", d, ffn),
     ] {
-        let name = format!("{layer}{name}.weight");
-        let packed = pack(&codes(rows, cols), rows, cols).unwrap();
-        let scale = SCALE.to_le_bytes().repeat(scales);
-        tensors.push((format!("{name}_scale"), Dtype::F32, vec![scales], scale));
-        tensors.push((name, Dtype::U8, vec![rows / 4, cols], packed));
+        tensors.extend(projection(&format!("{layer}{name}.weight"), rows, cols));
     }
     let named: Vec<_> = tensors
         .iter()
@@ -243,7 +266,7 @@ fn what_gguf_cannot_say_is_refused_by_name() {
         ),
         (
             vec!["tritburn", "quant", "weights"],
-            json!("absmean-row"),
+            json!("none"),
             "`tritburn.quant`",
         ),
         (
@@ -291,7 +314,12 @@ fn what_gguf_cannot_say_is_refused_by_name() {
     std::fs::remove_file(&out).unwrap();
     narrow["intermediate_size"] = json!(320);
     folder(dir.path(), &narrow, 1);
-    assert!(error(GgufTernary::I2S).contains("multiples of 256"));
+    assert!(error(GgufTernary::I2S).contains("q2_0 takes this width"));
+    write_gguf(dir.path(), &out, GgufTernary::Q2_0, GgufEmbedding::F16).unwrap();
+    std::fs::remove_file(&out).unwrap();
+    narrow["intermediate_size"] = json!(288);
+    folder(dir.path(), &narrow, 1);
+    assert!(error(GgufTernary::Q2_0).contains("multiples of 256"));
     // Scales.
     folder(dir.path(), &config(), 3);
     assert!(error(GgufTernary::I2S).contains("one scale a tensor"));
