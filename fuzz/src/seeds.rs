@@ -89,6 +89,7 @@ fn ggufs() -> Vec<Bytes> {
         (narrow, GgufTernary::I2S, GgufEmbedding::F16),
         (wide, GgufTernary::Tq1_0, GgufEmbedding::Q8_0),
         (wide, GgufTernary::Tq2_0, GgufEmbedding::Q6K),
+        (narrow, GgufTernary::Q2_0, GgufEmbedding::F16),
     ];
     let write = |(folder, ternary, embedding): (&Path, _, _)| {
         let out = folder.join("model.gguf");

@@ -25,6 +25,9 @@ enum Format {
     /// GGUF file, 2.06 bits a ternary weight, of llama.cpp
     #[value(name = "gguf-tq2_0")]
     GgufTq2,
+    /// GGUF file, 2.25 bits a ternary weight, of llama.cpp since July 2026; for scales of groups
+    #[value(name = "gguf-q2_0")]
+    GgufQ2,
 }
 
 /// Write a run as a folder that the engine and others load
@@ -75,6 +78,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         Format::GgufI2S => gguf(GgufTernary::I2S)?,
         Format::GgufTq1 => gguf(GgufTernary::Tq1_0)?,
         Format::GgufTq2 => gguf(GgufTernary::Tq2_0)?,
+        Format::GgufQ2 => gguf(GgufTernary::Q2_0)?,
         Format::Hf | Format::SafetensorsLatent if embedding.is_some() => bail!(
             "--embedding-type is for GGUF files; embedding and head of a folder keep their type"
         ),

@@ -111,8 +111,17 @@ fn every_architecture_gives_the_logits_of_the_folder() {
                 continue;
             }
             // 1 / scale in the folder is no f16 either.
-            let all = [GgufTernary::I2S, GgufTernary::Tq1_0, GgufTernary::Tq2_0];
-            let some = if form == Form::BitLinear { 1 } else { 3 };
+            let all = [
+                GgufTernary::I2S,
+                GgufTernary::Tq1_0,
+                GgufTernary::Tq2_0,
+                GgufTernary::Q2_0,
+            ];
+            let some = if form == Form::BitLinear {
+                1
+            } else {
+                all.len()
+            };
             for ternary in &all[..some] {
                 check(name, &config, form, *ternary);
             }

@@ -10,6 +10,7 @@ mod engine;
 mod families;
 mod gguf;
 mod gguf_file;
+mod gguf_q2;
 mod gguf_types;
 mod gguf_write;
 mod golden;

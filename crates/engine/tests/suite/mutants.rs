@@ -326,5 +326,13 @@ fn gguf_file() {
     write(&folders[0], &config, &tensors(&config, Form::AutoBitLinear));
     let packed = dir.path().join("packed.gguf");
     write_gguf(&folders[0], &packed, GgufTernary::I2S, GgufEmbedding::Q8_0).unwrap();
-    mutate(&[dense, packed], 6000);
+    let grouped = dir.path().join("grouped.gguf");
+    write_gguf(
+        &folders[0],
+        &grouped,
+        GgufTernary::Q2_0,
+        GgufEmbedding::Q8_0,
+    )
+    .unwrap();
+    mutate(&[dense, packed, grouped], 6000);
 }
