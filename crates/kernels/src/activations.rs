@@ -19,8 +19,8 @@ pub struct ActBlock(pub [i8; DEPTH]);
 
 const _: () = assert!(size_of::<ActBlock>() == DEPTH);
 
-/// Quantised activations of some tokens: codes padded with zeros to whole blocks, one step and the
-/// sums of the codes per token. The buffers are kept from call to call.
+/// Quantised activations of some tokens: codes padded with zeros to whole blocks, one step per token, or one for
+/// each [`GROUP`] columns of it, and the sums of the codes. The buffers are kept from call to call.
 #[derive(Debug, Default)]
 pub struct Activations {
     width: usize,
@@ -28,6 +28,8 @@ pub struct Activations {
     stride: usize,
     codes: Buffer<ActBlock>,
     steps: Vec<f32>,
+    /// One for each [`GROUP`] of a token, whose own step is then 1; none where that is all.
+    group_steps: Vec<f32>,
     sums: Vec<i32>,
     group_sums: Vec<i32>,
 }
@@ -50,6 +52,27 @@ impl Activations {
         assert_eq!(x.len(), self.tokens() * width, "whole rows of {width}");
     }
 
+    /// Quantises `x`, row major `[tokens, width]`, with one scale for each [`GROUP`] columns of a token, for matrices
+    /// with scales per group alone: what is far from the rest then takes bits from its own group only.
+    ///
+    /// # Panics
+    /// Where `x` is no whole number of rows.
+    pub fn quantize_groups(&mut self, exec: &Exec, x: &[f32], width: usize) {
+        self.fill_groups(
+            exec,
+            x.len() / width.max(1),
+            width,
+            |token, codes, steps| {
+                let groups = x[token * width..][..width].chunks(GROUP);
+                let codes = codes.chunks_mut(GROUP);
+                for ((x, codes), step) in groups.zip(codes).zip(steps) {
+                    *step = ops::absmax_codes(x, codes);
+                }
+            },
+        );
+        assert_eq!(x.len(), self.tokens() * width, "whole rows of {width}");
+    }
+
     /// Takes codes, row major `[tokens, width]`, and steps from elsewhere.
     ///
     /// # Panics
@@ -58,7 +81,7 @@ impl Activations {
     pub fn from_codes(codes: &[i8], steps: &[f32], width: usize) -> Self {
         assert_eq!(codes.len(), steps.len() * width, "one step per row");
         let mut this = Self::new();
-        this.fill_on(None, steps.len(), width, |token, row| {
+        this.fill_on(None, steps.len(), width, false, |token, row, _| {
             row.copy_from_slice(&codes[token * width..][..width]);
             steps[token]
         });
@@ -74,7 +97,23 @@ impl Activations {
         width: usize,
         row: impl Fn(usize, &mut [i8]) -> f32 + Sync,
     ) {
-        self.fill_on(Some(exec), tokens, width, row);
+        self.fill_on(Some(exec), tokens, width, false, |t, codes, _| {
+            row(t, codes)
+        });
+    }
+
+    /// [`Self::fill`] where `row` writes the steps of a token's groups, too.
+    pub fn fill_groups(
+        &mut self,
+        exec: &Exec,
+        tokens: usize,
+        width: usize,
+        row: impl Fn(usize, &mut [i8], &mut [f32]) + Sync,
+    ) {
+        self.fill_on(Some(exec), tokens, width, true, |t, codes, steps| {
+            row(t, codes, steps);
+            1.0
+        });
     }
 
     fn fill_on(
@@ -82,7 +121,8 @@ impl Activations {
         exec: Option<&Exec>,
         tokens: usize,
         width: usize,
-        row: impl Fn(usize, &mut [i8]) -> f32 + Sync,
+        by_group: bool,
+        row: impl Fn(usize, &mut [i8], &mut [f32]) -> f32 + Sync,
     ) {
         self.width = width;
         self.blocks = width.div_ceil(DEPTH);
@@ -100,24 +140,28 @@ impl Activations {
         self.steps.resize(tokens, 0.0);
         self.sums.resize(tokens, 0);
         self.group_sums.resize(tokens * groups, 0);
+        let step_groups = if by_group { groups } else { 0 };
+        self.group_steps.resize(tokens * step_groups, 0.0);
         let codes = Columns::new(&mut self.codes, padded, stride);
         let steps = Columns::new(&mut self.steps, tokens, 1);
         let sums = Columns::new(&mut self.sums, tokens, 1);
         let group_sums = Columns::new(&mut self.group_sums, tokens, groups);
+        let group_steps = Columns::new(&mut self.group_steps, tokens, step_groups);
         let task = |t: usize| {
             // SAFETY: each task has a token of its own.
             #[allow(unsafe_code)]
-            let (codes, step, sum, group_sums) = unsafe {
+            let (codes, step, sum, group_sums, group_steps) = unsafe {
                 (
                     codes.strip(t, 0, blocks),
                     steps.strip(t, 0, 1),
                     sums.strip(t, 0, 1),
                     group_sums.strip(t, 0, groups),
+                    group_steps.strip(t, 0, step_groups),
                 )
             };
             let (live, padding) = ActBlock::as_flat_mut(codes).split_at_mut(width);
             padding.fill(0);
-            step[0] = row(t, live);
+            step[0] = row(t, live, group_steps);
             for (sum, codes) in group_sums.iter_mut().zip(codes.chunks(GROUP / DEPTH)) {
                 *sum = ops::sum_codes(codes);
             }
@@ -145,6 +189,25 @@ impl Activations {
     #[must_use]
     pub fn steps(&self) -> &[f32] {
         &self.steps
+    }
+
+    /// What the step of a token is multiplied with in a group.
+    pub(crate) fn group_step(&self, token: usize, group: usize) -> f32 {
+        if self.group_steps.is_empty() {
+            return 1.0;
+        }
+        self.group_steps[token * self.width.div_ceil(GROUP) + group]
+    }
+
+    /// Refuses steps per group where sums over whole rows are multiplied with one.
+    ///
+    /// # Panics
+    /// Where there are any.
+    pub(crate) fn assert_step_per_token(&self) {
+        assert!(
+            self.group_steps.is_empty(),
+            "activations with a step per group are for matrices with scales per group"
+        );
     }
 
     /// Sum of the codes of each token.

@@ -38,13 +38,13 @@ pub(crate) fn scale_token(acc: &[i32], sum: i32, factor: Factor<'_>, out: &mut [
     }
 }
 
-/// `total[r] += (acc[r] − sum) · scales[r]`.
-pub(crate) fn add_group(acc: &[i32], sum: i32, scales: &[f32], total: &mut [f32]) {
+/// `total[r] += (acc[r] − sum) · scales[r] · step`.
+pub(crate) fn add_group(acc: &[i32], sum: i32, scales: &[f32], step: f32, total: &mut [f32]) {
     vectorized(
         #[inline(always)]
         || {
             for ((total, acc), scale) in total.iter_mut().zip(acc).zip(scales) {
-                *total += acc.wrapping_sub(sum) as f32 * scale;
+                *total += acc.wrapping_sub(sum) as f32 * scale * step;
             }
         },
     );

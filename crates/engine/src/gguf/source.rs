@@ -1,8 +1,10 @@
 //! Weights from a GGUF file.
 
 use std::collections::HashSet;
+use std::iter::repeat_n;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use tritburn_kernels::activations::GROUP;
 use tritburn_kernels::{DenseMatrix, PackedCodes, Pool, Scales};
 use tritburn_quant::config::QuantizationConfig;
 use tritburn_quant::gguf::{GgufModel, TernaryScales};
@@ -108,13 +110,21 @@ impl Source for GgufSource<'_> {
         let Some(tensor) = self.model.ternary(&name, rows, cols)? else {
             return Ok(Weight::Dense(self.dense(&name, rows, cols)?));
         };
-        let scales = match tensor.scales {
-            TernaryScales::Tensor(scale) => Scales::Tensor(scale),
-            TernaryScales::Row(scales) => Scales::Row(scales),
-            TernaryScales::Group(scales) => Scales::Group(scales),
+        let groups = cols.div_ceil(GROUP);
+        let repeated = |s: Vec<f32>, n| s.into_iter().flat_map(|s| repeat_n(s, n)).collect();
+        let scales = match (tensor.scales, self.has_full_inputs()) {
+            (TernaryScales::Tensor(scale), true) => Scales::Group(vec![scale; rows * groups]),
+            (TernaryScales::Row(scales), true) => Scales::Group(repeated(scales, groups)),
+            (TernaryScales::Tensor(scale), false) => Scales::Tensor(scale),
+            (TernaryScales::Row(scales), false) => Scales::Row(scales),
+            (TernaryScales::Group(scales), _) => Scales::Group(scales),
         };
         let codes = PackedCodes::from_codes(&tensor.codes, rows, cols, scales)
             .map_err(|e| self.error(&name, &e.to_string()))?;
         Weight::pack(self.pool, &codes, layout)
+    }
+
+    fn has_full_inputs(&self) -> bool {
+        self.model.has_full_inputs()
     }
 }

@@ -6,7 +6,7 @@ use tritburn_quant::scheme::{ActQuant, Input};
 
 use super::clock::Op;
 use super::input::InputQuant;
-use super::linear::Linear;
+use super::linear::{Linear, Weight};
 use super::norm::RmsNorm;
 use super::source::Source;
 use super::sparsity::Layouts;
@@ -263,10 +263,14 @@ impl Parts<'_> {
         let weight = self
             .source
             .projection(module, rows, cols, quantization, layout)?;
+        let input = match &weight {
+            Weight::Ternary(_) if self.source.has_full_inputs() => Ok(Some(InputQuant::Groups)),
+            _ => quantiser,
+        };
         let bias = bias.then(|| self.source.vector(&format!("{module}.bias"), rows));
         Ok(Linear {
             norm,
-            input: quantiser.map_err(EngineError::Unsupported)?,
+            input: input.map_err(EngineError::Unsupported)?,
             weight,
             bias: bias.transpose()?,
         })

@@ -3,7 +3,8 @@
 use std::cell::RefCell;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use tritburn_kernels::{Activations, Exec};
+use tritburn_kernels::activations::GROUP;
+use tritburn_kernels::{Activations, Exec, ops};
 use tritburn_quant::act::TokenQuantiser;
 use tritburn_quant::hadamard::Factors;
 use tritburn_quant::scheme::ActQuant;
@@ -11,10 +12,20 @@ use tritburn_quant::scheme::ActQuant;
 use super::buffers::with_buffer;
 use super::norm::RmsNorm;
 
+/// A quantiser of the input of a ternary projection.
+#[derive(Debug)]
+pub(crate) enum InputQuant {
+    /// One step a token, as the model was trained.
+    Token(ByToken),
+    /// INT8 with a step for each group of a token, for models that were trained with inputs in full precision and
+    /// weights with scales per group.
+    Groups,
+}
+
 /// Turns a token where asked, and quantises it to codes and a step: the same arithmetic as in
 /// training.
 #[derive(Debug)]
-pub(crate) struct InputQuant {
+pub(crate) struct ByToken {
     hadamard: Option<Factors>,
     quantiser: TokenQuantiser,
     /// Copies with their buffers, as many as threads ever worked at the same time.
@@ -30,15 +41,53 @@ impl InputQuant {
         });
         let quantiser = TokenQuantiser::new(act)
             .ok_or("ternary weights need quantised activations, but config.json has none")?;
-        Ok(Self {
+        Ok(Self::Token(ByToken {
             hadamard: hadamard.transpose()?,
             quantiser,
             spare: Mutex::default(),
-        })
+        }))
     }
 
     /// Quantises the rows of `x`, `[tokens, width]`, after `norm` where there is one.
     pub(crate) fn quantize(
+        &self,
+        exec: &Exec,
+        x: &[f32],
+        width: usize,
+        norm: Option<&RmsNorm>,
+        activations: &mut Activations,
+    ) {
+        match self {
+            Self::Token(quantiser) => quantiser.quantize(exec, x, width, norm, activations),
+            Self::Groups => groups(exec, x, width, norm, activations),
+        }
+    }
+}
+
+fn groups(
+    exec: &Exec,
+    x: &[f32],
+    width: usize,
+    norm: Option<&RmsNorm>,
+    activations: &mut Activations,
+) {
+    let Some(norm) = norm else {
+        return activations.quantize_groups(exec, x, width);
+    };
+    let row = |t: usize, codes: &mut [i8], steps: &mut [f32]| {
+        with_buffer(width, |row| {
+            norm.row(&x[t * width..][..width], row);
+            let parts = row.chunks(GROUP).zip(codes.chunks_mut(GROUP));
+            for ((x, codes), step) in parts.zip(steps) {
+                *step = ops::absmax_codes(x, codes);
+            }
+        });
+    };
+    activations.fill_groups(exec, x.len() / width, width, row);
+}
+
+impl ByToken {
+    fn quantize(
         &self,
         exec: &Exec,
         x: &[f32],

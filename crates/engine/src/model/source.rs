@@ -41,6 +41,12 @@ pub(crate) trait Source: Send {
         quantization: Option<(&QuantizationConfig, WeightQuant)>,
         layout: Layout,
     ) -> Result<Weight>;
+
+    /// Whether the model was trained with inputs of ternary projections in full precision. Its weights then all have
+    /// scales per group.
+    fn has_full_inputs(&self) -> bool {
+        false
+    }
 }
 
 /// Rows of a large tensor after which what was read of the file is given back.

@@ -29,6 +29,7 @@ impl NonZero {
     /// Where there is no such token.
     pub fn take(&mut self, x: &Activations, token: usize) {
         self.width = x.width();
+        x.assert_step_per_token();
         self.step = x.steps()[token];
         self.sum = x.sums()[token];
         let room = self.width.next_multiple_of(QUAD) + QUAD;

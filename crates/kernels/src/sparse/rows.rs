@@ -101,6 +101,7 @@ impl RowMatrix {
     /// or there is no such row.
     pub fn gemv(&self, exec: &Exec, x: &Activations, token: usize, rows: &[u32], out: &mut [f32]) {
         assert_width(x.width(), self.cols);
+        x.assert_step_per_token();
         let (step, sum) = (x.steps()[token], x.sums()[token]);
         let x = &x.rows(token)[..self.cols.div_ceil(64)];
         let lines = self.cols.div_ceil(LINE);

@@ -161,11 +161,13 @@ impl TernaryMatrix {
     }
 
     /// `out[t, r] = (Σ w[r, c] · x[t, c]) · (step[t] · scale)`: the sum in i32, then two f32
-    /// products; with groups, `(Σ_g (Σ_{c in g} w · x) · scale[r, g]) · step[t]`, groups added in
-    /// order. `out` is row major `[tokens, rows]`. The result does not depend on `exec`.
+    /// products; with groups, `(Σ_g (Σ_{c in g} w · x) · scale[r, g] · step[t, g]) · step[t]`, groups added in
+    /// order, where `step[t, g]` is 1 unless activations have steps per group
+    /// ([`Activations::quantize_groups`]). `out` is row major `[tokens, rows]`. The result does not depend on `exec`.
     ///
     /// # Panics
-    /// Where the widths of matrix and activations or the length of `out` do not fit.
+    /// Where the widths of matrix and activations or the length of `out` do not fit, or activations have steps per
+    /// group and the matrix has no scales per group.
     pub fn gemm(&self, exec: &Exec, x: &Activations, out: &mut [f32]) {
         gemm_all(exec, x, &mut [(self, out)]);
     }

@@ -150,8 +150,9 @@ impl TernaryMatrix {
                 let mut add = |first: usize, acc: &[i32]| {
                     let totals = total[first * rows..].chunks_exact_mut(rows);
                     for (t, (acc, total)) in acc.chunks_exact(rows).zip(totals).enumerate() {
-                        let sum = x.group_sums(tokens.start + first + t)[g];
-                        epilogue::add_group(acc, sum, scales, total);
+                        let t = tokens.start + first + t;
+                        let (sum, step) = (x.group_sums(t)[g], x.group_step(t, g));
+                        epilogue::add_group(acc, sum, scales, step, total);
                     }
                 };
                 way.sums(exec, x, &tokens, g * GROUP, &mut sums.acc, &mut add);
@@ -183,6 +184,7 @@ fn tile_of_rows<'a>(
     acc: &mut Vec<i32>,
     out: Target<'_>,
 ) {
+    x.assert_step_per_token();
     let mut scale = |first: usize, acc: &[i32]| {
         vectorized(
             #[inline(always)]

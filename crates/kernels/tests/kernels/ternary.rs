@@ -105,6 +105,55 @@ fn a_product_can_be_added_to_what_is_there() {
     }
 }
 
+/// What is far from the rest in one group takes no bits from the others.
+#[test]
+fn steps_per_group_are_the_definition() {
+    let mut noise = Noise(13);
+    let (rows, cols) = (70, 300);
+    for tokens in [1, 2, 40] {
+        let mut case = Case::new(&mut noise, rows, cols, tokens);
+        let scales = noise.floats(rows * 3);
+        case.scales = Scales::Group(scales.clone());
+        let mut values = noise.floats(tokens * cols);
+        values.iter_mut().step_by(cols).for_each(|v| *v = 1000.0);
+        let mut want = vec![0.0; rows * tokens];
+        for (values, want) in values.chunks(cols).zip(want.chunks_mut(rows)) {
+            for (g, x) in values.chunks(128).enumerate() {
+                let mut codes = vec![0; x.len()];
+                let step = absmax_int8(x, &mut codes);
+                for (r, want) in want.iter_mut().enumerate() {
+                    let w = &case.w[r * cols + g * 128..];
+                    let products = codes
+                        .iter()
+                        .zip(w)
+                        .map(|(x, w)| i32::from(*x) * i32::from(*w));
+                    *want += products.sum::<i32>() as f32 * scales[r * 3 + g] * step;
+                }
+            }
+        }
+        for format in Format::ALL {
+            let matrix = case.matrix(format);
+            for exec in execs(2) {
+                let mut x = Activations::new();
+                x.quantize_groups(&exec, &values, cols);
+                let mut got = vec![0.0; rows * tokens];
+                matrix.gemm(&exec, &x, &mut got);
+                assert_eq!(bits(&got), bits(&want), "{format:?} {}", exec.kernel.name());
+            }
+        }
+    }
+}
+
+#[test]
+#[should_panic(expected = "scales per group")]
+fn steps_per_group_are_for_scales_per_group() {
+    let case = Case::new(&mut Noise(14), 3, 130, 1);
+    let (matrix, exec) = (case.matrix(Format::TwoBit), &execs(1)[0]);
+    let mut x = Activations::new();
+    x.quantize_groups(exec, &[1.0; 130], 130);
+    matrix.gemm(exec, &x, &mut [0.0; 3]);
+}
+
 #[test]
 fn misaligned_activations_quantise_alike() {
     let x = Noise(5).floats(200);

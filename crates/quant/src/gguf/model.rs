@@ -23,6 +23,14 @@ pub struct GgufModel {
     file: GgufFile,
     arch: Arch,
     config: ModelConfig,
+    full_inputs: bool,
+}
+
+/// Key of our own files: bits of the inputs of ternary projections.
+pub(super) const INPUT_BITS: &str = "tritburn.input_bits";
+
+fn kind_of(file: &GgufFile, name: &str) -> TensorKind {
+    file.tensor(name).map_or(TensorKind::F32, |info| info.kind)
 }
 
 impl GgufModel {
@@ -34,7 +42,24 @@ impl GgufModel {
     pub fn open(path: &Path) -> Result<Self> {
         let file = GgufFile::open(path)?;
         let (arch, config) = config::read(&file)?;
-        Ok(Self { file, arch, config })
+        let mut names = file.names().into_iter();
+        let groups = names.any(|n| n.starts_with("blk.") && kind_of(&file, n).has_two());
+        let trained =
+            matches!(arch, Arch::Bitnet | Arch::BitnetB158) || file.int(INPUT_BITS)?.is_some();
+        let full_inputs = groups && config.is_ternary() && !trained;
+        Ok(Self {
+            file,
+            arch,
+            config,
+            full_inputs,
+        })
+    }
+
+    /// Whether inputs of ternary projections were in full precision while the model was trained: so are those of
+    /// models that come in [`TensorKind::Q2_0`] and [`TensorKind::Pq2_0`], unless it was us who wrote the file.
+    #[must_use]
+    pub fn has_full_inputs(&self) -> bool {
+        self.full_inputs
     }
 
     /// The file.

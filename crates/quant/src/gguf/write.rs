@@ -8,7 +8,7 @@ use safetensors::Dtype;
 use super::encode;
 use super::kind::TensorKind;
 use super::metadata::{self, Pairs, put_text};
-use super::model::turned_row;
+use super::model::{INPUT_BITS, turned_row};
 use super::plan::{self, Content, Planned};
 use super::scales::Scales;
 use super::vocab;
@@ -141,6 +141,9 @@ pub fn write_gguf(
     let file_type = if config.is_ternary() { file_type } else { 1 };
     pairs.int("general.file_type", file_type);
     pairs.int("general.quantization_version", 2);
+    if config.is_ternary() {
+        pairs.int(INPUT_BITS, 8);
+    }
     pairs.int("general.alignment", ALIGNMENT as u32);
     vocab::write(&mut pairs, folder, &config)?;
     let header = header(&file, &tensors, &pairs)?;
