@@ -75,7 +75,7 @@ pub struct RowPart<'a> {
     pub weights: &'a [WeightBlock],
     /// Blocks in a row, of 256 columns each.
     pub lines: usize,
-    /// The rows to compute.
+    /// The rows to compute, as many as there are sums, and those that are read after them.
     pub rows: &'a [u32],
     /// Activation codes of all columns, 64 a block.
     pub x: &'a [ActBlock],
@@ -175,7 +175,7 @@ pub trait Kernel: Send + Sync + std::fmt::Debug {
         scalar::column_tile(tile, acc);
     }
 
-    /// `acc[i] = Σ (w[rows[i], c] + 1) · x[c]`, exact in i32; `acc` is as long as `rows`.
+    /// `acc[i] = Σ (w[rows[i], c] + 1) · x[c]`, exact in i32; `acc` is no longer than `rows`.
     fn row_sums(&self, part: RowPart<'_>, acc: &mut [i32]) {
         scalar::row_sums(part, acc);
     }

@@ -8,8 +8,11 @@ use tritburn_kernels::{Activations, Exec, Pool, TernaryMatrix, available};
 
 use crate::turns::{Candidate, compare};
 
-/// Bytes of copies of a matrix that are used in turn: at 80% of zeros more than caches hold.
-const COLD: usize = 512 << 20;
+/// Bytes of copies of a matrix that are used in turn: at half of zeros more than caches hold.
+const COLD: usize = 1 << 30;
+/// Choices of zeros, in turn, so that no copy sees the same twice in a row: a number that none of the numbers of
+/// copies is a multiple of.
+const CHOICES: usize = 7;
 
 pub(crate) fn run() {
     let only = std::env::var(KERNEL_ENV).ok();
@@ -57,31 +60,36 @@ fn shape(exec: &Exec, rows: usize, cols: usize, cold: bool) {
             black_box(&out);
         }),
     ));
-    for zeros in [0, 10, 30, 50, 80, 90] {
-        let sparse: Vec<i8> = codes
-            .iter()
-            .map(|&x| x * i8::from(next() % 100 >= zeros))
-            .collect();
-        let x = Activations::from_codes(&sparse, &[1.0], cols);
-        let some: Vec<u32> = (0..rows as u32).filter(|_| next() % 100 >= zeros).collect();
+    let all_zeros = [0, 10, 30, 50, 80, 90];
+    // No copy is read by one candidate right after another.
+    let start = |n: usize| n * copies / (2 * all_zeros.len());
+    for (n, zeros) in all_zeros.into_iter().enumerate() {
+        let mut inputs = || {
+            let sparse = codes.iter().map(|&x| x * i8::from(next() % 100 >= zeros));
+            Activations::from_codes(&sparse.collect::<Vec<i8>>(), &[1.0], cols)
+        };
+        let inputs: Vec<Activations> = (0..CHOICES).map(|_| inputs()).collect();
+        let mut some = || (0..rows as u32).filter(|_| next() % 100 >= zeros).collect();
+        let some: Vec<Vec<u32>> = (0..CHOICES).map(|_| some()).collect();
         let (by_column, by_row) = (&by_column, &by_row);
-        let (mut turn, mut out) = (0, vec![0.0; rows]);
+        let (mut turn, mut out) = (start(2 * n), vec![0.0; rows]);
         let mut non_zero = NonZero::new();
         candidates.push((
             format!("{zeros}% of columns left out"),
             Box::new(move || {
-                turn = (turn + 1) % copies;
-                non_zero.take(&x, 0);
-                by_column[turn].gemv(exec, &non_zero, &mut out);
+                turn += 1;
+                non_zero.take(&inputs[turn % CHOICES], 0);
+                by_column[turn % copies].gemv(exec, &non_zero, &mut out);
                 black_box(&out);
             }),
         ));
-        let (mut turn, mut out) = (0, vec![0.0; some.len()]);
+        let (mut turn, mut out) = (start(2 * n + 1), vec![0.0; rows]);
         candidates.push((
             format!("{zeros}% of rows left out"),
             Box::new(move || {
-                turn = (turn + 1) % copies;
-                by_row[turn].gemv(exec, full, 0, &some, &mut out);
+                turn += 1;
+                let some = &some[turn % CHOICES];
+                by_row[turn % copies].gemv(exec, full, 0, some, &mut out[..some.len()]);
                 black_box(&out);
             }),
         ));

@@ -110,11 +110,11 @@ fn add(acc: &mut [i32; 4], part: int32x4_t) {
 #[target_feature(enable = "neon,dotprod")]
 pub(super) fn dot_rows(part: RowPart<'_>, acc: &mut [i32]) {
     let mut i = 0;
-    while part.rows.len() - i >= ROWS {
+    while acc.len() - i >= ROWS {
         some_dot_rows::<ROWS>(part, i, acc);
         i += ROWS;
     }
-    while i < part.rows.len() {
+    while i < acc.len() {
         some_dot_rows::<1>(part, i, acc);
         i += 1;
     }

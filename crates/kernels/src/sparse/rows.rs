@@ -109,15 +109,16 @@ impl RowMatrix {
         exec.pool.run(rows.len().div_ceil(TASK), &|task| {
             SCRATCH.with_borrow_mut(|(acc, scales)| {
                 let first = task * TASK;
-                let rows = &rows[first..rows.len().min(first + TASK)];
-                acc.clear();
-                acc.resize(rows.len(), 0);
+                let rows = &rows[first..];
                 let part = RowPart {
                     weights: &self.data,
                     lines,
                     rows,
                     x,
                 };
+                let rows = &rows[..rows.len().min(TASK)];
+                acc.clear();
+                acc.resize(rows.len(), 0);
                 exec.kernel.row_sums(part, acc);
                 let factor = match &self.scales {
                     Scales::Row(all) => {

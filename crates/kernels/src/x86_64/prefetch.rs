@@ -14,7 +14,8 @@ use std::arch::x86_64::*;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::int6::Chunk;
-use crate::layout::WeightBlock;
+use crate::kernel::RowPart;
+use crate::layout::{QUAD, WeightBlock};
 
 /// Whether requests are repeated.
 static REPEATED: AtomicBool = AtomicBool::new(false);
@@ -26,6 +27,14 @@ const BLOCKS: [usize; 2] = [16, 96];
 const BLOCKS_REPEATED: [usize; 5] = [16, 64, 128, 192, 256];
 /// Lines at the beginning of a stream that are asked for before it is read.
 const FIRST: usize = 64;
+/// As [`BLOCKS`] in quads of columns, a line each column.
+const QUADS: [usize; 2] = [4, 24];
+/// The same where requests are repeated.
+const QUADS_REPEATED: [usize; 5] = [4, 16, 32, 48, 64];
+/// As [`BLOCKS`] in rows of some ten lines.
+const ROWS: [usize; 2] = [4, 12];
+/// The same where requests are repeated.
+const ROWS_REPEATED: [usize; 5] = [4, 8, 12, 20, 28];
 /// As [`BLOCKS`] in chunks.
 const CHUNKS: [usize; 2] = [4, 12];
 /// The same where requests are repeated: 26 to 312 lines, the best of some that were tried.
@@ -75,6 +84,91 @@ pub(super) fn after_line(at: *const u8, end: *const u8) {
     }
 }
 
+/// Asks for lines of later quads of the list `columns` at the use of quad `i`; after the last come those of the next
+/// tile, whose lines follow.
+#[inline]
+#[target_feature(enable = "sse")]
+pub(super) fn after_quad(tile: &[WeightBlock], columns: &[[u32; QUAD]], i: usize) {
+    if REPEATED.load(Ordering::Relaxed) {
+        later_quads(tile, columns, i, QUADS_REPEATED);
+    } else {
+        later_quads(tile, columns, i, QUADS);
+    }
+}
+
+#[inline]
+#[target_feature(enable = "sse")]
+fn later_quads<const D: usize>(
+    tile: &[WeightBlock],
+    columns: &[[u32; QUAD]],
+    i: usize,
+    distances: [usize; D],
+) {
+    for (d, distance) in distances.into_iter().enumerate() {
+        let place = i + distance;
+        let (place, tile) = if place < columns.len() {
+            (place, tile.as_ptr())
+        } else {
+            (place - columns.len(), tile.as_ptr_range().end)
+        };
+        for column in columns.get(place).into_iter().flatten() {
+            ask(tile.wrapping_add(*column as usize), d == 0);
+        }
+    }
+}
+
+/// Where later rows of a list begin, to ask for all lines of as many as are used together.
+#[derive(Clone, Copy)]
+pub(super) struct LaterRows<const R: usize> {
+    rows: [[*const WeightBlock; R]; ROWS_REPEATED.len()],
+    used: usize,
+}
+
+impl<const R: usize> LaterRows<R> {
+    /// Those that come after `R` rows at place `i` of the list of `part`.
+    #[inline]
+    pub(super) fn of(part: RowPart<'_>, i: usize) -> Self {
+        let mut distances = ROWS_REPEATED;
+        let mut used = ROWS_REPEATED.len();
+        if !REPEATED.load(Ordering::Relaxed) {
+            used = ROWS.len();
+            distances[..used].copy_from_slice(&ROWS);
+        }
+        let mut rows = [[part.weights.as_ptr(); R]; ROWS_REPEATED.len()];
+        for (rows, distance) in rows.iter_mut().zip(distances) {
+            for (r, at) in rows.iter_mut().enumerate() {
+                // Nothing follows the last: its first row is in a cache.
+                let row = part.rows.get(i + distance + r).copied().unwrap_or_default();
+                *at = at.wrapping_add(row as usize * part.lines);
+            }
+        }
+        Self { rows, used }
+    }
+
+    /// Asks for line `line` of all.
+    #[inline]
+    #[target_feature(enable = "sse")]
+    pub(super) fn ask(&self, line: usize) {
+        for (d, rows) in self.rows[..self.used].iter().enumerate() {
+            for row in rows {
+                ask(row.wrapping_add(line), d == 0);
+            }
+        }
+    }
+}
+
+/// Asks for a line, near for the first level and otherwise for the second. An address is only a hint and may
+/// lie outside of every allocation.
+#[inline]
+#[target_feature(enable = "sse")]
+fn ask(line: *const WeightBlock, near: bool) {
+    if near {
+        _mm_prefetch::<_MM_HINT_T0>(line.cast());
+    } else {
+        _mm_prefetch::<_MM_HINT_T1>(line.cast());
+    }
+}
+
 /// Asks for the first lines of what is read next.
 pub(crate) fn ask_first(next: *const u8) {
     for i in 0..FIRST {
@@ -98,19 +192,13 @@ pub(super) fn after_chunk<const FAST: bool>(chunk: &Chunk) {
     }
 }
 
-/// `N` lines as often as there are distances, in units of `N` lines. An address is only a hint and
-/// may lie outside of every allocation.
+/// `N` lines as often as there are distances, in units of `N` lines.
 #[inline]
 #[target_feature(enable = "sse")]
 fn lines<const N: usize, const D: usize>(at: *const WeightBlock, distances: [usize; D]) {
     for i in 0..N {
         for (d, distance) in distances.into_iter().enumerate() {
-            let line = at.wrapping_add(distance * N + i).cast();
-            if d == 0 {
-                _mm_prefetch::<_MM_HINT_T0>(line);
-            } else {
-                _mm_prefetch::<_MM_HINT_T1>(line);
-            }
+            ask(at.wrapping_add(distance * N + i), d == 0);
         }
     }
 }

@@ -4,21 +4,21 @@ use std::arch::x86_64::*;
 
 use super::half_block::load;
 use super::inputs_of;
+use super::prefetch::{LaterRows, after_quad};
 use crate::activations::ActBlock;
 use crate::kernel::{ColumnTile, RowPart};
 use crate::sparse::SparseLimits;
 
-/// Against the dense products of AVX2, which for one token read weights once for both halves, with weights from
-/// the memory of a Zen 3; where a cache holds them, half of either is enough.
+/// Against the dense products of AVX2, with weights from the memory of a Xeon: half of the columns take as long as all.
 pub(super) const AVX2_LIMITS: SparseLimits = SparseLimits {
-    columns: 0.85,
-    rows: 0.65,
+    columns: 0.5,
+    rows: 0.35,
 };
 
-/// Against those of AVX-VNNI, which are faster.
+/// Against those of AVX-VNNI, which are faster where a cache holds the weights.
 pub(super) const AVXVNNI_LIMITS: SparseLimits = SparseLimits {
     columns: 0.55,
-    rows: 0.4,
+    rows: 0.3,
 };
 
 /// Quads of columns whose sums fit i16: twice as many pairs of at most 2 · 2 · 128.
@@ -33,12 +33,16 @@ const ROWS: usize = 2;
 pub(super) fn column_tile(tile: ColumnTile<'_>, acc: &mut [i32]) {
     acc.fill(0);
     let columns = tile.columns.chunks(FLUSH_QUADS);
-    for (columns, x) in columns.zip(tile.codes.chunks(FLUSH_QUADS)) {
+    let chunks = columns.zip(tile.codes.chunks(FLUSH_QUADS));
+    for (chunk, (columns, x)) in chunks.enumerate() {
         let columns = columns.as_flattened().as_chunks::<2>().0;
         let x = x.as_flattened().as_chunks::<2>().0;
         for half in 0..2 {
             let mut sums = [[_mm256_setzero_si256(); 4]; 2];
-            for (columns, x) in columns.iter().zip(x) {
+            for (i, (columns, x)) in columns.iter().zip(x).enumerate() {
+                if half == 0 && i % 2 == 0 {
+                    after_quad(tile.lines, tile.columns, chunk * FLUSH_QUADS + i / 2);
+                }
                 let a = load(&tile.lines[columns[0] as usize], half);
                 let b = load(&tile.lines[columns[1] as usize], half);
                 let x = _mm256_set1_epi16(i16::from_ne_bytes(x.map(i8::cast_unsigned)));
@@ -69,11 +73,11 @@ pub(super) fn column_tile(tile: ColumnTile<'_>, acc: &mut [i32]) {
 #[target_feature(enable = "avx2")]
 pub(super) fn row_sums(part: RowPart<'_>, acc: &mut [i32]) {
     let mut i = 0;
-    while part.rows.len() - i >= ROWS {
+    while acc.len() - i >= ROWS {
         rows::<ROWS>(part, i, acc);
         i += ROWS;
     }
-    while i < part.rows.len() {
+    while i < acc.len() {
         rows::<1>(part, i, acc);
         i += 1;
     }
@@ -83,11 +87,13 @@ pub(super) fn row_sums(part: RowPart<'_>, acc: &mut [i32]) {
 #[target_feature(enable = "avx2")]
 fn rows<const R: usize>(part: RowPart<'_>, i: usize, acc: &mut [i32]) {
     let rows = part.some::<R>(i);
+    let later = LaterRows::<R>::of(part, i);
     let ones = _mm256_set1_epi16(1);
     let mut totals = [_mm256_setzero_si256(); R];
     for first in (0..part.lines).step_by(FLUSH_LINES) {
         let mut sums = [_mm256_setzero_si256(); R];
         for line in first..part.lines.min(first + FLUSH_LINES) {
+            later.ask(line);
             for half in 0..2 {
                 let mut x = [_mm256_setzero_si256(); 4];
                 for (x, block) in x.iter_mut().zip(inputs_of(part, line)) {

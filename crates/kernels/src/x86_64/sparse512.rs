@@ -3,20 +3,18 @@
 use std::arch::x86_64::*;
 
 use super::avx512vnni::{load, numbers};
+use super::prefetch::{LaterRows, after_quad};
 use super::{inputs_of, word};
 use crate::activations::ActBlock;
 use crate::kernel::{ColumnTile, RowPart};
-use crate::layout::WeightBlock;
 use crate::sparse::SparseLimits;
 
 /// Measured on a Sapphire Rapids class Xeon: see [`SparseLimits`].
 pub(super) const LIMITS: SparseLimits = SparseLimits {
-    columns: 0.1,
+    columns: 0.25,
     rows: 0.1,
 };
 
-/// Quads of columns, and groups of rows, that are asked for ahead of their use.
-const AHEAD: usize = 8;
 /// Rows at once: sixteen sums.
 const ROWS: usize = 4;
 
@@ -25,11 +23,7 @@ const ROWS: usize = 4;
 pub(super) fn column_tile(tile: ColumnTile<'_>, acc: &mut [i32]) {
     let mut sums = [[_mm512_setzero_si512(); 4]; 4];
     for (i, (columns, x)) in tile.columns.iter().zip(tile.codes).enumerate() {
-        if let Some(later) = tile.columns.get(i + AHEAD) {
-            for &column in later {
-                prefetch(tile.lines, column as usize);
-            }
-        }
+        after_quad(tile.lines, tile.columns, i);
         let a = load(&tile.lines[columns[0] as usize]);
         let b = load(&tile.lines[columns[1] as usize]);
         let c = load(&tile.lines[columns[2] as usize]);
@@ -70,11 +64,11 @@ pub(super) fn column_tile(tile: ColumnTile<'_>, acc: &mut [i32]) {
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 pub(super) fn row_sums(part: RowPart<'_>, acc: &mut [i32]) {
     let mut i = 0;
-    while part.rows.len() - i >= ROWS {
+    while acc.len() - i >= ROWS {
         rows::<ROWS>(part, i, acc);
         i += ROWS;
     }
-    while i < part.rows.len() {
+    while i < acc.len() {
         rows::<1>(part, i, acc);
         i += 1;
     }
@@ -86,7 +80,7 @@ pub(super) fn row_sums(part: RowPart<'_>, acc: &mut [i32]) {
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 fn rows<const R: usize>(part: RowPart<'_>, i: usize, acc: &mut [i32]) {
     let rows = part.some::<R>(i);
-    let later = part.rows.get(i + R).copied().unwrap_or_default() as usize * part.lines;
+    let later = LaterRows::<R>::of(part, i);
     let mut masks = [_mm512_setzero_si512(); 4];
     for (mask, digit) in masks.iter_mut().zip([0x03u8, 0x0C, 0x30, 0xC0]) {
         *mask = _mm512_set1_epi8(digit.cast_signed());
@@ -99,10 +93,9 @@ fn rows<const R: usize>(part: RowPart<'_>, i: usize, acc: &mut [i32]) {
                 *x = codes(block);
             }
         }
-        for (r, (row, sums)) in rows.iter().zip(&mut sums).enumerate() {
-            // The next rows of the list; where they do not follow each other the processor cannot
-            // know.
-            prefetch(part.weights, later + r * part.lines + line);
+        // Where rows do not follow each other the processor cannot know.
+        later.ask(line);
+        for (row, sums) in rows.iter().zip(&mut sums) {
             let w = load(&row[line]);
             for ((sum, mask), x) in sums.iter_mut().zip(masks).zip(x) {
                 *sum = _mm512_dpbusd_epi32(*sum, _mm512_and_si512(w, mask), x);
@@ -121,11 +114,4 @@ fn rows<const R: usize>(part: RowPart<'_>, i: usize, acc: &mut [i32]) {
 fn codes(block: &ActBlock) -> __m512i {
     // SAFETY: an `ActBlock` is 64 bytes and aligned to 64.
     unsafe { _mm512_load_si512(block.0.as_ptr().cast()) }
-}
-
-/// Asks for line `i`; a line past the end does no harm.
-#[inline]
-#[target_feature(enable = "sse")]
-fn prefetch(lines: &[WeightBlock], i: usize) {
-    _mm_prefetch::<_MM_HINT_T0>(lines.as_ptr().wrapping_add(i).cast());
 }
