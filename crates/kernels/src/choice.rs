@@ -100,7 +100,8 @@ mod tests {
             assert_eq!(found.len(), n.div_ceil(BLOCK));
             for (got, logit) in x.iter().zip(&want) {
                 let want = ((logit - largest) / 0.7).exp();
-                assert!((got - want).abs() <= 3e-7 * want, "{got} {want}");
+                // An interpreter's `exp` is not exact either.
+                assert!((got - want).abs() <= 1e-6 * want, "{got} {want}");
             }
             for (sum, block) in found.iter().zip(x.chunks(BLOCK)) {
                 let want: f64 = block.iter().map(|&v| f64::from(v)).sum();
