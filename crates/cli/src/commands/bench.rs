@@ -97,7 +97,6 @@ pub(crate) fn run(args: Args) -> Result<()> {
         head: args.head,
         kv: args.kv_cache_dtype,
         sparsity: args.sparsity,
-        ..EngineOptions::default()
     };
     let counts: Vec<Option<NonZeroUsize>> = if args.threads.is_empty() {
         vec![None]
