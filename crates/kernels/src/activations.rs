@@ -102,7 +102,7 @@ impl Activations {
         });
     }
 
-    /// [`Self::fill`] where `row` writes the steps of a token's groups, too.
+    /// [`Self::fill`] where `row` writes the steps of all groups of a token, too.
     pub fn fill_groups(
         &mut self,
         exec: &Exec,

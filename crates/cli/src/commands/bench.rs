@@ -61,7 +61,7 @@ pub(crate) struct Args {
     /// trained with, else f16 for ternary models and f32 for others]
     #[arg(long, value_name = "NAME", value_parser = engine_args::kv_format)]
     kv_cache_dtype: Option<KvFormat>,
-    /// Scales of the weights of a --shape: absmean, absmean-row, absmean-block256 or absmean-group128
+    /// Quantiser of the weights of a --shape: absmean, absmean-row, absmean-block256, absmean-group128 or b1
     /// [default: absmean]
     #[arg(long, value_name = "NAME", conflicts_with = "model", value_parser = weight_quant)]
     weight_quant: Option<WeightQuant>,

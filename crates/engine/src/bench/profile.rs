@@ -46,8 +46,8 @@ pub struct Profile {
     pub regions: Regions,
 }
 
-/// Regions of which the mean counts, and those in front of them that do not.
-const EMPTY: [u32; 2] = [2000, 200];
+/// How long regions are repeated of which the mean counts, and those in front of them that do not.
+const EMPTY: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(2)];
 
 /// Seconds of a region whose tasks wait for each other, one on each thread.
 fn empty_region(engine: &Engine) -> f64 {
@@ -67,10 +67,13 @@ fn empty_region(engine: &Engine) -> f64 {
             }
         });
     };
-    let pass = |n: u32| {
-        let start = Instant::now();
-        (0..n).for_each(|_| meet());
-        start.elapsed().as_secs_f64() / f64::from(n)
+    let pass = |time: Duration| {
+        let (start, mut n) = (Instant::now(), 0u32);
+        while start.elapsed() < time {
+            meet();
+            n += 1;
+        }
+        start.elapsed().as_secs_f64() / f64::from(n.max(1))
     };
     pass(EMPTY[1]);
     pass(EMPTY[0])

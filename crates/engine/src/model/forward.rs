@@ -84,7 +84,8 @@ impl Scratch {
 }
 
 impl Model {
-    /// Takes `tokens` through all blocks and into the cache. The result is the same, bit for bit, however the tokens of a text are divided among calls.
+    /// Takes `tokens` through all blocks and into the cache. The result is the same, bit for bit, however the
+    /// tokens of a text are divided among calls.
     pub(crate) fn forward(
         &self,
         exec: &Exec,

@@ -108,3 +108,53 @@ impl<'a> Layouts<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use tritburn_kernels::available;
+    use tritburn_quant::config::QuantizationMode;
+    use tritburn_quant::scheme::Preset;
+
+    use super::*;
+    use crate::bench::shape;
+
+    /// What half of zeros is worth is each kernel's to say.
+    #[test]
+    fn zeros_are_left_out_where_a_kernel_gains() {
+        let mut config = shape("bitnet-2b4t").unwrap();
+        for preset in [Preset::B158, Preset::A48] {
+            config.set_quant(Some(preset.into()), QuantizationMode::Offline);
+            for kernel in available() {
+                let limits = kernel.sparse_limits();
+                let layouts = |format, sparsity| {
+                    let all = Layouts::new(&config, kernel.as_ref(), format, sparsity);
+                    let of = |input, name: &str| all.of(input, &format!("model.layers.0.{name}"));
+                    [
+                        of(Input::Qkv, "self_attn.q_proj"),
+                        of(Input::O, "self_attn.o_proj"),
+                        of(Input::GateUp, "mlp.up_proj"),
+                        of(Input::Down, "mlp.down_proj"),
+                    ]
+                };
+                let plain = Layout::Packed(Format::TwoBit);
+                let gains = |wins: bool, layout| if wins { layout } else { plain };
+                let columns = gains(0.5 >= limits.columns, Layout::Columns);
+                let rows = gains(0.5 >= limits.rows, Layout::Rows);
+                // Half of what goes into o is dropped by a4.8 alone.
+                let out = if preset == Preset::A48 {
+                    columns
+                } else {
+                    plain
+                };
+                let name = kernel.name();
+                let auto = layouts(Format::TwoBit, Sparsity::Auto);
+                assert_eq!(auto, [plain, out, rows, columns], "{preset:?} {name}");
+                let off = layouts(Format::TwoBit, Sparsity::Off);
+                assert_eq!(off, [plain; 4], "{name}");
+                let dense = layouts(Format::Base3, Sparsity::On);
+                assert_eq!(dense, [Layout::Packed(Format::Base3); 4], "{name}");
+            }
+        }
+    }
+}

@@ -124,8 +124,8 @@ impl Sampler {
             return self.draw_any();
         }
         let total: f32 = self.blocks.iter().sum();
-        // Tokens that weigh less than this do so together, too, so that top-p ends in front of them; half of
-        // it, since sums are rounded.
+        // All tokens that are lighter than this weigh less than half of what top-p drops together, so that it
+        // ends in front of them; not less than all, since sums are rounded.
         let rest = (1.0 - p.top_p) * total / self.values.len() as f32 / 2.0;
         self.gather(rest.max(p.min_p));
         self.narrow(total);
@@ -168,7 +168,8 @@ impl Sampler {
         }
     }
 
-    /// Applies top-p and min-p to candidates by their weights; `total` is that of all tokens.
+    /// Applies top-p and min-p to candidates by their weights; `total` is that of all tokens, or of
+    /// those that top-k leaves.
     fn narrow(&mut self, total: f32) {
         let (c, p) = (&mut self.candidates, &self.params);
         if p.top_p < 1.0 {

@@ -90,6 +90,7 @@ impl SamplingParams {
         }
         Ok(())
     }
+
     /// Whether logits of known tokens change.
     pub(super) fn penalises(&self) -> bool {
         let counted = self.frequency_penalty != 0.0 || self.presence_penalty != 0.0;

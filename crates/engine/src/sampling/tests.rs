@@ -173,7 +173,9 @@ fn kept(p: &SamplingParams, logits: &[f32]) -> Vec<u32> {
 #[test]
 fn filters_keep_what_sorting_all_tokens_keeps() {
     let logits = many();
-    let filters: [(Option<usize>, f32, f32); 7] = [
+    let filters: [(Option<usize>, f32, f32); 9] = [
+        (None, 0.9, 0.2),
+        (None, 1.0, 1.0),
         (Some(1), 1.0, 0.0),
         (Some(40), 1.0, 0.0),
         (Some(40), 0.5, 0.3),
@@ -213,12 +215,19 @@ fn draws_of_a_vocabulary_follow_its_weights() {
     let total: f64 = weights.iter().sum();
     let mut sampler = Sampler::new(hot(), &[]).unwrap();
     let draws = 40_000;
-    let mut below = 0;
+    let parts: [fn(usize) -> bool; 2] = [|token| token < 2500, |token| token % 64 < 32];
+    let mut found = [0; 2];
     for _ in 0..draws {
-        below += u32::from(sampler.sample(&logits).unwrap() < 2500);
+        let token = sampler.sample(&logits).unwrap() as usize;
+        for (found, part) in found.iter_mut().zip(parts) {
+            *found += u32::from(part(token));
+        }
     }
-    let want = weights[..2500].iter().sum::<f64>() / total;
-    assert!((f64::from(below) / f64::from(draws) - want).abs() < 0.015);
+    for (found, part) in found.into_iter().zip(parts) {
+        let some = weights.iter().enumerate().filter(|(token, _)| part(*token));
+        let want = some.map(|(_, w)| w).sum::<f64>() / total;
+        assert!((f64::from(found) / f64::from(draws) - want).abs() < 0.015);
+    }
 }
 
 #[test]

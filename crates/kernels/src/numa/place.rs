@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 
 use super::topology::{Node, Topology};
+use crate::pool::MAX_THREADS;
 
 /// How threads are spread over the nodes of a machine. Where there is one node, or the system does not
 /// tell, nothing is bound.
@@ -82,7 +83,7 @@ impl Topology {
     pub fn place(&self, threads: Option<usize>, numa: Numa) -> Placement<'_> {
         let nodes = self.nodes();
         if nodes.len() < 2 || numa == Numa::Off {
-            return Placement::unbound(threads.unwrap_or(self.threads()));
+            return Placement::unbound(threads.unwrap_or(self.threads().min(MAX_THREADS)));
         }
         let cores = |nodes: &[&Node]| nodes.iter().map(|node| node.cores).sum::<usize>();
         let socket = |node: &Node| -> Vec<&Node> {
@@ -103,7 +104,7 @@ impl Topology {
         if numa == Numa::Auto && threads.is_some_and(|threads| threads > cores(&used)) {
             used = nodes.iter().collect();
         }
-        let threads = threads.unwrap_or(self.threads().min(cores(&used)));
+        let threads = threads.unwrap_or(self.threads().min(cores(&used)).min(MAX_THREADS));
         let mut taken = vec![0; used.len()];
         let homes = (0..threads).filter_map(|_| {
             let free = |i: &usize| (used[*i].cores as isize - taken[*i], Reverse(*i));

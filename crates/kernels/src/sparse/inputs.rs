@@ -26,10 +26,10 @@ impl NonZero {
     /// Takes those of token `token` of `x`.
     ///
     /// # Panics
-    /// Where there is no such token.
+    /// Where there is no such token, or there are steps per group.
     pub fn take(&mut self, x: &Activations, token: usize) {
-        self.width = x.width();
         x.assert_step_per_token();
+        self.width = x.width();
         self.step = x.steps()[token];
         self.sum = x.sums()[token];
         let room = self.width.next_multiple_of(QUAD) + QUAD;

@@ -102,7 +102,8 @@ impl<O: Order> SparseMatrix<O> {
     /// share.
     ///
     /// # Panics
-    /// Where the widths of matrix and activations or the length of `out` do not fit.
+    /// Where the widths of matrix and activations or the length of `out` do not fit, or activations have steps per
+    /// group.
     pub fn gemm(&self, exec: &Exec, x: &Activations, out: &mut [f32]) {
         assert_width(x.width(), self.cols);
         let out = Columns::new(out, x.tokens(), self.rows);

@@ -97,7 +97,7 @@ impl RowMatrix {
     /// [`crate::TernaryMatrix::gemm`] gives for these rows, whatever `exec` is.
     ///
     /// # Panics
-    /// Where `x` is not as wide as the matrix or has no such token, `out` is not as long as `rows`,
+    /// Where `x` is not as wide as the matrix, has steps per group or has no such token, `out` is not as long as `rows`,
     /// or there is no such row.
     pub fn gemv(&self, exec: &Exec, x: &Activations, token: usize, rows: &[u32], out: &mut [f32]) {
         assert_width(x.width(), self.cols);

@@ -40,8 +40,8 @@ impl Up<'_> {
 /// `act` after them, but what `up` gives for a token is used before the next is computed.
 ///
 /// # Panics
-/// Where shapes or formats of `gate` and `up` differ, or the widths of `x` or the length of `out` do
-/// not fit.
+/// Where shapes or formats of `gate` and `up` differ, the widths of `x` or the length of `out` do
+/// not fit, or activations have steps per group and a matrix has no scales per group.
 pub fn gemm_gated(
     exec: &Exec,
     x: &Activations,

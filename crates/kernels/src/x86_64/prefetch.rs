@@ -29,11 +29,11 @@ const BLOCKS_REPEATED: [usize; 5] = [16, 64, 128, 192, 256];
 const FIRST: usize = 64;
 /// As [`BLOCKS`] in quads of columns, a line each column.
 const QUADS: [usize; 2] = [4, 24];
-/// The same where requests are repeated.
+/// The same where requests are repeated; not measured.
 const QUADS_REPEATED: [usize; 5] = [4, 16, 32, 48, 64];
 /// As [`BLOCKS`] in rows of some ten lines.
 const ROWS: [usize; 2] = [4, 12];
-/// The same where requests are repeated.
+/// The same where requests are repeated; not measured.
 const ROWS_REPEATED: [usize; 5] = [4, 8, 12, 20, 28];
 /// As [`BLOCKS`] in chunks.
 const CHUNKS: [usize; 2] = [4, 12];
@@ -137,9 +137,9 @@ impl<const R: usize> LaterRows<R> {
         let mut rows = [[part.weights.as_ptr(); R]; ROWS_REPEATED.len()];
         for (rows, distance) in rows.iter_mut().zip(distances) {
             for (r, at) in rows.iter_mut().enumerate() {
-                // Nothing follows the last: its first row is in a cache.
-                let row = part.rows.get(i + distance + r).copied().unwrap_or_default();
-                *at = at.wrapping_add(row as usize * part.lines);
+                // Nothing follows the last, which is about to be read itself.
+                let row = part.rows.get(i + distance + r).or(part.rows.last());
+                *at = at.wrapping_add(row.map_or(0, |row| *row as usize) * part.lines);
             }
         }
         Self { rows, used }

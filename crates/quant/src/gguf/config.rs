@@ -171,11 +171,12 @@ fn has_ternary(file: &GgufFile) -> bool {
     })
 }
 
-/// A type that can hold other values too is looked into. The first code of another kind answers, and
-/// so does, for the whole model, the first matrix without one: little is read.
+/// A type that can hold other values too is looked into, once more than when it is loaded: up to its first code of
+/// another kind, else as a whole, and for the whole model up to the first matrix without one.
 fn is_ternary(file: &GgufFile, tensor: &TensorInfo) -> bool {
     let (kind, cols) = (tensor.kind, tensor.shape.last().copied().unwrap_or(1));
-    kind.is_ternary()
+    tensor.shape.len() == 2
+        && kind.is_ternary()
         && !(kind.has_two() && matches!(ternary::decode(kind, file.bytes(tensor), cols), Ok(None)))
 }
 

@@ -29,10 +29,6 @@ pub struct GgufModel {
 /// Key of our own files: bits of the inputs of ternary projections.
 pub(super) const INPUT_BITS: &str = "tritburn.input_bits";
 
-fn kind_of(file: &GgufFile, name: &str) -> TensorKind {
-    file.tensor(name).map_or(TensorKind::F32, |info| info.kind)
-}
-
 impl GgufModel {
     /// Opens a file and reads the configuration from its metadata.
     ///
@@ -42,10 +38,17 @@ impl GgufModel {
     pub fn open(path: &Path) -> Result<Self> {
         let file = GgufFile::open(path)?;
         let (arch, config) = config::read(&file)?;
-        let mut names = file.names().into_iter();
-        let groups = names.any(|n| n.starts_with("blk.") && kind_of(&file, n).has_two());
-        let trained =
-            matches!(arch, Arch::Bitnet | Arch::BitnetB158) || file.int(INPUT_BITS)?.is_some();
+        let trained = match file.int(INPUT_BITS)? {
+            Some(8) => true,
+            Some(bits) => {
+                let message = format!("`{INPUT_BITS}` is {bits}; 8 is supported");
+                return Err(file.error(message));
+            }
+            None => matches!(arch, Arch::Bitnet | Arch::BitnetB158),
+        };
+        let names = file.names().into_iter().filter(|n| n.starts_with("blk."));
+        let mut kinds = names.map(|n| file.tensor(n).map_or(TensorKind::F32, |info| info.kind));
+        let groups = kinds.all(|kind| kind.has_two() || !kind.is_ternary());
         let full_inputs = groups && config.is_ternary() && !trained;
         Ok(Self {
             file,
@@ -56,7 +59,8 @@ impl GgufModel {
     }
 
     /// Whether inputs of ternary projections were in full precision while the model was trained: so are those of
-    /// models that come in [`TensorKind::Q2_0`] and [`TensorKind::Pq2_0`], unless it was us who wrote the file.
+    /// models whose ternary matrices are all of [`TensorKind::Q2_0`] or [`TensorKind::Pq2_0`], but for the
+    /// architectures of BitNet and files that we wrote.
     #[must_use]
     pub fn has_full_inputs(&self) -> bool {
         self.full_inputs

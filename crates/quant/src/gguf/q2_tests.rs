@@ -84,6 +84,9 @@ fn scales_of_64_make_those_of_128_or_none() {
     assert_eq!(found, TernaryScales::Group(vec![2.0, 0.5, 0.5]));
     let bad = ternary::decode(TensorKind::Pq2_0, &block(f32::NAN, 2, 128), 128);
     assert!(bad.unwrap_err().contains("NaN"));
+    let one = [block(f32::NAN, 2, 64), block(2.0, 2, 64)].concat();
+    let bad = ternary::decode(TensorKind::Q2_0, &one, 128);
+    assert!(bad.unwrap_err().contains("NaN"));
 }
 
 /// A model with an embedding and `q` of these blocks, both of this type.

@@ -107,22 +107,20 @@ pub(super) fn decode(
             ));
         }
     }
+    if let [a, b, c, d, ..] = tail {
+        scales = vec![f32::from_le_bytes([*a, *b, *c, *d])];
+    }
+    if !scales.iter().all(|v| v.is_finite()) {
+        return Err("has a scale that is NaN or infinite; the file is damaged".into());
+    }
     let scales = match tail {
-        [a, b, c, d, ..] => TernaryScales::Tensor(f32::from_le_bytes([*a, *b, *c, *d])),
+        [_, _, _, _, ..] => TernaryScales::Tensor(scales[0]),
         _ => match TernaryScales::of_blocks(&scales, &empty, cols / len, len) {
             Some(scales) => scales,
             None => return Ok(None),
         },
     };
-    let values = match &scales {
-        TernaryScales::Tensor(scale) => std::slice::from_ref(scale),
-        TernaryScales::Row(all) | TernaryScales::Group(all) => all,
-    };
-    if values.iter().all(|v| v.is_finite()) {
-        Ok(Some(TernaryTensor { codes, scales }))
-    } else {
-        Err("has a scale that is NaN or infinite; the file is damaged".into())
-    }
+    Ok(Some(TernaryTensor { codes, scales }))
 }
 
 /// Writes the codes of one block and returns its scale, 1 for [`TensorKind::I2S`]. A code of 2
