@@ -63,11 +63,7 @@ impl Activations {
             x.len() / width.max(1),
             width,
             |token, codes, steps| {
-                let groups = x[token * width..][..width].chunks(GROUP);
-                let codes = codes.chunks_mut(GROUP);
-                for ((x, codes), step) in groups.zip(codes).zip(steps) {
-                    *step = ops::absmax_codes(x, codes);
-                }
+                group_codes(&x[token * width..][..width], codes, steps);
             },
         );
         assert_eq!(x.len(), self.tokens() * width, "whole rows of {width}");
@@ -229,6 +225,17 @@ impl Activations {
     /// Rows of `token` and all later ones, and of tokens that only fill up a tile.
     pub(crate) fn rows(&self, token: usize) -> &[ActBlock] {
         &self.codes[token * self.stride..]
+    }
+}
+
+/// Quantises a token with a step for each [`GROUP`] columns.
+///
+/// # Panics
+/// Where a group has fewer codes than activations.
+pub fn group_codes(x: &[f32], codes: &mut [i8], steps: &mut [f32]) {
+    let parts = x.chunks(GROUP).zip(codes.chunks_mut(GROUP));
+    for ((x, codes), step) in parts.zip(steps) {
+        *step = ops::absmax_codes(x, codes);
     }
 }
 

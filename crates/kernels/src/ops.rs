@@ -14,10 +14,7 @@ const LANES: usize = 16;
 const WIDE: f32 = 16_256.0;
 
 /// [`tritburn_quant::act::absmax_int8`], bit for bit.
-///
-/// # Panics
-/// Where there are not as many codes as activations.
-pub fn absmax_codes(x: &[f32], codes: &mut [i8]) -> f32 {
+pub(crate) fn absmax_codes(x: &[f32], codes: &mut [i8]) -> f32 {
     assert_eq!(x.len(), codes.len(), "one code per activation");
     vectorized(
         #[inline(always)]

@@ -3,8 +3,8 @@
 use std::cell::RefCell;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use tritburn_kernels::activations::GROUP;
-use tritburn_kernels::{Activations, Exec, ops};
+use tritburn_kernels::activations::group_codes;
+use tritburn_kernels::{Activations, Exec};
 use tritburn_quant::act::TokenQuantiser;
 use tritburn_quant::hadamard::Factors;
 use tritburn_quant::scheme::ActQuant;
@@ -77,10 +77,7 @@ fn groups(
     let row = |t: usize, codes: &mut [i8], steps: &mut [f32]| {
         with_buffer(width, |row| {
             norm.row(&x[t * width..][..width], row);
-            let parts = row.chunks(GROUP).zip(codes.chunks_mut(GROUP));
-            for ((x, codes), step) in parts.zip(steps) {
-                *step = ops::absmax_codes(x, codes);
-            }
+            group_codes(row, codes, steps);
         });
     };
     activations.fill_groups(exec, x.len() / width, width, row);

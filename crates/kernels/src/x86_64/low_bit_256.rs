@@ -54,35 +54,33 @@ fn rows<const B: usize>(packed: &[u8], steps: &[f32], out: &mut [f32]) {
         let lanes = packed.len() / B;
         let mut first = 0;
         while lanes - first >= LANES {
-            let mut words = _mm256_setzero_si256();
-            // The highest byte first.
-            for bytes in packed.chunks_exact(lanes).rev() {
-                words = _mm256_or_si256(_mm256_slli_epi32::<8>(words), load(&bytes[first..]));
-            }
-            for out in out.chunks_exact_mut(lanes) {
-                store(&mut out[first..], values::<B>(words, step));
-                words = shifted::<B>(words);
-            }
+            some_lanes::<B, LANES>(packed, step, (first, lanes), out);
             first += LANES;
         }
         if first < lanes {
-            let mut words = _mm256_setzero_si256();
-            for bytes in packed.chunks_exact(lanes).rev() {
-                words = _mm256_or_si256(_mm256_slli_epi32::<8>(words), load_few(&bytes[first..]));
-            }
-            for out in out.chunks_exact_mut(lanes) {
-                store_few(&mut out[first..], values::<B>(words, step));
-                words = shifted::<B>(words);
-            }
+            some_lanes::<B, FEW>(packed, step, (first, lanes), out);
         }
     }
 }
 
-/// The next codes in the lowest bits.
+/// `N` lanes, [`LANES`] or [`FEW`], of a head from `first` on.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn shifted<const B: usize>(words: __m256i) -> __m256i {
-    _mm256_srl_epi32(words, _mm_cvtsi32_si128(B as i32))
+fn some_lanes<const B: usize, const N: usize>(
+    packed: &[u8],
+    step: f32,
+    (first, lanes): (usize, usize),
+    out: &mut [f32],
+) {
+    let mut words = _mm256_setzero_si256();
+    // The highest byte first.
+    for bytes in packed.chunks_exact(lanes).rev() {
+        words = _mm256_or_si256(_mm256_slli_epi32::<8>(words), load::<N>(&bytes[first..]));
+    }
+    for out in out.chunks_exact_mut(lanes) {
+        store::<N>(&mut out[first..], values::<B>(words, step));
+        words = _mm256_srl_epi32(words, _mm_cvtsi32_si128(B as i32));
+    }
 }
 
 /// What the codes in the lowest bits of `words` stand for.
@@ -94,38 +92,28 @@ fn values<const B: usize>(words: __m256i, step: f32) -> __m256 {
     _mm256_mul_ps(_mm256_cvtepi32_ps(code), _mm256_set1_ps(step))
 }
 
-/// The first eight of `bytes` as u32.
+/// The first `N` of `bytes` as u32.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn load(bytes: &[u8]) -> __m256i {
-    let bytes = &bytes.as_chunks::<LANES>().0[0];
-    _mm256_cvtepu8_epi32(_mm_cvtsi64_si128(i64::from_le_bytes(*bytes)))
+fn load<const N: usize>(bytes: &[u8]) -> __m256i {
+    let mut some = [0; LANES];
+    some[..N].copy_from_slice(&bytes[..N]);
+    _mm256_cvtepu8_epi32(_mm_cvtsi64_si128(i64::from_le_bytes(some)))
 }
 
-/// The first four.
+/// Writes the first `N` values.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn load_few(bytes: &[u8]) -> __m256i {
-    let bytes = &bytes.as_chunks::<FEW>().0[0];
-    _mm256_cvtepu8_epi32(_mm_cvtsi32_si128(i32::from_le_bytes(*bytes)))
-}
-
-/// Writes eight values.
-#[inline]
-#[target_feature(enable = "avx2")]
-fn store(out: &mut [f32], values: __m256) {
-    let out = &mut out.as_chunks_mut::<LANES>().0[0];
-    // SAFETY: the array is 32 bytes.
-    unsafe { _mm256_storeu_ps(out.as_mut_ptr(), values) }
-}
-
-/// Writes the first four.
-#[inline]
-#[target_feature(enable = "avx2")]
-fn store_few(out: &mut [f32], values: __m256) {
-    let out = &mut out.as_chunks_mut::<FEW>().0[0];
-    // SAFETY: the array is 16 bytes.
-    unsafe { _mm_storeu_ps(out.as_mut_ptr(), _mm256_castps256_ps128(values)) }
+fn store<const N: usize>(out: &mut [f32], values: __m256) {
+    let out = &mut out[..N];
+    if N == LANES {
+        // SAFETY: the slice is 32 bytes.
+        unsafe { _mm256_storeu_ps(out.as_mut_ptr(), values) }
+    } else {
+        assert_eq!(N, FEW, "all or half of a register");
+        // SAFETY: the slice is 16 bytes.
+        unsafe { _mm_storeu_ps(out.as_mut_ptr(), _mm256_castps256_ps128(values)) }
+    }
 }
 
 #[cfg(test)]
