@@ -4,6 +4,8 @@
 mod bad_folders;
 mod bad_gguf;
 mod bench;
+#[cfg(target_os = "linux")]
+mod changing;
 mod common;
 mod drive;
 mod engine;
