@@ -19,6 +19,18 @@ pub struct ActBlock(pub [i8; DEPTH]);
 
 const _: () = assert!(size_of::<ActBlock>() == DEPTH);
 
+/// Makes codes of the activations of a token.
+pub trait RowQuantizer: Sync {
+    /// Whether a token has a step for each [`GROUP`] columns, for matrices with scales per group alone.
+    fn by_group(&self) -> bool {
+        false
+    }
+
+    /// Writes the codes of a token and returns its step; by group, writes the steps of all groups and returns what
+    /// all of them are multiplied with.
+    fn quantize(&self, x: &[f32], codes: &mut [i8], steps: &mut [f32]) -> f32;
+}
+
 /// Quantised activations of some tokens: codes padded with zeros to whole blocks, one step per token, or one for
 /// each [`GROUP`] columns of it, and the sums of the codes. The buffers are kept from call to call.
 #[derive(Debug, Default)]
@@ -52,20 +64,22 @@ impl Activations {
         assert_eq!(x.len(), self.tokens() * width, "whole rows of {width}");
     }
 
-    /// Quantises `x`, row major `[tokens, width]`, with one scale for each [`GROUP`] columns of a token, for matrices
-    /// with scales per group alone: what is far from the rest then takes bits from its own group only.
+    /// Quantises `x`, row major `[tokens, width]`, as `quantizer` does.
     ///
     /// # Panics
     /// Where `x` is no whole number of rows.
-    pub fn quantize_groups(&mut self, exec: &Exec, x: &[f32], width: usize) {
-        self.fill_groups(
-            exec,
-            x.len() / width.max(1),
-            width,
-            |token, codes, steps| {
-                group_codes(&x[token * width..][..width], codes, steps);
-            },
-        );
+    pub fn quantize_by(
+        &mut self,
+        exec: &Exec,
+        x: &[f32],
+        width: usize,
+        quantizer: &dyn RowQuantizer,
+    ) {
+        let tokens = x.len() / width.max(1);
+        let row = |t: usize, codes: &mut [i8], steps: &mut [f32]| {
+            quantizer.quantize(&x[t * width..][..width], codes, steps)
+        };
+        self.fill_on(Some(exec), tokens, width, quantizer.by_group(), row);
         assert_eq!(x.len(), self.tokens() * width, "whole rows of {width}");
     }
 
@@ -98,20 +112,6 @@ impl Activations {
         });
     }
 
-    /// [`Self::fill`] where `row` writes the steps of all groups of a token, too.
-    pub fn fill_groups(
-        &mut self,
-        exec: &Exec,
-        tokens: usize,
-        width: usize,
-        row: impl Fn(usize, &mut [i8], &mut [f32]) + Sync,
-    ) {
-        self.fill_on(Some(exec), tokens, width, true, |t, codes, steps| {
-            row(t, codes, steps);
-            1.0
-        });
-    }
-
     fn fill_on(
         &mut self,
         exec: Option<&Exec>,
@@ -120,6 +120,22 @@ impl Activations {
         by_group: bool,
         row: impl Fn(usize, &mut [i8], &mut [f32]) -> f32 + Sync,
     ) {
+        let rows = self.rows_mut(tokens, width, by_group);
+        let task = |t: usize| {
+            // SAFETY: each task has a token of its own.
+            #[allow(unsafe_code)]
+            unsafe {
+                rows.write(t, |codes, steps| row(t, codes, steps));
+            }
+        };
+        match exec {
+            Some(exec) if tokens * width >= MIN_PARALLEL => exec.pool.run(tokens, &task),
+            _ => (0..tokens).for_each(task),
+        }
+    }
+
+    /// Room for `tokens` of `width` codes, in which each can be written by any thread.
+    pub(crate) fn rows_mut(&mut self, tokens: usize, width: usize, by_group: bool) -> RowsMut<'_> {
         self.width = width;
         self.blocks = width.div_ceil(DEPTH);
         // An odd number of cache lines, so that the same column of neighbouring tokens does not
@@ -131,41 +147,21 @@ impl Activations {
         } else {
             tokens
         };
-        let (blocks, stride, groups) = (self.blocks, self.stride, width.div_ceil(GROUP));
-        self.codes.resize(padded * stride);
+        let groups = width.div_ceil(GROUP);
+        self.codes.resize(padded * self.stride);
         self.steps.resize(tokens, 0.0);
         self.sums.resize(tokens, 0);
         self.group_sums.resize(tokens * groups, 0);
         let step_groups = if by_group { groups } else { 0 };
         self.group_steps.resize(tokens * step_groups, 0.0);
-        let codes = Columns::new(&mut self.codes, padded, stride);
-        let steps = Columns::new(&mut self.steps, tokens, 1);
-        let sums = Columns::new(&mut self.sums, tokens, 1);
-        let group_sums = Columns::new(&mut self.group_sums, tokens, groups);
-        let group_steps = Columns::new(&mut self.group_steps, tokens, step_groups);
-        let task = |t: usize| {
-            // SAFETY: each task has a token of its own.
-            #[allow(unsafe_code)]
-            let (codes, step, sum, group_sums, group_steps) = unsafe {
-                (
-                    codes.strip(t, 0, blocks),
-                    steps.strip(t, 0, 1),
-                    sums.strip(t, 0, 1),
-                    group_sums.strip(t, 0, groups),
-                    group_steps.strip(t, 0, step_groups),
-                )
-            };
-            let (live, padding) = ActBlock::as_flat_mut(codes).split_at_mut(width);
-            padding.fill(0);
-            step[0] = row(t, live, group_steps);
-            for (sum, codes) in group_sums.iter_mut().zip(codes.chunks(GROUP / DEPTH)) {
-                *sum = ops::sum_codes(codes);
-            }
-            sum[0] = group_sums.iter().sum();
-        };
-        match exec {
-            Some(exec) if tokens * width >= MIN_PARALLEL => exec.pool.run(tokens, &task),
-            _ => (0..tokens).for_each(task),
+        RowsMut {
+            width,
+            blocks: self.blocks,
+            codes: Columns::new(&mut self.codes, padded, self.stride),
+            steps: Columns::new(&mut self.steps, tokens, 1),
+            sums: Columns::new(&mut self.sums, tokens, 1),
+            group_sums: Columns::new(&mut self.group_sums, tokens, groups),
+            group_steps: Columns::new(&mut self.group_steps, tokens, step_groups),
         }
     }
 
@@ -228,7 +224,49 @@ impl Activations {
     }
 }
 
-/// Quantises a token with a step for each [`GROUP`] columns.
+/// Tokens that are being quantised.
+pub(crate) struct RowsMut<'a> {
+    width: usize,
+    blocks: usize,
+    codes: Columns<'a, ActBlock>,
+    steps: Columns<'a, f32>,
+    sums: Columns<'a, i32>,
+    group_sums: Columns<'a, i32>,
+    group_steps: Columns<'a, f32>,
+}
+
+impl RowsMut<'_> {
+    /// Has `row` write the codes of token `t` and, by group, the steps of its groups; it returns the token's step.
+    ///
+    /// # Panics
+    /// Where there is no such token.
+    ///
+    /// # Safety
+    /// Nobody else may write this token at the same time.
+    #[allow(unsafe_code)]
+    pub(crate) unsafe fn write(&self, t: usize, row: impl FnOnce(&mut [i8], &mut [f32]) -> f32) {
+        // SAFETY: the caller's promise.
+        let (codes, step, sum, group_sums, group_steps) = unsafe {
+            (
+                self.codes.strip(t, 0, self.blocks),
+                self.steps.row(t),
+                self.sums.row(t),
+                self.group_sums.row(t),
+                self.group_steps.row(t),
+            )
+        };
+        let (live, padding) = ActBlock::as_flat_mut(codes).split_at_mut(self.width);
+        padding.fill(0);
+        step[0] = row(live, group_steps);
+        for (sum, codes) in group_sums.iter_mut().zip(codes.chunks(GROUP / DEPTH)) {
+            *sum = ops::sum_codes(codes);
+        }
+        sum[0] = group_sums.iter().sum();
+    }
+}
+
+/// Quantises a token with a step for each [`GROUP`] columns: what is far from the rest takes bits from its own
+/// group only.
 ///
 /// # Panics
 /// Where a group has fewer codes than activations.

@@ -40,6 +40,7 @@ pub mod scalar;
 pub mod scales;
 mod shape;
 pub mod sparse;
+mod stages;
 pub mod ternary;
 mod vectors;
 #[cfg(target_arch = "x86_64")]

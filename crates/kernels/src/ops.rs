@@ -13,8 +13,11 @@ const LANES: usize = 16;
 /// Largest wide code: `127 · 128`.
 const WIDE: f32 = 16_256.0;
 
-/// [`tritburn_quant::act::absmax_int8`], bit for bit.
-pub(crate) fn absmax_codes(x: &[f32], codes: &mut [i8]) -> f32 {
+/// [`tritburn_quant::act::absmax_int8`], bit for bit: writes the codes and returns the step.
+///
+/// # Panics
+/// Where the lengths differ.
+pub fn absmax_codes(x: &[f32], codes: &mut [i8]) -> f32 {
     assert_eq!(x.len(), codes.len(), "one code per activation");
     vectorized(
         #[inline(always)]

@@ -36,6 +36,9 @@ pub const MAX_THREADS: usize = 4096;
 
 type Task = dyn Fn(usize) + Sync;
 
+/// Where the numbers of a region's steps end: all threads have some of each.
+pub(crate) type Steps = [usize; 2];
+
 /// A cache line of its own, so that the counters do not slow each other.
 #[repr(align(128))]
 struct Line<T>(T);
@@ -44,7 +47,7 @@ struct Shared {
     state: Line<AtomicU64>,
     next: Line<AtomicUsize>,
     left: Line<AtomicUsize>,
-    job: UnsafeCell<Option<(*const Task, usize)>>,
+    job: UnsafeCell<Option<(*const Task, Steps)>>,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
     stop: AtomicBool,
     sleeping: AtomicUsize,
@@ -184,6 +187,12 @@ impl Pool {
     /// Where a task panics, after all threads have left; and never returns where a task calls
     /// `run` of the same pool.
     pub fn run(&self, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
+        self.run_steps([tasks; 2], task);
+    }
+
+    /// [`Self::run`] with tasks in two steps.
+    pub(crate) fn run_steps(&self, steps: Steps, task: &(dyn Fn(usize) + Sync)) {
+        let tasks = steps[1];
         if let Some(home) = &self.home {
             go_home(home);
         }
@@ -199,7 +208,7 @@ impl Pool {
         // SAFETY: the turn is ours, so no region is open and all threads have left the last.
         #[allow(unsafe_code)]
         unsafe {
-            *shared.job.get() = Some((task, tasks));
+            *shared.job.get() = Some((task, steps));
         }
         shared.next.0.store(0, Ordering::Relaxed);
         shared.left.0.store(0, Ordering::Relaxed);
@@ -212,7 +221,7 @@ impl Pool {
             let _guard = lock(&shared.sleep);
             shared.wake.notify_all();
         }
-        let own = catch_unwind(AssertUnwindSafe(|| shared.take_tasks(task, tasks)));
+        let own = catch_unwind(AssertUnwindSafe(|| shared.take_tasks(task, steps)));
         shared.close();
         let others = lock(&shared.panic).take();
         drop(turn);
@@ -253,11 +262,11 @@ impl Shared {
             // SAFETY: the region is open and we are counted, so the job stays until we leave.
             #[allow(unsafe_code)]
             let job = unsafe { *self.job.get() };
-            if let Some((task, tasks)) = job {
+            if let Some((task, steps)) = job {
                 // SAFETY: as above; `run` keeps the task alive until all have left.
                 #[allow(unsafe_code)]
                 let task = unsafe { &*task };
-                let result = catch_unwind(AssertUnwindSafe(|| self.take_tasks(task, tasks)));
+                let result = catch_unwind(AssertUnwindSafe(|| self.take_tasks(task, steps)));
                 if let Err(panic) = result {
                     *lock(&self.panic) = Some(panic);
                 }
@@ -269,9 +278,12 @@ impl Shared {
     /// Takes tasks until none is left, some in a row at a time, so that what is asked for past the end
     /// of one is the thread's own next. The fewer are left, the fewer at a time, so that all threads
     /// end together.
-    fn take_tasks(&self, task: &Task, tasks: usize) {
+    fn take_tasks(&self, task: &Task, steps: Steps) {
         let share = 2 * self.threads;
-        let some = |i: usize| (i < tasks).then(|| i + ((tasks - i) / share).max(1));
+        let some = |i: usize| {
+            let end = steps.into_iter().find(|end| i < *end)?;
+            Some(i + ((end - i) / share).max(1))
+        };
         let order = Ordering::Relaxed;
         while let Ok(first) = self.next.0.try_update(order, order, some) {
             (first..some(first).unwrap_or(first)).for_each(task);

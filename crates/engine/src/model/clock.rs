@@ -10,6 +10,7 @@ pub(crate) enum Op {
     Attention,
     /// With what is added to the residual stream, as [`Self::Down`].
     OutProjection,
+    /// With the norm and the rounding for [`Self::Down`], where both run in one region.
     GateUp,
     Activation,
     Down,
@@ -36,9 +37,9 @@ impl Op {
             Self::Qkv => "norm + q, k, v",
             Self::Attention => "rope, cache, attention",
             Self::OutProjection => "norm + o",
-            Self::GateUp => "norm + gate, up, act",
+            Self::GateUp => "norm + gate, up, act, norm",
             Self::Activation => "activation",
-            Self::Down => "norm + down",
+            Self::Down => "down",
             Self::FinalNorm => "final norm",
             Self::Head => "head",
         }

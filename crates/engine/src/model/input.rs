@@ -3,8 +3,8 @@
 use std::cell::RefCell;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use tritburn_kernels::activations::group_codes;
-use tritburn_kernels::{Activations, Exec};
+use tritburn_kernels::activations::{RowQuantizer, group_codes};
+use tritburn_kernels::ops;
 use tritburn_quant::act::TokenQuantiser;
 use tritburn_quant::hadamard::Factors;
 use tritburn_quant::scheme::ActQuant;
@@ -47,69 +47,56 @@ impl InputQuant {
             spare: Mutex::default(),
         }))
     }
+}
 
-    /// Quantises the rows of `x`, `[tokens, width]`, after `norm` where there is one.
-    pub(crate) fn quantize(
-        &self,
-        exec: &Exec,
-        x: &[f32],
-        width: usize,
-        norm: Option<&RmsNorm>,
-        activations: &mut Activations,
-    ) {
-        match self {
-            Self::Token(quantiser) => quantiser.quantize(exec, x, width, norm, activations),
-            Self::Groups => groups(exec, x, width, norm, activations),
+/// What stands between the values in front of a ternary projection and its codes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LinearInput<'a> {
+    pub(crate) norm: Option<&'a RmsNorm>,
+    /// INT8 per token where none is named.
+    pub(crate) quant: Option<&'a InputQuant>,
+}
+
+impl RowQuantizer for LinearInput<'_> {
+    fn by_group(&self) -> bool {
+        matches!(self.quant, Some(InputQuant::Groups))
+    }
+
+    fn quantize(&self, x: &[f32], codes: &mut [i8], steps: &mut [f32]) -> f32 {
+        match (self.quant, self.norm) {
+            (None, None) => ops::absmax_codes(x, codes),
+            (None, Some(norm)) => norm.quantize(x, codes),
+            (Some(InputQuant::Token(quant)), norm) => quant.quantize(x, norm, codes),
+            (Some(InputQuant::Groups), None) => by_group(x, codes, steps),
+            (Some(InputQuant::Groups), Some(norm)) => with_buffer(x.len(), |row| {
+                norm.row(x, row);
+                by_group(row, codes, steps)
+            }),
         }
     }
 }
 
-fn groups(
-    exec: &Exec,
-    x: &[f32],
-    width: usize,
-    norm: Option<&RmsNorm>,
-    activations: &mut Activations,
-) {
-    let Some(norm) = norm else {
-        return activations.quantize_groups(exec, x, width);
-    };
-    let row = |t: usize, codes: &mut [i8], steps: &mut [f32]| {
-        with_buffer(width, |row| {
-            norm.row(&x[t * width..][..width], row);
-            group_codes(row, codes, steps);
-        });
-    };
-    activations.fill_groups(exec, x.len() / width, width, row);
+fn by_group(x: &[f32], codes: &mut [i8], steps: &mut [f32]) -> f32 {
+    group_codes(x, codes, steps);
+    1.0
 }
 
 impl ByToken {
-    fn quantize(
-        &self,
-        exec: &Exec,
-        x: &[f32],
-        width: usize,
-        norm: Option<&RmsNorm>,
-        activations: &mut Activations,
-    ) {
-        let row = |t: usize, codes: &mut [i8]| {
-            let x = &x[t * width..][..width];
-            with_buffer(width, |row| {
-                match norm {
-                    Some(norm) => norm.row(x, row),
-                    None => row.copy_from_slice(x),
-                }
-                if let Some(hadamard) = &self.hadamard {
-                    hadamard.apply(row);
-                }
-                let spare = self.spare().pop();
-                let mut quantiser = spare.unwrap_or_else(|| self.quantiser.clone());
-                let step = quantiser.quantise(row, codes);
-                self.spare().push(quantiser);
-                step
-            })
-        };
-        activations.fill(exec, x.len() / width, width, row);
+    fn quantize(&self, x: &[f32], norm: Option<&RmsNorm>, codes: &mut [i8]) -> f32 {
+        with_buffer(x.len(), |row| {
+            match norm {
+                Some(norm) => norm.row(x, row),
+                None => row.copy_from_slice(x),
+            }
+            if let Some(hadamard) = &self.hadamard {
+                hadamard.apply(row);
+            }
+            let spare = self.spare().pop();
+            let mut quantiser = spare.unwrap_or_else(|| self.quantiser.clone());
+            let step = quantiser.quantise(row, codes);
+            self.spare().push(quantiser);
+            step
+        })
     }
 
     fn spare(&self) -> MutexGuard<'_, Vec<TokenQuantiser>> {

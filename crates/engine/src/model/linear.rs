@@ -6,7 +6,7 @@ use tritburn_kernels::{
     Activations, Buffer, DenseMatrix, Exec, Format, PackedCodes, Pool, Scales, TernaryMatrix, ops,
 };
 
-use super::input::InputQuant;
+use super::input::{InputQuant, LinearInput};
 use super::norm::RmsNorm;
 use crate::error::Result;
 
@@ -106,6 +106,8 @@ pub(crate) struct LinearScratch {
     own: Buffer<f32>,
     /// What was quantised last.
     pub(crate) activations: Activations,
+    /// What was quantised as it was computed, for the projection that follows.
+    pub(crate) next: Activations,
     non_zero: NonZero,
     /// Bytes of weights that were not read since inputs were zero or gates closed.
     pub(crate) left_out: u64,
@@ -132,6 +134,14 @@ impl Linear {
     /// Output width.
     pub(crate) fn rows(&self) -> usize {
         self.weight.shape()[0]
+    }
+
+    /// How the input of a ternary weight becomes codes, after `norm` or else its own.
+    pub(crate) fn quantizer<'a>(&'a self, norm: Option<&'a RmsNorm>) -> LinearInput<'a> {
+        LinearInput {
+            norm: norm.or(self.norm.as_ref()),
+            quant: self.input.as_ref(),
+        }
     }
 
     /// Bytes of weights that one forward pass reads at most.
@@ -208,18 +218,60 @@ pub(crate) fn project_onto(
     [own, normed]: [&mut Buffer<f32>; 2],
     scratch: &mut LinearScratch,
 ) {
+    if matches!(linear.weight, Weight::Dense(_)) {
+        own.resize(stream.len());
+        project(exec, x, width, None, [(linear, &mut **own)], scratch);
+        return add_normed(exec, linear.rows(), post, stream, [own, normed]);
+    }
+    quantize_for(exec, linear, x, width, None, scratch);
+    multiply_onto(exec, (linear, post), stream, [own, normed], scratch);
+}
+
+/// [`project_onto`] for a ternary weight, of what [`LinearScratch::next`] holds.
+pub(crate) fn project_next_onto(
+    exec: &Exec,
+    projection: (&Linear, Option<&RmsNorm>),
+    stream: &mut [f32],
+    buffers: [&mut Buffer<f32>; 2],
+    scratch: &mut LinearScratch,
+) {
+    std::mem::swap(&mut scratch.activations, &mut scratch.next);
+    multiply_onto(exec, projection, stream, buffers, scratch);
+    // Each keeps its size: one is as wide as the model, the other as its feed-forward blocks.
+    std::mem::swap(&mut scratch.activations, &mut scratch.next);
+}
+
+/// [`project_onto`] for a ternary weight, of what was quantised last.
+fn multiply_onto(
+    exec: &Exec,
+    (linear, post): (&Linear, Option<&RmsNorm>),
+    stream: &mut [f32],
+    [own, normed]: [&mut Buffer<f32>; 2],
+    scratch: &mut LinearScratch,
+) {
     if let (Weight::Ternary(w), None, None) = (&linear.weight, &linear.bias, post) {
-        quantize_for(exec, linear, x, width, None, scratch);
         return w.gemm_add(exec, &scratch.activations, stream);
     }
     own.resize(stream.len());
-    project(exec, x, width, None, [(linear, &mut **own)], scratch);
+    scratch.multiply(exec, &linear.weight, own);
+    add_bias(linear.bias.as_deref(), own);
+    add_normed(exec, linear.rows(), post, stream, [own, normed]);
+}
+
+/// Adds `own`, rows of `width`, to `stream` after the norm `post`, where there is one.
+fn add_normed(
+    exec: &Exec,
+    width: usize,
+    post: Option<&RmsNorm>,
+    stream: &mut [f32],
+    [own, normed]: [&mut Buffer<f32>; 2],
+) {
     if let Some(norm) = post {
         norm.in_place(exec, own, normed);
     }
-    let (own, rows) = (&**own, linear.rows());
-    exec.light_rows(stream, rows, |t, stream| {
-        ops::add(stream, &own[t * rows..][..rows]);
+    let own = &**own;
+    exec.light_rows(stream, width, |t, stream| {
+        ops::add(stream, &own[t * width..][..width]);
     });
 }
 
@@ -271,16 +323,6 @@ pub(crate) fn quantize_for(
         scratch.shared = shared;
         return;
     }
-    let activations = &mut scratch.activations;
-    let norm = norm.or(linear.norm.as_ref());
-    if let Some(input) = &linear.input {
-        return input.quantize(exec, x, width, norm, activations);
-    }
-    match norm {
-        None => activations.quantize(exec, x, width),
-        Some(norm) => {
-            let row = |t: usize, codes: &mut [i8]| norm.quantize(&x[t * width..][..width], codes);
-            activations.fill(exec, x.len() / width, width, row);
-        }
-    }
+    let quantizer = linear.quantizer(norm);
+    scratch.activations.quantize_by(exec, x, width, &quantizer);
 }

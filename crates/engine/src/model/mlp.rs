@@ -1,7 +1,7 @@
 //! The feed-forward block.
 
 use tritburn_kernels::sparse::{FEW, RowMatrix};
-use tritburn_kernels::ternary::{Up, gemm_gated};
+use tritburn_kernels::ternary::{Next, Up, gemm_gated};
 use tritburn_kernels::{Exec, ops};
 use tritburn_quant::config::HiddenAct;
 
@@ -9,27 +9,31 @@ use super::build::{Layer, Model};
 use super::clock::Op;
 use super::forward::Scratch;
 use super::gate::gelu_tanh_mul;
-use super::linear::{Weight, project, project_onto, quantize_for};
+use super::linear::{Weight, project, project_next_onto, project_onto, quantize_for};
 
 impl Model {
     /// Adds what the feed-forward block gives to the residual stream.
     pub(crate) fn mlp(&self, exec: &Exec, layer: &Layer, s: &mut Scratch) {
-        let c = &self.config;
-        self.gated(exec, layer, s);
-        project_onto(
-            exec,
-            &s.gate,
-            c.intermediate_size,
-            (&layer.down_proj, layer.ffn_post_norm.as_ref()),
-            &mut s.x,
-            [&mut s.h, &mut s.normed],
-            &mut s.linear,
-        );
+        let down = (&layer.down_proj, layer.ffn_post_norm.as_ref());
+        if self.gated(exec, layer, s) {
+            let buffers = [&mut s.h, &mut s.normed];
+            project_next_onto(exec, down, &mut s.x, buffers, &mut s.linear);
+        } else {
+            project_onto(
+                exec,
+                &s.gate,
+                self.config.intermediate_size,
+                down,
+                &mut s.x,
+                [&mut s.h, &mut s.normed],
+                &mut s.linear,
+            );
+        }
         s.lap(Op::Down);
     }
 
-    /// Writes `act(gate) · up` to `s.gate`.
-    fn gated(&self, exec: &Exec, layer: &Layer, s: &mut Scratch) {
+    /// Writes `act(gate) · up` to `s.gate`; tells whether `s.linear.next` holds what `down_proj` takes of it.
+    fn gated(&self, exec: &Exec, layer: &Layer, s: &mut Scratch) -> bool {
         let hidden = self.config.hidden_size;
         let (gate, up) = (&layer.gate_proj, &layer.up_proj);
         let norm = Some(&layer.ffn_norm);
@@ -54,7 +58,8 @@ impl Model {
                 quantize_for(exec, up, &s.x, hidden, norm, &mut s.linear);
             }
             open_rows(exec, rows, s);
-            return s.lap(Op::GateUp);
+            s.lap(Op::GateUp);
+            return false;
         }
         let packed = match (&gate.weight, &up.weight) {
             _ if own_norms => None,
@@ -64,9 +69,17 @@ impl Model {
         };
         if let Some((gate_weight, up_weight)) = packed {
             quantize_for(exec, gate, &s.x, hidden, norm, &mut s.linear);
+            let down = &layer.down_proj;
+            let ternary = !matches!(down.weight, Weight::Dense(_));
+            let quantizer = down.quantizer(None);
+            let next = ternary.then_some(Next {
+                quantizer: &quantizer,
+                activations: &mut s.linear.next,
+            });
             let x = &s.linear.activations;
-            gemm_gated(exec, x, gate_weight, up_weight, &act, &mut s.gate);
-            return s.lap(Op::GateUp);
+            gemm_gated(exec, x, gate_weight, up_weight, &act, &mut s.gate, next);
+            s.lap(Op::GateUp);
+            return ternary;
         }
         s.up.resize(tokens * up.rows());
         let outputs = [(gate, &mut *s.gate), (up, &mut *s.up)];
@@ -76,6 +89,7 @@ impl Model {
         let up = &s.up;
         exec.rows(&mut s.gate, ffn, |t, gate| act(gate, &up[t * ffn..][..ffn]));
         s.lap(Op::Activation);
+        false
     }
 }
 

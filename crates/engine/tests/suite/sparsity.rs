@@ -107,8 +107,8 @@ fn the_bench_tells_what_was_left_out() {
         let shares = [
             "norm + q, k, v",
             "norm + o",
-            "norm + gate, up, act",
-            "norm + down",
+            "norm + gate, up, act, norm",
+            "down",
         ]
         .map(of);
         (rows[1].left_out, shares)

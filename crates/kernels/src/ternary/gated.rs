@@ -1,9 +1,10 @@
-//! Both projections of a gated feed-forward block and its activation in one parallel region.
+//! Both projections of a gated feed-forward block, its activation and what the next projection takes of it in one
+//! parallel region.
 
 use super::TernaryMatrix;
 use super::product::with_tables;
 use super::target::{Combine, Target};
-use crate::activations::Activations;
+use crate::activations::{Activations, RowQuantizer};
 use crate::columns::Columns;
 use crate::exec::Exec;
 use crate::layout::Format;
@@ -35,9 +36,24 @@ impl Up<'_> {
     }
 }
 
+/// The input of the projection that follows.
+pub struct Next<'a> {
+    /// Norm and rounding of a token.
+    pub quantizer: &'a dyn RowQuantizer,
+    /// Overwritten.
+    pub activations: &'a mut Activations,
+}
+
+impl std::fmt::Debug for Next<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Next({} tokens before)", self.activations.tokens())
+    }
+}
+
 /// `out[t] = act(gate · x[t], up · x[t])`, `[tokens, rows]`: `act` replaces the outputs of the gate by
 /// those of the block, value by value, given some of both. The bits are those of two products and
-/// `act` after them, but what `up` gives for a token is used before the next is computed.
+/// `act` after them, but what `up` gives for a token is used before the next is computed. When all of `out` is there,
+/// whoever is free quantises its tokens for what comes `next`.
 ///
 /// # Panics
 /// Where shapes or formats of `gate` and `up` differ, the widths of `x` or the length of `out` do
@@ -49,14 +65,32 @@ pub fn gemm_gated(
     up: Up<'_>,
     act: &Combine<'_>,
     out: &mut [f32],
+    next: Option<Next<'_>>,
 ) {
     assert_width(x.width(), gate.cols);
     assert_eq!((gate.rows, gate.cols), up.shape(), "equal shapes");
     assert_eq!(gate.format, up.format(), "equal formats");
     let (tokens, rows) = (x.tokens(), gate.format.tile_rows());
     let out = Columns::new(out, tokens, gate.rows);
+    let quantizer = next.as_ref().map(|next| next.quantizer);
+    let quantized = next.map(|next| {
+        let by_group = next.quantizer.by_group();
+        next.activations.rows_mut(tokens, gate.rows, by_group)
+    });
+    let quantize = |t: usize| {
+        let (Some(quantizer), Some(rows)) = (quantizer, &quantized) else {
+            return;
+        };
+        // SAFETY: all tiles are computed, so that nobody writes outputs any more, and each task has a token of
+        // its own.
+        #[allow(unsafe_code)]
+        unsafe {
+            let x: &[f32] = out.row(t);
+            rows.write(t, |codes, steps| quantizer.quantize(x, codes, steps));
+        }
+    };
     with_tables(x, [gate.format], |tables| {
-        exec.pool.run(gate.tiles(), &|tile| {
+        let multiply = |tile: usize| {
             // SAFETY: each task has a row tile of its own.
             #[allow(unsafe_code)]
             let out = unsafe { Target::store(&out, tile * rows) };
@@ -66,6 +100,9 @@ pub fn gemm_gated(
                 Up::Packed(w) => w.multiply_tile(exec, x, tables, tile, out),
                 Up::Rows(w) => w.multiply_tile(exec, x, tile, out),
             }
-        });
+        };
+        let more = if quantizer.is_some() { tokens } else { 0 };
+        exec.pool
+            .run_then((gate.tiles(), &multiply), (more, &quantize));
     });
 }

@@ -16,7 +16,7 @@ use crate::packed::PackedCodes;
 use crate::pool::Pool;
 use crate::scales::Scales;
 pub use crate::shape::MAX_COLS;
-pub use gated::{Up, gemm_gated};
+pub use gated::{Next, Up, gemm_gated};
 pub use product::gemm_all;
 pub(crate) use product::multiply_spread;
 pub(crate) use target::Target;
@@ -163,7 +163,7 @@ impl TernaryMatrix {
     /// `out[t, r] = (Σ w[r, c] · x[t, c]) · (step[t] · scale)`: the sum in i32, then two f32
     /// products; with groups, `(Σ_g (Σ_{c in g} w · x) · scale[r, g] · step[t, g]) · step[t]`, groups added in
     /// order, where `step[t, g]` is 1 unless activations have steps per group
-    /// ([`Activations::quantize_groups`]). `out` is row major `[tokens, rows]`. The result does not depend on `exec`.
+    /// ([`RowQuantizer::by_group`](crate::activations::RowQuantizer::by_group)). `out` is row major `[tokens, rows]`. The result does not depend on `exec`.
     ///
     /// # Panics
     /// Where the widths of matrix and activations or the length of `out` do not fit, or activations have steps per

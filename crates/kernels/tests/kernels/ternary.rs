@@ -1,8 +1,9 @@
 //! Ternary products, bit for bit.
 
 use proptest::prelude::*;
+use tritburn_kernels::activations::{RowQuantizer, group_codes};
 use tritburn_kernels::sparse::RowMatrix;
-use tritburn_kernels::ternary::{MAX_COLS, Up, gemm_all, gemm_gated};
+use tritburn_kernels::ternary::{MAX_COLS, Next, Up, gemm_all, gemm_gated};
 use tritburn_kernels::{Activations, Exec, Format, PackedCodes, Pool, Scales, TernaryMatrix, ops};
 use tritburn_quant::act::absmax_int8;
 use tritburn_quant::hf_pack;
@@ -10,6 +11,29 @@ use tritburn_quant::hf_pack;
 use crate::common::{Case, Noise, bits, execs};
 
 const WIDTHS: [usize; 14] = [0, 1, 2, 3, 4, 5, 63, 64, 65, 127, 128, 129, 300, 1100];
+
+/// A step for each group of a token.
+struct ByGroup;
+
+impl RowQuantizer for ByGroup {
+    fn by_group(&self) -> bool {
+        true
+    }
+
+    fn quantize(&self, x: &[f32], codes: &mut [i8], steps: &mut [f32]) -> f32 {
+        group_codes(x, codes, steps);
+        1.0
+    }
+}
+
+/// A step for each token.
+struct ByToken;
+
+impl RowQuantizer for ByToken {
+    fn quantize(&self, x: &[f32], codes: &mut [i8], _: &mut [f32]) -> f32 {
+        ops::absmax_codes(x, codes)
+    }
+}
 
 #[test]
 fn every_shape_is_bit_exact() {
@@ -135,7 +159,7 @@ fn steps_per_group_are_the_definition() {
             let matrix = case.matrix(format);
             for exec in execs(2) {
                 let mut x = Activations::new();
-                x.quantize_groups(&exec, &values, cols);
+                x.quantize_by(&exec, &values, cols, &ByGroup);
                 let mut got = vec![0.0; rows * tokens];
                 matrix.gemm(&exec, &x, &mut got);
                 assert_eq!(bits(&got), bits(&want), "{format:?} {}", exec.kernel.name());
@@ -150,7 +174,7 @@ fn steps_per_group_are_for_scales_per_group() {
     let case = Case::new(&mut Noise(14), 3, 130, 1);
     let (matrix, exec) = (case.matrix(Format::TwoBit), &execs(1)[0]);
     let mut x = Activations::new();
-    x.quantize_groups(exec, &[1.0; 130], 130);
+    x.quantize_by(exec, &[1.0; 130], 130, &ByGroup);
     matrix.gemm(exec, &x, &mut [0.0; 3]);
 }
 
@@ -216,7 +240,7 @@ proptest! {
     }
 }
 
-/// The fused block is its two products and the activation after them.
+/// The fused block is its two products, the activation after them and the rounding after that.
 #[test]
 fn gated_products_are_bit_exact() {
     let mut noise = Noise(31);
@@ -231,22 +255,39 @@ fn gated_products_are_bit_exact() {
             ops::relu2_mul(&mut want, &up.expected());
             let x = Activations::from_codes(&gate.x, &gate.steps, cols);
             let by_row = RowMatrix::new(&up.matrix(Format::TwoBit)).unwrap();
+            let down = Case::new(&mut noise, 3, rows, 0).matrix(Format::TwoBit);
+            let groups = Scales::Group(noise.floats(3 * rows.div_ceil(128)));
+            let grouped = TernaryMatrix::with_scales(&down.codes(), 3, rows, groups, down.format());
+            let quantizers: [(&dyn RowQuantizer, _); 2] =
+                [(&ByToken, &down), (&ByGroup, &grouped.unwrap())];
             for exec in &execs {
+                let name = exec.kernel.name();
                 let check = |format, up: Up<'_>| {
-                    let mut out = vec![f32::NAN; want.len()];
-                    gemm_gated(
-                        exec,
-                        &x,
-                        &gate.matrix(format),
-                        up,
-                        &ops::relu2_mul,
-                        &mut out,
-                    );
-                    let name = exec.kernel.name();
-                    assert!(
-                        bits(&out) == bits(&want),
-                        "{name} {format:?} {rows}×{cols}×{tokens}"
-                    );
+                    let gate = gate.matrix(format);
+                    for (quantizer, down) in quantizers {
+                        let mut out = vec![f32::NAN; want.len()];
+                        let mut activations = Activations::new();
+                        let next = Next {
+                            quantizer,
+                            activations: &mut activations,
+                        };
+                        gemm_gated(exec, &x, &gate, up, &ops::relu2_mul, &mut out, Some(next));
+                        let product = |x: &Activations| {
+                            let mut out = vec![0.0; 3 * tokens];
+                            down.gemm(exec, x, &mut out);
+                            bits(&out)
+                        };
+                        let mut apart = Activations::new();
+                        if rows > 0 {
+                            apart.quantize_by(exec, &want, rows, quantizer);
+                            assert_eq!(activations.steps(), apart.steps());
+                            assert_eq!(product(&activations), product(&apart), "{name}");
+                        }
+                        assert!(
+                            bits(&out) == bits(&want),
+                            "{name} {format:?} {rows}×{cols}×{tokens}"
+                        );
+                    }
                 };
                 for format in Format::ALL {
                     check(format, Up::Packed(&up.matrix(format)));
