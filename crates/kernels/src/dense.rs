@@ -4,6 +4,7 @@ use crate::columns::Columns;
 use crate::error::Result;
 use crate::exec::Exec;
 use crate::kernel::DenseTile;
+use crate::memory::Region;
 use crate::pool::Pool;
 use crate::shape::{assert_width, check_fill};
 
@@ -74,6 +75,12 @@ impl DenseMatrix {
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.data.len() * size_of::<f32>()
+    }
+
+    /// Where the weights lie.
+    #[must_use]
+    pub fn region(&self) -> Region<'_> {
+        Region::of_floats(&self.data)
     }
 
     /// One row.

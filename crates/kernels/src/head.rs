@@ -10,6 +10,7 @@ use crate::error::Result;
 use crate::exec::Exec;
 use crate::kernel::PackedTile;
 use crate::layout::{DEPTH, DEPTH_BLOCKS, LANES, read_lane, tile_blocks, write_lanes};
+use crate::memory::Region;
 use crate::ops;
 use crate::pool::Pool;
 use crate::room::Room;
@@ -97,6 +98,12 @@ impl Int8Matrix {
     #[must_use]
     pub fn bytes(&self) -> usize {
         size_of_val(&*self.data) + size_of_val(&*self.scales)
+    }
+
+    /// Where the weights lie.
+    #[must_use]
+    pub fn region(&self) -> Region<'_> {
+        Region::of(&self.data)
     }
 
     /// Writes the values of one row to `out`, `[cols]`.

@@ -21,6 +21,24 @@ const SOME: usize = 8;
 /// Blocks that a thread reads before it looks for more.
 const PART: usize = 1 << 13;
 
+/// Memory in which a matrix holds its weights.
+#[derive(Debug, Clone, Copy)]
+pub struct Region<'a>(&'a [WeightBlock]);
+
+impl<'a> Region<'a> {
+    pub(crate) fn of(blocks: &'a [WeightBlock]) -> Self {
+        Self(blocks)
+    }
+
+    /// But for what does not fill a cache line.
+    pub(crate) fn of_floats(values: &'a [f32]) -> Self {
+        // SAFETY: blocks are bytes, of which every pattern is one.
+        #[allow(unsafe_code)]
+        let (_, blocks, _) = unsafe { values.align_to() };
+        Self(blocks)
+    }
+}
+
 /// Bytes a second that all threads of `exec` read together, from 256 MiB that lie as weights do: by
 /// what the processor fetches itself, or with the kernels' requests ahead of use, which on a
 /// Zen 4 were three times as fast.
@@ -31,16 +49,24 @@ pub fn read_speed(exec: &Exec) -> f64 {
     let blocks = filled(&exec.pool, len, PART, &|i, part| {
         part.iter_mut().for_each(|block| block.0.fill(i as u8 | 1));
     });
+    read_speed_of(exec, &[Region(&blocks)])
+}
+
+/// [`read_speed`] of memory that is there. What the caches hold of it counts, too.
+#[must_use]
+pub fn read_speed_of(exec: &Exec, regions: &[Region<'_>]) -> f64 {
+    let parts: Vec<&[WeightBlock]> = regions.iter().flat_map(|r| r.0.chunks(PART)).collect();
+    let bytes: usize = parts.iter().map(|part| size_of_val(*part)).sum();
     let pass = |ahead: bool| {
         let start = Instant::now();
         let total = AtomicU64::new(0);
-        exec.pool.run(len / PART, &|i| {
-            let part = &blocks[i * PART..][..PART];
+        exec.pool.run(parts.len(), &|i| {
+            let part = parts[i];
             let part = if ahead { sum_ahead(part) } else { sum(part) };
             total.fetch_add(part, Ordering::Relaxed);
         });
         black_box(total);
-        MEMORY as f64 / start.elapsed().as_secs_f64()
+        bytes as f64 / start.elapsed().as_secs_f64()
     };
     let passes = (0..2 * PASSES).map(|i| pass(i % 2 == 1));
     passes.fold(0.0, f64::max)
@@ -91,5 +117,10 @@ mod tests {
         assert_eq!(sum_ahead(&many), 7 * ((1 << 24) - 1));
         let exec = Exec::new(None, Some(2)).unwrap();
         assert!(read_speed(&exec).is_finite());
+        let floats = [1.0; 200];
+        let regions = [Region::of(&many), Region::of_floats(&floats)];
+        assert!(regions[1].0.len() >= 11, "all but two ends");
+        let speed = read_speed_of(&exec, &regions);
+        assert!(speed > 0.0 && speed.is_finite());
     }
 }

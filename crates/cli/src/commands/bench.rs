@@ -234,9 +234,11 @@ fn table(rows: &[BenchRow]) -> String {
         "GB/s",
         "left out",
         "of roofline",
+        "in turn",
         "MiB",
         "peak MiB",
     ];
+    let percent = |share: f64| format!("{:.0}%", 100.0 * share);
     let mib = |bytes: Option<u64>| bytes.map_or_else(|| "-".to_owned(), |b| (b >> 20).to_string());
     let cells = |row: &BenchRow| {
         vec![
@@ -249,8 +251,10 @@ fn table(rows: &[BenchRow]) -> String {
             row.depth.to_string(),
             format!("{:.1}", row.tok_s),
             format!("{:.2}", row.gb_s),
-            format!("{:.0}%", 100.0 * row.left_out),
-            format!("{:.0}%", 100.0 * row.roofline_share),
+            percent(row.left_out),
+            percent(row.roofline_share),
+            row.roofline_share_in_turn
+                .map_or_else(|| "-".to_owned(), percent),
             mib(row.rss_bytes),
             mib(row.peak_bytes),
         ]

@@ -11,6 +11,7 @@ pub use shapes::{SHAPES, shape};
 use std::time::Instant;
 
 use serde::Serialize;
+use tritburn_kernels::memory;
 
 use crate::engine::Engine;
 use crate::error::{EngineError, Result};
@@ -67,15 +68,21 @@ pub struct BenchRow {
     pub depth: usize,
     /// Tokens a second, median of the runs.
     pub tok_s: f64,
-    /// Weights read, in 10⁹ bytes a second. The KV cache does not count, nor what was left out.
+    /// Weights read, in 10⁹ bytes a second, and in decoding keys and values. What was left out does not count.
     pub gb_s: f64,
     /// Share of the bytes of weights that were not read, since inputs were zero or gates closed.
     #[serde(skip_serializing_if = "is_zero")]
     pub left_out: f64,
-    /// Share of the speed that the machine's memory and the kernel's arithmetic allow.
+    /// Share of the speed that the machine's memory and the kernel's arithmetic allow, as they were at the start.
     pub roofline_share: f64,
+    /// In decoding, the same by what memory gave in turn with the runs, median of theirs; `None` of prompts. On a machine that others use,
+    /// too, what it gives changes by a fifth within seconds.
+    pub roofline_share_in_turn: Option<f64>,
     /// What memory gives these threads, measured at the start, in 10⁹ bytes a second.
     pub memory_gb_s: f64,
+    /// In decoding, what plain reads of the model's weights gave in turn with the runs, median, in 10⁹ bytes a
+    /// second; `None` of prompts.
+    pub weights_gb_s: Option<f64>,
     /// What the kernel computes from caches on them, measured at the start, in 10⁹ products a second.
     pub kernel_gop_s: f64,
     /// Memory of the process after the runs; `None` where the system does not tell.
@@ -147,7 +154,7 @@ pub fn run(
         .max(options.depth.saturating_add(options.decode_tokens));
     let (mut session, tokens) = room_for(engine, most)?;
 
-    let prefill = median(options.runs, || {
+    let prefill = seconds_of(options.runs, || {
         session.truncate(0);
         let start = Instant::now();
         session.prefill(&tokens[..options.prefill_tokens])?;
@@ -155,7 +162,9 @@ pub fn run(
     })?;
     let (context, written) = tokens.split_at(options.depth);
     let mut left_out = 0;
-    let decode = median(options.runs, || {
+    let weights = model.regions_per_token();
+    let mut weights_speeds = vec![memory::read_speed_of(&engine.core.exec, &weights)];
+    let decode = seconds_of(options.runs, || {
         start_after(&mut session, context)?;
         let before = session.left_out();
         let start = Instant::now();
@@ -165,17 +174,24 @@ pub fn run(
         let seconds = start.elapsed().as_secs_f64();
         // The same in every run.
         left_out = session.left_out() - before;
+        weights_speeds.push(memory::read_speed_of(&engine.core.exec, &weights));
         Ok(seconds)
     })?;
 
-    let bytes = model.bytes_per_token();
-    let row = |phase, read: usize, seconds: f64, left_out: u64| {
+    let row = |phase, weights: usize, cache: usize, seconds: &[f64]| {
         let (depth, tokens) = options.tokens(phase);
-        let all = read as f64;
-        let bytes = all - left_out as f64;
-        let left_out = left_out as f64 / all;
+        let left_out = if phase == Phase::Decode { left_out } else { 0 };
+        let bytes = (weights + cache) as f64 - left_out as f64;
         let products = model.products_per_token() as f64 * tokens as f64;
-        let floor = (bytes / limits.bytes_per_second).max(products / limits.products_per_second);
+        let floor = |bytes_per_second: f64| {
+            (bytes / bytes_per_second).max(products / limits.products_per_second)
+        };
+        // Memory's speed in a run is taken as the mean of what it was before and after.
+        let around = weights_speeds.windows(2).map(|s| s[0].midpoint(s[1]));
+        let shares = around.zip(seconds).map(|(speed, s)| floor(speed) / s);
+        let in_turn = (phase == Phase::Decode).then(|| median(shares.collect()));
+        let in_turn_gb_s = in_turn.map(|_| median(weights_speeds.clone()) / 1e9);
+        let seconds = median(seconds.to_vec());
         let info = engine.info();
         BenchRow {
             shape: name.to_owned(),
@@ -191,21 +207,26 @@ pub fn run(
             depth,
             tok_s: tokens as f64 / seconds,
             gb_s: bytes / seconds / 1e9,
-            left_out,
-            roofline_share: floor / seconds,
+            left_out: left_out as f64 / weights as f64,
+            roofline_share: floor(limits.bytes_per_second) / seconds,
+            roofline_share_in_turn: in_turn,
             memory_gb_s: limits.bytes_per_second / 1e9,
+            weights_gb_s: in_turn_gb_s,
             kernel_gop_s: limits.products_per_second / 1e9,
             rss_bytes: rss_bytes(),
             peak_bytes: peak_bytes(),
         }
     };
+    let bytes = model.bytes_per_token();
     let chunks = options.prefill_tokens.div_ceil(PREFILL_CHUNK);
     // Only the last chunk has logits.
     let prompt = bytes * chunks - model.bytes_of(Op::Head) * (chunks - 1);
     let text = bytes * options.decode_tokens;
+    let seen = options.depth..options.depth + options.decode_tokens;
+    let cache = seen.map(|seen| model.cache_bytes(engine.info().kv, seen));
     Ok(vec![
-        row(Phase::Prefill, prompt, prefill, 0),
-        row(Phase::Decode, text, decode, left_out),
+        row(Phase::Prefill, prompt, 0, &prefill),
+        row(Phase::Decode, text, cache.sum(), &decode),
     ])
 }
 
@@ -233,10 +254,14 @@ fn start_after(session: &mut Session, context: &[u32]) -> Result<()> {
     Ok(())
 }
 
-fn median(runs: usize, mut seconds: impl FnMut() -> Result<f64>) -> Result<f64> {
-    let mut all = (0..runs).map(|_| seconds()).collect::<Result<Vec<_>>>()?;
+/// What each of the runs took.
+fn seconds_of(runs: usize, mut seconds: impl FnMut() -> Result<f64>) -> Result<Vec<f64>> {
+    (0..runs).map(|_| seconds()).collect()
+}
+
+fn median(mut all: Vec<f64>) -> f64 {
     all.sort_unstable_by(f64::total_cmp);
-    Ok(all[runs / 2])
+    all[all.len() / 2]
 }
 
 /// Resident memory of this process.
@@ -261,8 +286,31 @@ fn status_bytes(field: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use tritburn_kernels::kv::KvFormat;
+
     use super::*;
     use crate::engine::EngineOptions;
+
+    #[test]
+    fn a_token_reads_what_its_layers_look_back_to() {
+        let mut config = shape("smollm2-135m").unwrap();
+        (config.num_hidden_layers, config.vocab_size) = (2, 300);
+        let engine = Engine::random(&config, 1, EngineOptions::default()).unwrap();
+        let model = &engine.core.model;
+        // Keys and values of 3 heads of 64 in each of 2 layers.
+        let values = 2 * 3 * 64 * 2;
+        let rows = 2 * 3 * 2;
+        for (format, position) in [
+            (KvFormat::F32, 4 * values),
+            (KvFormat::F16, 2 * values),
+            (KvFormat::Int8, values + 4 * rows),
+            (KvFormat::Int4, values / 2 + 4 * rows),
+            (KvFormat::Int3, values * 3 / 8 + 4 * rows),
+        ] {
+            assert_eq!(model.cache_bytes(format, 0), position);
+            assert_eq!(model.cache_bytes(format, 9), 10 * position);
+        }
+    }
 
     #[test]
     fn a_session_starts_after_its_context_alone() {

@@ -1,5 +1,7 @@
 //! The parts of a model and how a [`Source`] fills them.
 
+use tritburn_kernels::kv::KvFormat;
+use tritburn_kernels::memory::Region;
 use tritburn_kernels::{Format, Kernel, Scales};
 use tritburn_quant::config::{ModelConfig, SubNorm};
 use tritburn_quant::scheme::{ActQuant, Input};
@@ -78,6 +80,21 @@ impl Model {
     pub(crate) fn bytes_per_token(&self) -> usize {
         let layers = self.layers.iter().flat_map(Layer::projections);
         layers.map(Linear::bytes).sum::<usize>() + self.head().bytes()
+    }
+
+    /// Where the weights lie that one decoded token reads.
+    pub(crate) fn regions_per_token(&self) -> Vec<Region<'_>> {
+        let layers = self.layers.iter().flat_map(Layer::projections);
+        let head = std::iter::once(self.head().region());
+        layers.map(Linear::region).chain(head).collect()
+    }
+
+    /// Bytes of keys and values that a token reads after `seen` others, its own included.
+    pub(crate) fn cache_bytes(&self, format: KvFormat, seen: usize) -> usize {
+        let c = &self.config;
+        let position = 2 * c.num_key_value_heads * format.row_bytes(c.head_dim());
+        let positions = |layer| c.layer_window(layer).unwrap_or(usize::MAX).min(seen + 1);
+        (0..c.num_hidden_layers).map(positions).sum::<usize>() * position
     }
 
     /// Bytes of weights of an operation.

@@ -1,5 +1,6 @@
 //! Projections, ternary or dense, with or without a norm in front.
 
+use tritburn_kernels::memory::Region;
 use tritburn_kernels::sparse::{ColumnMatrix, NonZero, RowMatrix};
 use tritburn_kernels::ternary::gemm_all;
 use tritburn_kernels::{
@@ -147,6 +148,16 @@ impl Linear {
     /// Bytes of weights that one forward pass reads at most.
     pub(crate) fn bytes(&self) -> usize {
         self.weight.bytes()
+    }
+
+    /// Where the weights lie.
+    pub(crate) fn region(&self) -> Region<'_> {
+        match &self.weight {
+            Weight::Dense(w) => w.region(),
+            Weight::Ternary(w) => w.region(),
+            Weight::Columns(w) => w.region(),
+            Weight::Rows(w) => w.region(),
+        }
     }
 
     /// Multiplications per token.

@@ -1,6 +1,7 @@
 //! Output head and embedding.
 
 use tritburn_kernels::head::WideActivations;
+use tritburn_kernels::memory::Region;
 use tritburn_kernels::{DenseMatrix, Exec, Int6Matrix, Int8Matrix, Pool, Result};
 
 /// How output head and embedding are stored.
@@ -66,6 +67,15 @@ impl Table {
             Self::F32(table) => table.bytes(),
             Self::Int8(table) => table.bytes(),
             Self::Int6(table) => table.bytes(),
+        }
+    }
+
+    /// Where the weights lie.
+    pub(crate) fn region(&self) -> Region<'_> {
+        match self {
+            Self::F32(table) => table.region(),
+            Self::Int8(table) => table.region(),
+            Self::Int6(table) => table.region(),
         }
     }
 

@@ -54,6 +54,9 @@ fn rows_of_small_random_models() {
             assert!(row.peak_bytes >= row.rss_bytes);
             assert!(row.tok_s > 0.0 && row.gb_s > 0.0 && row.roofline_share > 0.0);
         }
+        let in_turn = |row: &BenchRow| [row.roofline_share_in_turn, row.weights_gb_s];
+        assert_eq!(in_turn(&rows[0]), [None; 2]);
+        assert!(in_turn(&rows[1]).into_iter().all(|v| v > Some(0.0)));
         let what = |row: &BenchRow| (row.phase, row.tokens, row.depth);
         assert_eq!(what(&rows[0]), (Phase::Prefill, 20, 0));
         assert_eq!(what(&rows[1]), (Phase::Decode, 4, 7));

@@ -15,6 +15,7 @@ use crate::blocks::{Blocks, filled};
 use crate::columns::Columns;
 use crate::error::Result;
 use crate::layout::{DEPTH, LANES};
+use crate::memory::Region;
 use crate::pool::Pool;
 use crate::room::Room;
 use crate::shape::check_width;
@@ -94,6 +95,12 @@ impl Int6Matrix {
     #[must_use]
     pub fn bytes(&self) -> usize {
         size_of_val(&*self.data) + size_of_val(&*self.units)
+    }
+
+    /// Where the weights lie.
+    #[must_use]
+    pub fn region(&self) -> Region<'_> {
+        Region::of(&self.data)
     }
 
     /// Writes the values of one row to `out`, `[cols]`.

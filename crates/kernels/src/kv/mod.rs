@@ -48,6 +48,19 @@ impl KvFormat {
             Self::Int3 => "int3",
         }
     }
+
+    /// Bytes of a row of `width` values; of the first position the 3-bit format stores some more.
+    #[must_use]
+    pub const fn row_bytes(self, width: usize) -> usize {
+        const STEP: usize = size_of::<f32>();
+        match self {
+            Self::F32 => 4 * width,
+            Self::F16 => 2 * width,
+            Self::Int8 => width + STEP,
+            Self::Int4 => LowBits::Four.bytes(width) + STEP,
+            Self::Int3 => LowBits::Three.bytes(width) + STEP,
+        }
+    }
 }
 
 /// In which order values lie in memory.

@@ -10,6 +10,7 @@ use crate::epilogue::Factor;
 use crate::error::Result;
 use crate::exec::Exec;
 use crate::layout::{Format, WeightBlock};
+use crate::memory::Region;
 use crate::packed::PackedCodes;
 use crate::pool::Pool;
 use crate::scales::Scales;
@@ -89,6 +90,12 @@ impl<O: Order> SparseMatrix<O> {
     #[must_use]
     pub fn bytes(&self) -> usize {
         size_of_val(&*self.data) + self.scales.bytes()
+    }
+
+    /// Where the weights lie.
+    #[must_use]
+    pub fn region(&self) -> Region<'_> {
+        Region::of(&self.data)
     }
 
     /// What a code of 1 stands for.

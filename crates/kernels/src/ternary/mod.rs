@@ -12,6 +12,7 @@ use crate::blocks::{Blocks, filled};
 use crate::error::Result;
 use crate::exec::Exec;
 use crate::layout::{self, Format, WeightBlock, pack_tile, tile_blocks};
+use crate::memory::Region;
 use crate::packed::PackedCodes;
 use crate::pool::Pool;
 use crate::scales::Scales;
@@ -132,6 +133,12 @@ impl TernaryMatrix {
     #[must_use]
     pub fn bytes(&self) -> usize {
         size_of_val(&*self.data) + self.scales.bytes()
+    }
+
+    /// Where the weights lie.
+    #[must_use]
+    pub fn region(&self) -> Region<'_> {
+        Region::of(&self.data)
     }
 
     /// The codes, row major.
