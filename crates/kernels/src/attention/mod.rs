@@ -1,6 +1,8 @@
 //! Attention of new tokens over stored keys and values.
 
 mod append;
+#[cfg(target_arch = "x86_64")]
+mod halves;
 mod rows;
 mod softmax;
 mod task;
@@ -14,7 +16,7 @@ pub use append::{NewTokens, Prepare, append};
 use task::Task;
 
 /// Keys whose scores are held at once; pieces begin at multiples of it.
-const CHUNK: usize = 64;
+pub(crate) const CHUNK: usize = 64;
 /// Query rows of a task, which share what is read of the keys and values.
 const TASK_ROWS: usize = 48;
 

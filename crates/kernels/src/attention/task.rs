@@ -17,16 +17,27 @@ const HALF: usize = 3;
 
 /// Buffers of one task.
 #[derive(Debug, Default)]
-struct Scratch {
+pub(super) struct Scratch {
     /// What [`Task::gather`] collects.
     queries: Vec<f32>,
     /// Keys or values of a piece.
     piece: Vec<f32>,
     /// `[query rows, CHUNK]`.
-    scores: Vec<f32>,
+    pub(super) scores: Vec<f32>,
     /// `[query rows, width]`.
-    sums: Vec<f32>,
-    state: Vec<State>,
+    pub(super) sums: Vec<f32>,
+    pub(super) state: Vec<State>,
+}
+
+impl Scratch {
+    /// As nothing has been seen by `rows` of `width` values.
+    fn reset(&mut self, rows: usize, width: usize) {
+        self.scores.resize(rows * CHUNK, 0.0);
+        self.sums.clear();
+        self.sums.resize(rows * width, 0.0);
+        self.state.clear();
+        self.state.resize(rows, State::NEW);
+    }
 }
 
 thread_local! {
@@ -58,12 +69,48 @@ pub(super) struct Task<'a, Q> {
 impl<'a, Q: Fn(usize, usize) -> &'a [f32]> Task<'a, Q> {
     /// Computes the outputs.
     pub(super) fn run(self) {
+        let heads = self.call.heads;
+        let rows = self.tokens.len() * heads.group;
+        if rows * heads.head_dim == 0 {
+            return;
+        }
         SCRATCH.with_borrow_mut(|scratch| {
-            Arch::new().dispatch(WithScratch {
-                task: self,
-                scratch,
-            });
+            scratch.reset(rows, heads.head_dim);
+            #[cfg(target_arch = "x86_64")]
+            let done = self.sum_halves(scratch);
+            #[cfg(not(target_arch = "x86_64"))]
+            let done = false;
+            if !done {
+                Arch::new().dispatch(WithScratch {
+                    task: &self,
+                    scratch,
+                });
+            }
+            self.finish(scratch);
         });
+    }
+
+    /// Writes the sums over the totals of the weights.
+    fn finish(&self, scratch: &Scratch) {
+        let Heads {
+            group,
+            head_dim: width,
+            ..
+        } = self.call.heads;
+        let sums = scratch.sums.chunks_exact(width).zip(&scratch.state);
+        for (row, (sums, state)) in sums.enumerate() {
+            let (token, head) = (self.tokens.start + row / group, self.head * group);
+            // SAFETY: each task has tokens and a head of its own.
+            #[allow(unsafe_code)]
+            let out = unsafe {
+                let out = &self.call.out;
+                out.strip(token, (head + row % group) * width, width)
+            };
+            let inv = 1.0 / state.total();
+            for (out, sum) in out.iter_mut().zip(sums) {
+                *out = sum * inv;
+            }
+        }
     }
 
     /// Of a piece of `n` positions from `start` on, those that query row `row` sees.
@@ -77,7 +124,7 @@ impl<'a, Q: Fn(usize, usize) -> &'a [f32]> Task<'a, Q> {
 
 /// A task and what it needs.
 struct WithScratch<'s, 'a, Q> {
-    task: Task<'a, Q>,
+    task: &'s Task<'a, Q>,
     scratch: &'s mut Scratch,
 }
 
@@ -99,9 +146,6 @@ impl<'a, Q: Fn(usize, usize) -> &'a [f32]> Task<'a, Q> {
             ..
         } = self.call.heads;
         let rows = self.tokens.len() * group;
-        if rows * width == 0 {
-            return;
-        }
         let Scratch {
             queries,
             piece,
@@ -110,11 +154,6 @@ impl<'a, Q: Fn(usize, usize) -> &'a [f32]> Task<'a, Q> {
             state,
         } = scratch;
         piece.resize(2 * CHUNK * width, 0.0);
-        scores.resize(rows * CHUNK, 0.0);
-        sums.clear();
-        sums.resize(rows * width, 0.0);
-        state.clear();
-        state.resize(rows, State::NEW);
         self.gather(queries);
         let scale = 1.0 / (width as f32).sqrt();
         let begin = self.call.begin(self.tokens.start);
@@ -160,19 +199,6 @@ impl<'a, Q: Fn(usize, usize) -> &'a [f32]> Task<'a, Q> {
                     HALF => self.add_values::<S, HALF>(simd, row, piece, sums),
                     _ => self.add_values::<S, 1>(simd, row, piece, sums),
                 };
-            }
-        }
-        for (row, (sums, state)) in sums.chunks_exact(width).zip(&*state).enumerate() {
-            let (token, head) = (self.tokens.start + row / group, self.head * group);
-            // SAFETY: each task has tokens and a head of its own.
-            #[allow(unsafe_code)]
-            let out = unsafe {
-                let out = &self.call.out;
-                out.strip(token, (head + row % group) * width, width)
-            };
-            let inv = 1.0 / state.total();
-            for (out, sum) in out.iter_mut().zip(sums) {
-                *out = sum * inv;
             }
         }
     }

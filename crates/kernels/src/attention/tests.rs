@@ -93,6 +93,10 @@ fn huge_scores_do_not_overflow() {
 fn tokens_together_are_each_by_itself() {
     for (width, group, tokens, seen, window) in [
         (24, 2, 41, 60, None),
+        (96, 1, 70, 63, None),
+        (128, 4, 9, 130, None),
+        (64, 7, 5, 64, Some(33)),
+        (16, 11, 20, 50, Some(16)),
         (16, 1, 90, 3, Some(50)),
         (10, 5, 33, 0, Some(3)),
     ] {

@@ -47,6 +47,14 @@ impl<'a> Head<'a> {
         }
     }
 
+    /// All of it, where it is stored in half precision.
+    pub(crate) fn halves(self) -> Option<&'a [u16]> {
+        match self.cells {
+            Cells::F16(data) => Some(data),
+            _ => None,
+        }
+    }
+
     /// `n` rows of values from `first` on as f32, without a copy where they are stored so; the
     /// `more` rows behind them are read next, and asked for where they are f16.
     #[inline(always)]

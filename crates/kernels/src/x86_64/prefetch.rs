@@ -178,6 +178,13 @@ pub(crate) fn ask_first(next: *const u8) {
     }
 }
 
+/// Asks for a line that is read soon.
+#[inline(always)]
+pub(super) fn ask_line(line: *const u8) {
+    // SAFETY: every processor of this family has SSE, and an address is only a hint.
+    unsafe { _mm_prefetch::<_MM_HINT_T1>(line.cast()) }
+}
+
 /// Asks for all lines of later chunks of a stream at the use of one. `FAST` says that the loop
 /// would take chunks faster than memory brings them.
 #[inline]
