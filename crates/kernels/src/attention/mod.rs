@@ -2,7 +2,7 @@
 
 mod append;
 #[cfg(target_arch = "x86_64")]
-mod halves;
+mod one_token;
 mod rows;
 mod softmax;
 mod task;

@@ -77,7 +77,7 @@ impl<'a, Q: Fn(usize, usize) -> &'a [f32]> Task<'a, Q> {
         SCRATCH.with_borrow_mut(|scratch| {
             scratch.reset(rows, heads.head_dim);
             #[cfg(target_arch = "x86_64")]
-            let done = self.sum_halves(scratch);
+            let done = self.sum_one_token(scratch);
             #[cfg(not(target_arch = "x86_64"))]
             let done = false;
             if !done {

@@ -103,31 +103,33 @@ fn tokens_together_are_each_by_itself() {
         let all = noise((2 * (seen + tokens) + group * tokens) * width);
         let (k, rest) = all.split_at((seen + tokens) * width);
         let (v, q) = rest.split_at((seen + tokens) * width);
-        let keys = store(KvRows::keys, KvFormat::F16, 1, k, width);
-        let values = store(KvRows::values, KvFormat::F16, 1, v, width);
-        let exec = Exec::new(None, Some(3)).unwrap();
-        let heads = Heads {
-            kv_heads: 1,
-            group,
-            head_dim: width,
-        };
-        let run = |first: usize, n: usize| {
-            let q = &q[first * group * width..][..n * group * width];
-            let mut out = vec![0.0; q.len()];
-            causal(
-                &exec,
-                heads,
-                q,
-                (&keys, &values),
-                seen + first,
-                window,
-                &mut out,
-            );
-            out
-        };
-        let together = run(0, tokens);
-        let alone: Vec<f32> = (0..tokens).flat_map(|t| run(t, 1)).collect();
-        assert_eq!(together, alone);
+        for format in [KvFormat::F32, KvFormat::F16, KvFormat::Int8, KvFormat::Int4] {
+            let keys = store(KvRows::keys, format, 1, k, width);
+            let values = store(KvRows::values, format, 1, v, width);
+            let exec = Exec::new(None, Some(3)).unwrap();
+            let heads = Heads {
+                kv_heads: 1,
+                group,
+                head_dim: width,
+            };
+            let run = |first: usize, n: usize| {
+                let q = &q[first * group * width..][..n * group * width];
+                let mut out = vec![0.0; q.len()];
+                causal(
+                    &exec,
+                    heads,
+                    q,
+                    (&keys, &values),
+                    seen + first,
+                    window,
+                    &mut out,
+                );
+                out
+            };
+            let together = run(0, tokens);
+            let alone: Vec<f32> = (0..tokens).flat_map(|t| run(t, 1)).collect();
+            assert_eq!(together, alone, "{format:?}");
+        }
     }
 }
 

@@ -22,7 +22,7 @@ pub(crate) struct Head<'a> {
 }
 
 #[derive(Clone, Copy)]
-pub(super) enum Cells<'a> {
+pub(crate) enum Cells<'a> {
     F32(&'a [f32]),
     F16(&'a [u16]),
     /// Codes, and a scale for each row.
@@ -47,12 +47,10 @@ impl<'a> Head<'a> {
         }
     }
 
-    /// All of it, where it is stored in half precision.
-    pub(crate) fn halves(self) -> Option<&'a [u16]> {
-        match self.cells {
-            Cells::F16(data) => Some(data),
-            _ => None,
-        }
+    /// As they are stored.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn cells(self) -> Cells<'a> {
+        self.cells
     }
 
     /// `n` rows of values from `first` on as f32, without a copy where they are stored so; the

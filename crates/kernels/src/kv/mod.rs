@@ -5,8 +5,8 @@ mod head;
 pub mod low_bit;
 mod low_rows;
 
-use head::{CellColumns, Cells};
-pub(crate) use head::{Head, HeadsMut};
+use head::CellColumns;
+pub(crate) use head::{Cells, Head, HeadsMut};
 use low_bit::LowBits;
 use low_rows::LowRows;
 

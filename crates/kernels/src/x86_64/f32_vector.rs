@@ -1,4 +1,4 @@
-//! Vectors of f32 and of halves that become f32, for loops that are written once for two widths.
+//! Vectors of f32 and of what becomes f32, for loops that are written once for two widths.
 
 use std::arch::x86_64::*;
 
@@ -11,9 +11,11 @@ pub(super) trait Vector: Copy {
     /// Registers for sums.
     const SUMS: usize;
     unsafe fn splat(value: f32) -> Self;
-    unsafe fn widen(halves: *const u16) -> Self;
+    unsafe fn of_halves(halves: *const u16) -> Self;
+    unsafe fn of_codes(codes: *const i8) -> Self;
     unsafe fn load(values: *const f32) -> Self;
     unsafe fn store(self, values: *mut f32);
+    unsafe fn mul(self, b: Self) -> Self;
     /// `self · b + c`, rounded once.
     unsafe fn mul_add(self, b: Self, c: Self) -> Self;
 }
@@ -29,9 +31,15 @@ impl Vector for __m512 {
     }
 
     #[inline(always)]
-    unsafe fn widen(halves: *const u16) -> Self {
+    unsafe fn of_halves(halves: *const u16) -> Self {
         // SAFETY: as above.
         unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(halves.cast())) }
+    }
+
+    #[inline(always)]
+    unsafe fn of_codes(codes: *const i8) -> Self {
+        // SAFETY: as above.
+        unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(codes.cast()))) }
     }
 
     #[inline(always)]
@@ -44,6 +52,12 @@ impl Vector for __m512 {
     unsafe fn store(self, values: *mut f32) {
         // SAFETY: as above.
         unsafe { _mm512_storeu_ps(values, self) }
+    }
+
+    #[inline(always)]
+    unsafe fn mul(self, b: Self) -> Self {
+        // SAFETY: as above.
+        unsafe { _mm512_mul_ps(self, b) }
     }
 
     #[inline(always)]
@@ -64,9 +78,15 @@ impl Vector for __m256 {
     }
 
     #[inline(always)]
-    unsafe fn widen(halves: *const u16) -> Self {
+    unsafe fn of_halves(halves: *const u16) -> Self {
         // SAFETY: as above.
         unsafe { _mm256_cvtph_ps(_mm_loadu_si128(halves.cast())) }
+    }
+
+    #[inline(always)]
+    unsafe fn of_codes(codes: *const i8) -> Self {
+        // SAFETY: as above.
+        unsafe { _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(codes.cast()))) }
     }
 
     #[inline(always)]
@@ -79,6 +99,12 @@ impl Vector for __m256 {
     unsafe fn store(self, values: *mut f32) {
         // SAFETY: as above.
         unsafe { _mm256_storeu_ps(values, self) }
+    }
+
+    #[inline(always)]
+    unsafe fn mul(self, b: Self) -> Self {
+        // SAFETY: as above.
+        unsafe { _mm256_mul_ps(self, b) }
     }
 
     #[inline(always)]

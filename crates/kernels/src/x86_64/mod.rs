@@ -11,7 +11,6 @@ mod dense256;
 mod dense512;
 mod f32_vector;
 mod half_block;
-mod half_rows;
 pub(crate) mod halves;
 mod int6_256;
 mod int6_512;
@@ -23,15 +22,16 @@ mod low_bit_256;
 mod prefetch;
 mod sparse256;
 mod sparse512;
+mod stored_rows;
 
 pub use amx::Amx;
 pub use avx2::Avx2;
 pub use avx512vnni::Avx512Vnni;
 pub use avxvnni::AvxVnni;
-pub(crate) use half_rows::{HalfRows, Later};
 pub(crate) use low_bit::LowBitVectors;
 pub(crate) use low_bit_256::LowBitHalves;
 pub(crate) use prefetch::{ask_ahead, ask_first};
+pub(crate) use stored_rows::{Later, Rows, Stored, StoredRows};
 
 use crate::activations::ActBlock;
 use crate::arrays::{inputs_of, tokens_from, vectors_of, word};

@@ -1,37 +1,49 @@
-//! Attention of one token over half precision: of each key and value there is one use, or one for each query head of
-//! a group, so that a copy in single precision would cost more than the products.
+//! Attention of one token over halves or codes of 8 bits: of each key and value there is one use, or one for each query
+//! head of a group, so that a copy in single precision would cost more than the products.
 
 use super::softmax::weigh;
 use super::task::{Scratch, Task};
 use super::{CHUNK, Call};
-use crate::kv::LANES;
-use crate::x86_64::{HalfRows, Later};
-
-/// What a task needs for it.
-struct Halves<'a> {
-    rows: HalfRows,
-    keys: &'a [u16],
-    values: &'a [u16],
-}
+use crate::kv::{Cells, LANES};
+use crate::x86_64::{Later, Rows, Stored, StoredRows};
 
 impl<'a, Q: Fn(usize, usize) -> &'a [f32]> Task<'a, Q> {
     /// Computes the sums of one token in `scratch`; `false` where that is not what there is to do, or the processor
     /// cannot.
-    pub(super) fn sum_halves(&self, scratch: &mut Scratch) -> bool {
+    pub(super) fn sum_one_token(&self, scratch: &mut Scratch) -> bool {
         let width = self.call.heads.head_dim;
-        if self.tokens.len() != 1 || !width.is_multiple_of(LANES) || width == 0 {
+        if self.tokens.len() != 1 || !width.is_multiple_of(LANES) {
             return false;
         }
-        let (Some(keys), Some(values), Some(rows)) =
-            (self.keys.halves(), self.values.halves(), HalfRows::detect())
-        else {
+        let Some(rows) = StoredRows::detect() else {
             return false;
         };
-        self.pieces(&Halves { rows, keys, values }, scratch);
+        match (self.keys.cells(), self.values.cells()) {
+            (Cells::F16(keys), Cells::F16(values)) => {
+                let [keys, values] = [keys, values].map(|cells| Rows { cells, scales: &[] });
+                self.pieces(rows, keys, values, scratch);
+            }
+            (Cells::Int8(keys, key_scales), Cells::Int8(values, scales)) => {
+                let (cells, scales_of_keys) = (keys, key_scales);
+                let keys = Rows {
+                    cells,
+                    scales: scales_of_keys,
+                };
+                let cells = values;
+                self.pieces(rows, keys, Rows { cells, scales }, scratch);
+            }
+            _ => return false,
+        }
         true
     }
 
-    fn pieces(&self, halves: &Halves<'_>, scratch: &mut Scratch) {
+    fn pieces<S: Stored>(
+        &self,
+        rows: StoredRows,
+        keys: Rows<'_, S>,
+        values: Rows<'_, S>,
+        scratch: &mut Scratch,
+    ) {
         let Call { heads, .. } = self.call;
         let (width, group, token) = (heads.head_dim, heads.group, self.tokens.start);
         let visible = self.call.visible(token);
@@ -45,21 +57,21 @@ impl<'a, Q: Fn(usize, usize) -> &'a [f32]> Task<'a, Q> {
         let scores = scores.as_chunks_mut::<CHUNK>().0;
         for start in (self.call.begin(token)..visible.end).step_by(CHUNK) {
             let n = CHUNK.min(visible.end - start);
-            let keys = &halves.keys[start * width..][..n.next_multiple_of(LANES) * width];
             let part = visible.start.saturating_sub(start)..n;
-            let values = &halves.values[(start + part.start) * width..(start + n) * width];
+            let keys = keys.part(start..start + n.next_multiple_of(LANES), width);
+            let values = values.part(start + part.start..start + n, width);
             // In the order of use: these values, then the keys that follow or those of the next head.
-            let mut later = Later::of(values);
+            let mut later = Later::of(values.cells);
             let mut row = 0;
             while row < group {
                 let (q, scores) = (|i: usize| (self.query)(token, row + i), &mut scores[row..]);
                 row += match group - row {
-                    8.. => some_scores::<8>(halves.rows, q, keys, scores, later),
-                    6.. => some_scores::<6>(halves.rows, q, keys, scores, later),
-                    4.. => some_scores::<4>(halves.rows, q, keys, scores, later),
-                    3 => some_scores::<3>(halves.rows, q, keys, scores, later),
-                    2 => some_scores::<2>(halves.rows, q, keys, scores, later),
-                    _ => some_scores::<1>(halves.rows, q, keys, scores, later),
+                    8.. => some_scores::<S, 8>(rows, q, keys, scores, later),
+                    6.. => some_scores::<S, 6>(rows, q, keys, scores, later),
+                    4.. => some_scores::<S, 4>(rows, q, keys, scores, later),
+                    3 => some_scores::<S, 3>(rows, q, keys, scores, later),
+                    2 => some_scores::<S, 2>(rows, q, keys, scores, later),
+                    _ => some_scores::<S, 1>(rows, q, keys, scores, later),
                 };
                 later = Later::NOTHING;
             }
@@ -70,10 +82,10 @@ impl<'a, Q: Fn(usize, usize) -> &'a [f32]> Task<'a, Q> {
                 weigh(scores, scale, state, sums);
             }
             let more = visible.end - (start + n);
-            let bytes = size_of_val(keys);
+            let bytes = size_of_val(keys.cells);
             later = if more > 0 {
                 let next = more.min(CHUNK).next_multiple_of(LANES) * width;
-                Later::new(keys.as_ptr_range().end.cast(), next * size_of::<u16>())
+                Later::new(keys.cells.as_ptr_range().end.cast(), next * size_of::<S>())
             } else {
                 self.next
                     .map_or(Later::NOTHING, |next| Later::new(next, bytes))
@@ -83,12 +95,12 @@ impl<'a, Q: Fn(usize, usize) -> &'a [f32]> Task<'a, Q> {
                 let (weights, sums) = (&scores[row..], &mut sums[row * width..]);
                 let values = (part.start, values);
                 row += match group - row {
-                    8.. => add_values::<8>(halves.rows, weights, values, sums, width, later),
-                    6.. => add_values::<6>(halves.rows, weights, values, sums, width, later),
-                    4.. => add_values::<4>(halves.rows, weights, values, sums, width, later),
-                    3 => add_values::<3>(halves.rows, weights, values, sums, width, later),
-                    2 => add_values::<2>(halves.rows, weights, values, sums, width, later),
-                    _ => add_values::<1>(halves.rows, weights, values, sums, width, later),
+                    8.. => add_values::<S, 8>(rows, weights, values, sums, width, later),
+                    6.. => add_values::<S, 6>(rows, weights, values, sums, width, later),
+                    4.. => add_values::<S, 4>(rows, weights, values, sums, width, later),
+                    3 => add_values::<S, 3>(rows, weights, values, sums, width, later),
+                    2 => add_values::<S, 2>(rows, weights, values, sums, width, later),
+                    _ => add_values::<S, 1>(rows, weights, values, sums, width, later),
                 };
                 later = Later::NOTHING;
             }
@@ -97,10 +109,10 @@ impl<'a, Q: Fn(usize, usize) -> &'a [f32]> Task<'a, Q> {
 }
 
 /// The scores of `T` rows; returns `T`.
-fn some_scores<'a, const T: usize>(
-    rows: HalfRows,
+fn some_scores<'a, S: Stored, const T: usize>(
+    rows: StoredRows,
     q: impl Fn(usize) -> &'a [f32],
-    keys: &[u16],
+    keys: Rows<'_, S>,
     scores: &mut [[f32; CHUNK]],
     later: Later,
 ) -> usize {
@@ -110,10 +122,10 @@ fn some_scores<'a, const T: usize>(
 }
 
 /// Adds the weighted values to the sums of `T` rows; returns `T`.
-fn add_values<const T: usize>(
-    rows: HalfRows,
+fn add_values<S: Stored, const T: usize>(
+    rows: StoredRows,
     weights: &[[f32; CHUNK]],
-    (first, values): (usize, &[u16]),
+    (first, values): (usize, Rows<'_, S>),
     sums: &mut [f32],
     width: usize,
     later: Later,

@@ -1,18 +1,19 @@
-//! Attention of one token over stored halves, which become single where they are used: in registers.
+//! Attention of one token over halves or codes, which become single where they are used: in registers.
 //!
 //! A sum is the chain of fused multiplications and additions that [`crate::attention`] promises, so bits do not
 //! depend on which loop computed it.
 
 use std::arch::x86_64::*;
+use std::ops::Range;
 
 use super::f32_vector::Vector;
 use super::prefetch::ask_line;
 use crate::attention::CHUNK;
 use crate::kv::LANES;
 
-/// Vectors that the processor has, with its own conversion of halves.
+/// Vectors that the processor has, with its own conversions.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum HalfRows {
+pub(crate) enum StoredRows {
     /// AVX-512.
     Wide,
     /// AVX2, FMA and F16C.
@@ -35,9 +36,9 @@ impl Later {
         each: 0,
     };
 
-    /// All lines of `halves`.
-    pub(crate) fn of(halves: &[u16]) -> Self {
-        Self::new(halves.as_ptr().cast(), size_of_val(halves))
+    /// All lines of `cells`.
+    pub(crate) fn of<S>(cells: &[S]) -> Self {
+        Self::new(cells.as_ptr().cast(), size_of_val(cells))
     }
 
     /// The lines of `bytes` from `at` on; an address is only a hint.
@@ -75,7 +76,72 @@ impl Later {
 
 const LINE: usize = 64;
 
-impl HalfRows {
+/// Keys or values as they are stored.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rows<'a, S> {
+    pub(crate) cells: &'a [S],
+    /// One for each row of codes.
+    pub(crate) scales: &'a [f32],
+}
+
+impl<S: Stored> Rows<'_, S> {
+    /// Some of the rows, `width` cells each.
+    ///
+    /// # Panics
+    /// Where they are not all there.
+    pub(crate) fn part(self, rows: Range<usize>, width: usize) -> Self {
+        Self {
+            cells: &self.cells[rows.start * width..rows.end * width],
+            scales: if S::SCALED { &self.scales[rows] } else { &[] },
+        }
+    }
+
+    fn assert_scales(self, width: usize) {
+        let scales = if S::SCALED {
+            self.cells.len() / width
+        } else {
+            0
+        };
+        assert_eq!(self.scales.len(), scales, "a scale for each row of codes");
+    }
+}
+
+/// A stored number.
+pub(crate) trait Stored: Copy {
+    /// Whether rows have scales.
+    const SCALED: bool;
+
+    /// A vector of values from `at` on; `scale` counts where rows have scales.
+    ///
+    /// # Safety
+    /// As [`Vector`].
+    #[allow(private_bounds, private_interfaces)]
+    unsafe fn widen<V: Vector>(at: *const Self, scale: V) -> V;
+}
+
+impl Stored for u16 {
+    const SCALED: bool = false;
+
+    #[inline(always)]
+    #[allow(private_bounds, private_interfaces)]
+    unsafe fn widen<V: Vector>(at: *const Self, _: V) -> V {
+        // SAFETY: the caller's promise.
+        unsafe { V::of_halves(at) }
+    }
+}
+
+impl Stored for i8 {
+    const SCALED: bool = true;
+
+    #[inline(always)]
+    #[allow(private_bounds, private_interfaces)]
+    unsafe fn widen<V: Vector>(at: *const Self, scale: V) -> V {
+        // SAFETY: the caller's promise.
+        unsafe { V::of_codes(at).mul(scale) }
+    }
+}
+
+impl StoredRows {
     /// The widest vectors that there are.
     pub(crate) fn detect() -> Option<Self> {
         if is_x86_feature_detected!("avx512f") {
@@ -91,19 +157,20 @@ impl HalfRows {
     ///
     /// # Panics
     /// Where queries are not as wide as keys, or those are too many.
-    pub(crate) fn scores<const T: usize>(
+    pub(crate) fn scores<S: Stored, const T: usize>(
         self,
         q: [&[f32]; T],
-        keys: &[u16],
+        keys: Rows<'_, S>,
         scores: &mut [[f32; CHUNK]; T],
         later: Later,
     ) {
         let width = q[0].len();
         assert!(q.iter().all(|q| q.len() == width), "queries of one width");
         assert!(
-            keys.len().is_multiple_of(width * LANES) && keys.len() <= width * CHUNK,
+            keys.cells.len().is_multiple_of(width * LANES) && keys.cells.len() <= width * CHUNK,
             "whole blocks of a piece"
         );
+        keys.assert_scales(width);
         // SAFETY: the features were found by `detect`, and the assertions bound what is read.
         unsafe {
             match self {
@@ -118,11 +185,11 @@ impl HalfRows {
     /// # Panics
     /// Where outputs are not as wide as values, the width is no multiple of [`LANES`], or there are more values than
     /// weights.
-    pub(crate) fn add<const T: usize>(
+    pub(crate) fn add<S: Stored, const T: usize>(
         self,
         weights: &[[f32; CHUNK]; T],
         first: usize,
-        values: &[u16],
+        values: Rows<'_, S>,
         out: [&mut [f32]; T],
         later: Later,
     ) {
@@ -133,9 +200,10 @@ impl HalfRows {
         );
         assert!(width.is_multiple_of(LANES), "whole vectors");
         assert!(
-            values.len().is_multiple_of(width) && first + values.len() / width <= CHUNK,
+            values.cells.len().is_multiple_of(width) && first + values.cells.len() / width <= CHUNK,
             "whole values of a piece"
         );
+        values.assert_scales(width);
         // SAFETY: as above.
         unsafe {
             match self {
@@ -147,70 +215,70 @@ impl HalfRows {
 }
 
 #[target_feature(enable = "avx512f")]
-unsafe fn scores_512<const T: usize>(
+unsafe fn scores_512<S: Stored, const T: usize>(
     q: [&[f32]; T],
-    keys: &[u16],
+    keys: Rows<'_, S>,
     scores: &mut [[f32; CHUNK]; T],
     later: Later,
 ) {
     // SAFETY: the caller's promises.
-    unsafe { scores_of::<__m512, T>(q, keys, scores, later) }
+    unsafe { scores_of::<__m512, S, T>(q, keys, scores, later) }
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn scores_256<const T: usize>(
+unsafe fn scores_256<S: Stored, const T: usize>(
     q: [&[f32]; T],
-    keys: &[u16],
+    keys: Rows<'_, S>,
     scores: &mut [[f32; CHUNK]; T],
     later: Later,
 ) {
     // SAFETY: the caller's promises.
-    unsafe { scores_of::<__m256, T>(q, keys, scores, later) }
+    unsafe { scores_of::<__m256, S, T>(q, keys, scores, later) }
 }
 
 #[target_feature(enable = "avx512f")]
-unsafe fn add_512<const T: usize>(
+unsafe fn add_512<S: Stored, const T: usize>(
     weights: &[[f32; CHUNK]; T],
     first: usize,
-    values: &[u16],
+    values: Rows<'_, S>,
     out: [&mut [f32]; T],
     later: Later,
 ) {
     // SAFETY: the caller's promises.
-    unsafe { add_rows::<__m512, T>(weights, first, values, out, later) }
+    unsafe { add_rows::<__m512, S, T>(weights, first, values, out, later) }
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn add_256<const T: usize>(
+unsafe fn add_256<S: Stored, const T: usize>(
     weights: &[[f32; CHUNK]; T],
     first: usize,
-    values: &[u16],
+    values: Rows<'_, S>,
     out: [&mut [f32]; T],
     later: Later,
 ) {
     // SAFETY: the caller's promises.
-    unsafe { add_rows::<__m256, T>(weights, first, values, out, later) }
+    unsafe { add_rows::<__m256, S, T>(weights, first, values, out, later) }
 }
 
 #[inline(always)]
-unsafe fn scores_of<V: Vector, const T: usize>(
+unsafe fn scores_of<V: Vector, S: Stored, const T: usize>(
     q: [&[f32]; T],
-    keys: &[u16],
+    keys: Rows<'_, S>,
     scores: &mut [[f32; CHUNK]; T],
     later: Later,
 ) {
     let width = q[0].len();
-    let vectors = keys.len() / width / V::LANES;
+    let vectors = keys.cells.len() / width / V::LANES;
     let mut v = 0;
     while v < vectors {
         let most = (vectors - v).min(V::SUMS / T);
         // SAFETY: the caller's promises; vectors `v..v + n` are keys that there are.
         v += unsafe {
             match most {
-                8.. => dots::<V, T, 8>(q, keys, v, vectors, scores, later),
-                4.. => dots::<V, T, 4>(q, keys, v, vectors, scores, later),
-                2.. => dots::<V, T, 2>(q, keys, v, vectors, scores, later),
-                _ => dots::<V, T, 1>(q, keys, v, vectors, scores, later),
+                8.. => dots::<V, S, T, 8>(q, keys, v, vectors, scores, later),
+                4.. => dots::<V, S, T, 4>(q, keys, v, vectors, scores, later),
+                2.. => dots::<V, S, T, 2>(q, keys, v, vectors, scores, later),
+                _ => dots::<V, S, T, 1>(q, keys, v, vectors, scores, later),
             }
         };
     }
@@ -218,9 +286,9 @@ unsafe fn scores_of<V: Vector, const T: usize>(
 
 /// The scores of `N` vectors of keys from vector `at` on; returns `N`.
 #[inline(always)]
-unsafe fn dots<V: Vector, const T: usize, const N: usize>(
+unsafe fn dots<V: Vector, S: Stored, const T: usize, const N: usize>(
     q: [&[f32]; T],
-    keys: &[u16],
+    keys: Rows<'_, S>,
     at: usize,
     vectors: usize,
     scores: &mut [[f32; CHUNK]; T],
@@ -230,18 +298,25 @@ unsafe fn dots<V: Vector, const T: usize, const N: usize>(
     let line = LANES / V::LANES;
     // SAFETY: the caller's promises; vector `v` has a part of each line of its block, of which there are `width`.
     unsafe {
-        let first: [*const u16; N] = std::array::from_fn(|n| {
+        let first: [*const S; N] = std::array::from_fn(|n| {
             let v = at + n;
-            keys.as_ptr()
+            keys.cells
+                .as_ptr()
                 .add(v / line * width * LANES + v % line * V::LANES)
         });
+        let mut scale = [V::splat(1.0); N];
+        if S::SCALED {
+            for (n, scale) in scale.iter_mut().enumerate() {
+                *scale = V::load(keys.scales.as_ptr().add((at + n) * V::LANES));
+            }
+        }
         let mut sums = [[V::splat(0.0); N]; T];
         let mut later = later.part((at, N, vectors), width);
         for i in 0..width {
             later.turn();
             let mut key = [V::splat(0.0); N];
-            for (key, first) in key.iter_mut().zip(first) {
-                *key = V::widen(first.add(i * LANES));
+            for ((key, first), scale) in key.iter_mut().zip(first).zip(scale) {
+                *key = S::widen(first.add(i * LANES), scale);
             }
             for t in 0..T {
                 let q = V::splat(*q[t].get_unchecked(i));
@@ -260,10 +335,10 @@ unsafe fn dots<V: Vector, const T: usize, const N: usize>(
 }
 
 #[inline(always)]
-unsafe fn add_rows<V: Vector, const T: usize>(
+unsafe fn add_rows<V: Vector, S: Stored, const T: usize>(
     weights: &[[f32; CHUNK]; T],
     first: usize,
-    values: &[u16],
+    values: Rows<'_, S>,
     mut out: [&mut [f32]; T],
     later: Later,
 ) {
@@ -274,11 +349,11 @@ unsafe fn add_rows<V: Vector, const T: usize>(
         // SAFETY: the caller's promises; columns of vectors `v..v + n` are there.
         v += unsafe {
             match most {
-                8.. => columns::<V, T, 8>(weights, first, values, v, &mut out, later),
-                6.. => columns::<V, T, 6>(weights, first, values, v, &mut out, later),
-                4.. => columns::<V, T, 4>(weights, first, values, v, &mut out, later),
-                2.. => columns::<V, T, 2>(weights, first, values, v, &mut out, later),
-                _ => columns::<V, T, 1>(weights, first, values, v, &mut out, later),
+                8.. => columns::<V, S, T, 8>(weights, first, values, v, &mut out, later),
+                6.. => columns::<V, S, T, 6>(weights, first, values, v, &mut out, later),
+                4.. => columns::<V, S, T, 4>(weights, first, values, v, &mut out, later),
+                2.. => columns::<V, S, T, 2>(weights, first, values, v, &mut out, later),
+                _ => columns::<V, S, T, 1>(weights, first, values, v, &mut out, later),
             }
         };
     }
@@ -286,16 +361,16 @@ unsafe fn add_rows<V: Vector, const T: usize>(
 
 /// [`add_rows`] for `N` vectors of columns from vector `at` on; returns `N`.
 #[inline(always)]
-unsafe fn columns<V: Vector, const T: usize, const N: usize>(
+unsafe fn columns<V: Vector, S: Stored, const T: usize, const N: usize>(
     weights: &[[f32; CHUNK]; T],
     first: usize,
-    values: &[u16],
+    values: Rows<'_, S>,
     at: usize,
     out: &mut [&mut [f32]; T],
     later: Later,
 ) -> usize {
     let width = out[0].len();
-    let (rows, vectors) = (values.len() / width, width / V::LANES);
+    let (rows, vectors) = (values.cells.len() / width, width / V::LANES);
     // SAFETY: the caller's promises; a row has `vectors` vectors.
     unsafe {
         let mut sums = [[V::splat(0.0); N]; T];
@@ -307,10 +382,15 @@ unsafe fn columns<V: Vector, const T: usize, const N: usize>(
         let mut later = later.part((at, N, vectors), rows);
         for k in 0..rows {
             later.turn();
-            let row = values.as_ptr().add(k * width + at * V::LANES);
+            let row = values.cells.as_ptr().add(k * width + at * V::LANES);
+            let scale = if S::SCALED {
+                V::splat(*values.scales.get_unchecked(k))
+            } else {
+                V::splat(1.0)
+            };
             let mut value = [V::splat(0.0); N];
             for (n, value) in value.iter_mut().enumerate() {
-                *value = V::widen(row.add(n * V::LANES));
+                *value = S::widen(row.add(n * V::LANES), scale);
             }
             for t in 0..T {
                 let weight = V::splat(*weights[t].get_unchecked(first + k));
@@ -329,74 +409,4 @@ unsafe fn columns<V: Vector, const T: usize, const N: usize>(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Halves that are no NaN.
-    fn halves(n: usize, mut seed: u32) -> Vec<u16> {
-        let mut next = || {
-            seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (seed >> 16) as u16 & 0xBBFF
-        };
-        (0..n).map(|_| next()).collect()
-    }
-
-    fn single(half: u16) -> f32 {
-        let mut out = [0.0];
-        assert!(crate::x86_64::halves::widen(&[half], &mut out));
-        out[0]
-    }
-
-    fn all() -> impl Iterator<Item = HalfRows> {
-        let wide = HalfRows::detect().filter(|rows| matches!(rows, HalfRows::Wide));
-        let narrow = HalfRows::detect().map(|_| HalfRows::Narrow);
-        wide.into_iter().chain(narrow)
-    }
-
-    fn check<const T: usize>(rows: HalfRows, width: usize, n: usize, first: usize) {
-        let later = || Later::of(&[0; 100]);
-        let keys = halves(width * n.next_multiple_of(LANES), 1);
-        let q: Vec<f32> = halves(width * T, 2).into_iter().map(single).collect();
-        let q: [&[f32]; T] = std::array::from_fn(|t| &q[t * width..][..width]);
-        let mut scores = [[f32::NAN; CHUNK]; T];
-        rows.scores(q, &keys, &mut scores, later());
-        for (q, scores) in q.iter().zip(&scores) {
-            for (k, score) in scores[..n].iter().enumerate() {
-                let key = |i: usize| keys[k / LANES * LANES * width + i * LANES + k % LANES];
-                let want = (0..width).fold(0f32, |sum, i| q[i].mul_add(single(key(i)), sum));
-                assert_eq!(score.to_bits(), want.to_bits(), "{rows:?} {T} {width} {n}");
-            }
-        }
-        let values = halves(width * (n - first), 3);
-        let mut out: Vec<f32> = halves(width * T, 4).into_iter().map(single).collect();
-        let want: Vec<f32> = (0..width * T)
-            .map(|i| {
-                let value = |k: usize| single(values[k * width + i % width]);
-                (0..n - first).fold(out[i], |sum, k| {
-                    scores[i / width][first + k].mul_add(value(k), sum)
-                })
-            })
-            .collect();
-        let mut outs = out.chunks_exact_mut(width);
-        let outs = [(); T].map(|()| outs.next().unwrap_or_default());
-        rows.add(&scores, first, &values, outs, later());
-        let bits = |v: &[f32]| v.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
-        assert_eq!(bits(&out), bits(&want), "{rows:?} {T} {width} {n}");
-    }
-
-    #[test]
-    fn sums_are_chains_in_the_order_of_their_terms() {
-        for rows in all() {
-            for width in [16, 48, 64, 80, 96, 128, 256] {
-                for (n, first) in [(1, 0), (15, 3), (16, 16), (17, 0), (33, 1), (64, 0)] {
-                    check::<1>(rows, width, n, first);
-                    check::<2>(rows, width, n, first);
-                    check::<3>(rows, width, n, first);
-                    check::<4>(rows, width, n, first);
-                    check::<6>(rows, width, n, first);
-                    check::<8>(rows, width, n, first);
-                }
-            }
-        }
-    }
-}
+mod tests;
