@@ -1,4 +1,4 @@
-//! One token and 64 tokens through the formats of ternary weights.
+//! One token, a few and 64 through the formats of ternary weights.
 
 use std::hint::black_box;
 
@@ -16,7 +16,15 @@ pub(crate) fn run() {
             pool: Pool::new(1).unwrap(),
         };
         for (rows, cols) in [(2560, 6912), (1536, 4096)] {
-            for (tokens, copies) in [(1, 1), (1, 24), (64, 1)] {
+            for (tokens, copies) in [
+                (1, 1),
+                (1, 24),
+                (2, 24),
+                (4, 24),
+                (8, 24),
+                (16, 24),
+                (64, 1),
+            ] {
                 shape(&exec, rows, cols, tokens, copies);
             }
         }

@@ -3,6 +3,8 @@
 mod append;
 #[cfg(target_arch = "x86_64")]
 mod one_token;
+#[cfg(target_arch = "x86_64")]
+mod pieces;
 mod rows;
 mod softmax;
 mod task;

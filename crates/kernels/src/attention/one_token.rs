@@ -1,6 +1,7 @@
-//! Attention of one token over halves or codes of 8 bits: of each key and value there is one use, or one for each query
-//! head of a group, so that a copy in single precision would cost more than the products.
+//! Attention of one token over halves or codes: of each key and value there is one use, or one for each query head of a
+//! group, so that a copy in single precision would cost more than the products.
 
+use super::pieces::{CodeBuffers, InPlace, Pieces, Unpacked};
 use super::softmax::weigh;
 use super::task::{Scratch, Task};
 use super::{CHUNK, Call};
@@ -21,29 +22,39 @@ impl<'a, Q: Fn(usize, usize) -> &'a [f32]> Task<'a, Q> {
         match (self.keys.cells(), self.values.cells()) {
             (Cells::F16(keys), Cells::F16(values)) => {
                 let [keys, values] = [keys, values].map(|cells| Rows { cells, scales: &[] });
-                self.pieces(rows, keys, values, scratch);
+                let pieces = InPlace {
+                    width,
+                    keys,
+                    values,
+                };
+                self.sum_pieces(rows, pieces, scratch);
             }
             (Cells::Int8(keys, key_scales), Cells::Int8(values, scales)) => {
-                let (cells, scales_of_keys) = (keys, key_scales);
-                let keys = Rows {
-                    cells,
-                    scales: scales_of_keys,
+                let rows_of = |cells, scales| Rows { cells, scales };
+                let pieces = InPlace {
+                    width,
+                    keys: rows_of(keys, key_scales),
+                    values: rows_of(values, scales),
                 };
-                let cells = values;
-                self.pieces(rows, keys, Rows { cells, scales }, scratch);
+                self.sum_pieces(rows, pieces, scratch);
+            }
+            (Cells::Low(keys), Cells::Low(values)) => {
+                let mut buffers = std::mem::replace(&mut scratch.codes, CodeBuffers::NEW);
+                let pieces = Unpacked {
+                    width,
+                    keys,
+                    values,
+                    buffers: &mut buffers,
+                };
+                self.sum_pieces(rows, pieces, scratch);
+                scratch.codes = buffers;
             }
             _ => return false,
         }
         true
     }
 
-    fn pieces<S: Stored>(
-        &self,
-        rows: StoredRows,
-        keys: Rows<'_, S>,
-        values: Rows<'_, S>,
-        scratch: &mut Scratch,
-    ) {
+    fn sum_pieces<P: Pieces>(&self, rows: StoredRows, mut pieces: P, scratch: &mut Scratch) {
         let Call { heads, .. } = self.call;
         let (width, group, token) = (heads.head_dim, heads.group, self.tokens.start);
         let visible = self.call.visible(token);
@@ -58,20 +69,20 @@ impl<'a, Q: Fn(usize, usize) -> &'a [f32]> Task<'a, Q> {
         for start in (self.call.begin(token)..visible.end).step_by(CHUNK) {
             let n = CHUNK.min(visible.end - start);
             let part = visible.start.saturating_sub(start)..n;
-            let keys = keys.part(start..start + n.next_multiple_of(LANES), width);
-            let values = values.part(start + part.start..start + n, width);
             // In the order of use: these values, then the keys that follow or those of the next head.
-            let mut later = Later::of(values.cells);
+            let mut later = pieces.later_values(start + part.start..start + n);
+            let keys = pieces.keys(start, n);
+            let bytes = size_of_val(keys.cells);
             let mut row = 0;
             while row < group {
                 let (q, scores) = (|i: usize| (self.query)(token, row + i), &mut scores[row..]);
                 row += match group - row {
-                    8.. => some_scores::<S, 8>(rows, q, keys, scores, later),
-                    6.. => some_scores::<S, 6>(rows, q, keys, scores, later),
-                    4.. => some_scores::<S, 4>(rows, q, keys, scores, later),
-                    3 => some_scores::<S, 3>(rows, q, keys, scores, later),
-                    2 => some_scores::<S, 2>(rows, q, keys, scores, later),
-                    _ => some_scores::<S, 1>(rows, q, keys, scores, later),
+                    8.. => some_scores::<P::Cell, 8>(rows, q, keys, scores, later),
+                    6.. => some_scores::<P::Cell, 6>(rows, q, keys, scores, later),
+                    4.. => some_scores::<P::Cell, 4>(rows, q, keys, scores, later),
+                    3 => some_scores::<P::Cell, 3>(rows, q, keys, scores, later),
+                    2 => some_scores::<P::Cell, 2>(rows, q, keys, scores, later),
+                    _ => some_scores::<P::Cell, 1>(rows, q, keys, scores, later),
                 };
                 later = Later::NOTHING;
             }
@@ -82,25 +93,24 @@ impl<'a, Q: Fn(usize, usize) -> &'a [f32]> Task<'a, Q> {
                 weigh(scores, scale, state, sums);
             }
             let more = visible.end - (start + n);
-            let bytes = size_of_val(keys.cells);
             later = if more > 0 {
-                let next = more.min(CHUNK).next_multiple_of(LANES) * width;
-                Later::new(keys.cells.as_ptr_range().end.cast(), next * size_of::<S>())
+                pieces.later_keys(start + n, more.min(CHUNK))
             } else {
                 self.next
                     .map_or(Later::NOTHING, |next| Later::new(next, bytes))
             };
+            let values = pieces.values(start + part.start..start + n);
             let mut row = 0;
             while row < group {
                 let (weights, sums) = (&scores[row..], &mut sums[row * width..]);
                 let values = (part.start, values);
                 row += match group - row {
-                    8.. => add_values::<S, 8>(rows, weights, values, sums, width, later),
-                    6.. => add_values::<S, 6>(rows, weights, values, sums, width, later),
-                    4.. => add_values::<S, 4>(rows, weights, values, sums, width, later),
-                    3 => add_values::<S, 3>(rows, weights, values, sums, width, later),
-                    2 => add_values::<S, 2>(rows, weights, values, sums, width, later),
-                    _ => add_values::<S, 1>(rows, weights, values, sums, width, later),
+                    8.. => add_values::<P::Cell, 8>(rows, weights, values, sums, width, later),
+                    6.. => add_values::<P::Cell, 6>(rows, weights, values, sums, width, later),
+                    4.. => add_values::<P::Cell, 4>(rows, weights, values, sums, width, later),
+                    3 => add_values::<P::Cell, 3>(rows, weights, values, sums, width, later),
+                    2 => add_values::<P::Cell, 2>(rows, weights, values, sums, width, later),
+                    _ => add_values::<P::Cell, 1>(rows, weights, values, sums, width, later),
                 };
                 later = Later::NOTHING;
             }

@@ -5,6 +5,8 @@ use std::ops::Range;
 
 use pulp::{Arch, Simd, WithSimd};
 
+#[cfg(target_arch = "x86_64")]
+use super::pieces::CodeBuffers;
 use super::rows::{add_rows, scores_of};
 use super::softmax::{State, weigh};
 use super::{CHUNK, Call, Heads};
@@ -16,7 +18,7 @@ const TOGETHER: usize = 6;
 const HALF: usize = 3;
 
 /// Buffers of one task.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Scratch {
     /// What [`Task::gather`] collects.
     queries: Vec<f32>,
@@ -27,6 +29,8 @@ pub(super) struct Scratch {
     /// `[query rows, width]`.
     pub(super) sums: Vec<f32>,
     pub(super) state: Vec<State>,
+    #[cfg(target_arch = "x86_64")]
+    pub(super) codes: CodeBuffers,
 }
 
 impl Scratch {
@@ -49,6 +53,8 @@ thread_local! {
             scores: Vec::new(),
             sums: Vec::new(),
             state: Vec::new(),
+            #[cfg(target_arch = "x86_64")]
+            codes: CodeBuffers::NEW,
         })
     };
 }
@@ -152,6 +158,7 @@ impl<'a, Q: Fn(usize, usize) -> &'a [f32]> Task<'a, Q> {
             scores,
             sums,
             state,
+            ..
         } = scratch;
         piece.resize(2 * CHUNK * width, 0.0);
         self.gather(queries);

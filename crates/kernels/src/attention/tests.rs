@@ -103,7 +103,7 @@ fn tokens_together_are_each_by_itself() {
         let all = noise((2 * (seen + tokens) + group * tokens) * width);
         let (k, rest) = all.split_at((seen + tokens) * width);
         let (v, q) = rest.split_at((seen + tokens) * width);
-        for format in [KvFormat::F32, KvFormat::F16, KvFormat::Int8, KvFormat::Int4] {
+        for format in KvFormat::ALL {
             let keys = store(KvRows::keys, format, 1, k, width);
             let values = store(KvRows::values, format, 1, v, width);
             let exec = Exec::new(None, Some(3)).unwrap();

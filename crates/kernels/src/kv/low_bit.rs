@@ -152,6 +152,54 @@ pub(crate) fn read_portable(bits: LowBits, packed: &[u8], steps: &[f32], out: &m
     );
 }
 
+/// `out[h, i] = code h, i − 2^(b−1)` of packed heads of a width that is a multiple of eight: [`dequantize`] but for the
+/// step.
+#[cfg(target_arch = "x86_64")]
+pub(super) fn signed(bits: LowBits, packed: &[u8], width: usize, out: &mut [i8]) {
+    match bits {
+        LowBits::Four => signed_of::<4>(packed, width, out),
+        LowBits::Three => signed_of::<3>(packed, width, out),
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn signed_of<const B: usize>(packed: &[u8], width: usize, out: &mut [i8]) {
+    vectorized(
+        #[inline(always)]
+        || {
+            // The widths of heads in use, for which the lengths of all loops are constant.
+            match width {
+                128 => signed_rows::<B, 16>(packed, 1, out),
+                96 => signed_rows::<B, 12>(packed, 1, out),
+                64 => signed_rows::<B, 8>(packed, 1, out),
+                _ => signed_rows::<B, 1>(packed, width / GROUP, out),
+            }
+        },
+    );
+}
+
+/// Heads of `8 · n` times `L` values.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn signed_rows<const B: usize, const L: usize>(packed: &[u8], n: usize, out: &mut [i8]) {
+    let (packed, out) = (packed.as_chunks::<L>().0, out.as_chunks_mut::<L>().0);
+    let heads = packed.chunks_exact((B * n).max(1));
+    for (bytes, out) in heads.zip(out.chunks_exact_mut((GROUP * n).max(1))) {
+        for i in 0..GROUP {
+            // Bits `B i` and following, of one byte or of two.
+            let (byte, shift) = (B * i / 8, B * i % 8);
+            for j in 0..n {
+                let low = bytes[byte * n + j];
+                let high = bytes[(byte + 1).min(B - 1) * n + j];
+                for (out, (low, high)) in out[i * n + j].iter_mut().zip(low.into_iter().zip(high)) {
+                    let code = (u16::from(low) | u16::from(high) << 8) >> shift & ((1 << B) - 1);
+                    *out = code as i8 - (1 << (B - 1));
+                }
+            }
+        }
+    }
+}
+
 /// `out[i] = f(code i)`.
 #[inline(always)]
 fn each<T>(bits: LowBits, packed: &[u8], out: &mut [T], f: impl Fn(u32) -> T) {

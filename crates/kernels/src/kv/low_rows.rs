@@ -154,6 +154,27 @@ impl LowHead<'_> {
     }
 }
 
+#[cfg(target_arch = "x86_64")]
+impl<'a> LowHead<'a> {
+    /// The steps of `n` rows from `row` on.
+    pub(crate) fn steps(self, row: usize, n: usize) -> &'a [f32] {
+        &self.steps[row..row + n]
+    }
+
+    /// The codes of `n` rows from `row` on, less that of 0.
+    pub(crate) fn signed(self, mut row: usize, n: usize, mut out: &mut [i8]) {
+        let end = row + n;
+        if n > 0 && row == 0 && self.bits == LowBits::Three {
+            let (first, rest) = out.split_at_mut(self.width);
+            low_bit::signed(LowBits::Four, self.first, self.width, first);
+            (row, out) = (1, rest);
+        }
+        let bytes = self.bits.bytes(self.width);
+        let packed = &self.packed[row * bytes..end.max(row) * bytes];
+        low_bit::signed(self.bits, packed, self.width, out);
+    }
+}
+
 /// The rows of one head, to be written.
 pub(super) struct LowHeadMut<'a> {
     bits: LowBits,

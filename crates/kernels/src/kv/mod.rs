@@ -8,6 +8,8 @@ mod low_rows;
 use head::CellColumns;
 pub(crate) use head::{Cells, Head, HeadsMut};
 use low_bit::LowBits;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use low_rows::LowHead;
 use low_rows::LowRows;
 
 use crate::columns::Columns;

@@ -23,6 +23,7 @@ mod prefetch;
 mod sparse256;
 mod sparse512;
 mod stored_rows;
+mod transpose;
 
 pub use amx::Amx;
 pub use avx2::Avx2;
@@ -32,6 +33,7 @@ pub(crate) use low_bit::LowBitVectors;
 pub(crate) use low_bit_256::LowBitHalves;
 pub(crate) use prefetch::{ask_ahead, ask_first};
 pub(crate) use stored_rows::{Later, Rows, Stored, StoredRows};
+pub(crate) use transpose::transpose;
 
 use crate::activations::ActBlock;
 use crate::arrays::{inputs_of, tokens_from, vectors_of, word};
