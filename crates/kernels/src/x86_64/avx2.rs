@@ -133,8 +133,8 @@ fn block<const P: usize, const T: usize, const H: usize>(
         for (d, weights) in weights.iter().enumerate() {
             let x = quads_of(&x, f * FLUSH + d);
             for q in 0..DEPTH_BLOCKS {
-                // Only one token takes both halves in one pass.
-                if H == 2 {
+                // In the first pass; the others find the weights in a cache.
+                if t == 0 && half == 0 {
                     after_block(&weights[q]);
                 }
                 for (h, pairs) in pairs.iter_mut().enumerate() {
@@ -192,6 +192,9 @@ fn two_planes<const T: usize, const FIRST: usize>(
         for (d, weights) in weights.iter().enumerate() {
             let x = quads_of(&x, f * FLUSH + d);
             for q in 0..DEPTH_BLOCKS {
+                if t == 0 && half == 0 && FIRST == 0 {
+                    after_block(&weights[q]);
+                }
                 let mut w = load(&weights[q], half);
                 if FIRST == 2 {
                     w = _mm256_srli_epi16::<4>(w);

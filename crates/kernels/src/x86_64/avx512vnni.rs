@@ -152,8 +152,8 @@ fn block<const P: usize, const T: usize, const C: usize, const VBMI: bool>(
         // be in memory.
         for (i, weights) in weights.as_chunks::<C>().0.iter().enumerate() {
             for c in 0..C {
-                // For more tokens the arithmetic takes longer than memory.
-                if T <= 2 {
+                // The next tokens find the weights in a cache.
+                if t == 0 {
                     after_block(&weights[c]);
                 }
                 let planes = numbers::<P, VBMI>(load(&weights[c]));

@@ -110,8 +110,8 @@ fn block<const P: usize, const T: usize, const H: usize>(
     for (d, weights) in tile.deep_blocks().iter().enumerate() {
         let x = quads_of(&x, d);
         for q in 0..DEPTH_BLOCKS {
-            // Only one token takes both halves in one pass.
-            if H == 2 {
+            // In the first pass; the others find the weights in a cache.
+            if t == 0 && half == 0 {
                 after_block(&weights[q]);
             }
             for (h, sums) in sums.iter_mut().enumerate() {
