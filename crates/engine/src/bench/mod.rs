@@ -75,8 +75,8 @@ pub struct BenchRow {
     pub left_out: f64,
     /// Share of the speed that the machine's memory and the kernel's arithmetic allow, as they were at the start.
     pub roofline_share: f64,
-    /// In decoding, the same by what memory gave in turn with the runs, median of theirs; `None` of prompts. On a machine that others use,
-    /// too, what it gives changes by a fifth within seconds.
+    /// In decoding, the same by what memory gave in turn with the runs, median of theirs; `None` of prompts. On a
+    /// machine that others use, too, what it gives changes by a fifth within seconds.
     pub roofline_share_in_turn: Option<f64>,
     /// What memory gives these threads, measured at the start, in 10⁹ bytes a second.
     pub memory_gb_s: f64,

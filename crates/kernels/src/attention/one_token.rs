@@ -69,8 +69,9 @@ impl<'a, Q: Fn(usize, usize) -> &'a [f32]> Task<'a, Q> {
         for start in (self.call.begin(token)..visible.end).step_by(CHUNK) {
             let n = CHUNK.min(visible.end - start);
             let part = visible.start.saturating_sub(start)..n;
+            let seen = start + part.start..start + n;
             // In the order of use: these values, then the keys that follow or those of the next head.
-            let mut later = pieces.later_values(start + part.start..start + n);
+            let mut later = pieces.later_values(seen.clone());
             let keys = pieces.keys(start, n);
             let bytes = size_of_val(keys.cells);
             let mut row = 0;
@@ -99,7 +100,7 @@ impl<'a, Q: Fn(usize, usize) -> &'a [f32]> Task<'a, Q> {
                 self.next
                     .map_or(Later::NOTHING, |next| Later::new(next, bytes))
             };
-            let values = pieces.values(start + part.start..start + n);
+            let values = pieces.values(seen);
             let mut row = 0;
             while row < group {
                 let (weights, sums) = (&scores[row..], &mut sums[row * width..]);

@@ -35,12 +35,19 @@ pub(super) struct InPlace<'a, S> {
     pub(super) values: Rows<'a, S>,
 }
 
+impl<S: Stored> InPlace<'_, S> {
+    /// The blocks of keys that hold `n` from `start` on.
+    fn blocks(&self, start: usize, n: usize) -> Rows<'_, S> {
+        let end = start + n.next_multiple_of(LANES);
+        self.keys.part(start..end, self.width)
+    }
+}
+
 impl<S: Stored> Pieces for InPlace<'_, S> {
     type Cell = S;
 
     fn keys(&mut self, start: usize, n: usize) -> Rows<'_, S> {
-        let end = start + n.next_multiple_of(LANES);
-        self.keys.part(start..end, self.width)
+        self.blocks(start, n)
     }
 
     fn values(&mut self, positions: Range<usize>) -> Rows<'_, S> {
@@ -48,8 +55,7 @@ impl<S: Stored> Pieces for InPlace<'_, S> {
     }
 
     fn later_keys(&self, start: usize, n: usize) -> Later {
-        let end = start + n.next_multiple_of(LANES);
-        Later::of(self.keys.part(start..end, self.width).cells)
+        Later::of(self.blocks(start, n).cells)
     }
 
     fn later_values(&self, positions: Range<usize>) -> Later {

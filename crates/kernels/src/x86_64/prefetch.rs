@@ -172,17 +172,15 @@ fn ask(line: *const WeightBlock, near: bool) {
 /// Asks for the first lines of what is read next.
 pub(crate) fn ask_first(next: *const u8) {
     for i in 0..FIRST {
-        let line = next.wrapping_add(i * size_of::<WeightBlock>());
-        // SAFETY: every processor of this family has SSE, and an address is only a hint.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(line.cast()) }
+        ask_line(next.wrapping_add(i * size_of::<WeightBlock>()));
     }
 }
 
 /// Asks for a line that is read soon.
 #[inline(always)]
 pub(super) fn ask_line(line: *const u8) {
-    // SAFETY: every processor of this family has SSE, and an address is only a hint.
-    unsafe { _mm_prefetch::<_MM_HINT_T1>(line.cast()) }
+    // SAFETY: every processor of this family has SSE.
+    unsafe { ask(line.cast(), false) }
 }
 
 /// Asks for all lines of later chunks of a stream at the use of one. `FAST` says that the loop
