@@ -29,10 +29,20 @@ pub(super) fn store(out: &mut [i32; LANES], half: usize, sums: __m256i) {
 /// The sums of eight rows that [`store`] has written.
 #[inline]
 #[target_feature(enable = "avx2")]
-pub(super) fn load_sums(sums: &[i32; LANES], half: usize) -> __m256i {
+fn load_sums(sums: &[i32; LANES], half: usize) -> __m256i {
     let sums = &sums.as_chunks::<HALF>().0[half];
     // SAFETY: the array is 32 bytes.
     unsafe { _mm256_loadu_si256(sums.as_ptr().cast()) }
+}
+
+/// Writes the sums of eight rows, with what is there added where `more` says so.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn add_to(acc: &mut [i32; LANES], half: usize, mut sum: __m256i, more: bool) {
+    if more {
+        sum = _mm256_add_epi32(sum, load_sums(acc, half));
+    }
+    store(acc, half, sum);
 }
 
 /// The numbers whose sums [`crate::planes::Planes::separate`] takes for `P` planes; a byte itself

@@ -6,6 +6,7 @@ mod amx;
 mod avx2;
 mod avx512vnni;
 mod avxvnni;
+mod base3_256;
 mod base3_512;
 mod dense256;
 mod dense512;
@@ -24,6 +25,7 @@ mod sparse256;
 mod sparse512;
 mod stored_rows;
 mod transpose;
+mod two_bit_256;
 
 pub use amx::Amx;
 pub use avx2::Avx2;

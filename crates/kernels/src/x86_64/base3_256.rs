@@ -1,0 +1,161 @@
+//! Rows of five trits in a byte with AVX2: otherwise as `two_bit_256`.
+
+use std::arch::x86_64::*;
+
+use super::half_block::{add_to, halves, load, pair_and_rest, store};
+use super::prefetch::after_block;
+use super::two_bit_256::FLUSH;
+use super::{planes_of, quads_of, tokens_from, word};
+use crate::base3::{FIRST, SECOND};
+use crate::kernel::PackedTile;
+use crate::layout::DEPTH_BLOCKS;
+
+/// Fewest tokens for which codes are taken apart in front of the products.
+const MANY_TOKENS: usize = 8;
+
+/// The codes of half a deep block.
+type Codes = [[__m256i; 5]; DEPTH_BLOCKS];
+
+/// All tokens of a row tile.
+#[target_feature(enable = "avx2")]
+pub(super) fn tokens(tile: PackedTile<'_>, acc: &mut [i32]) {
+    if tile.depth() > 0 && tile.tokens >= MANY_TOKENS {
+        return many_tokens(tile, acc);
+    }
+    let mut t = 0;
+    while t < tile.tokens {
+        t += if tile.tokens - t >= 2 {
+            for half in 0..2 {
+                five_planes::<2, 1>(tile, t, half, acc);
+            }
+            2
+        } else {
+            // Both halves of a block while it is at hand, as in `two_bit_256`.
+            five_planes::<1, 2>(tile, t, 0, acc);
+            1
+        };
+    }
+}
+
+/// Five planes of `H` halves from `half` on against `T` tokens.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn five_planes<const T: usize, const H: usize>(
+    tile: PackedTile<'_>,
+    t: usize,
+    half: usize,
+    acc: &mut [i32],
+) {
+    let x = tokens_from::<T>(tile, t);
+    let ones = _mm256_set1_epi16(1);
+    let mut sums = [[[_mm256_setzero_si256(); 5]; T]; H];
+    for (f, weights) in tile.deep_blocks().chunks(FLUSH).enumerate() {
+        let mut pairs = [[[_mm256_setzero_si256(); 5]; T]; H];
+        for (d, weights) in weights.iter().enumerate() {
+            let x = quads_of(&x, f * FLUSH + d);
+            for q in 0..DEPTH_BLOCKS {
+                // In the first pass; the others find the weights in a cache.
+                if t == 0 && half == 0 {
+                    after_block(&weights[q]);
+                }
+                for (h, pairs) in pairs.iter_mut().enumerate() {
+                    let codes = codes(load(&weights[q], half + h));
+                    for k in 0..T {
+                        let x = _mm256_set1_epi32(word(x[k][q]));
+                        for (pairs, codes) in pairs[k].iter_mut().zip(codes) {
+                            *pairs = _mm256_add_epi16(*pairs, _mm256_maddubs_epi16(codes, x));
+                        }
+                    }
+                }
+            }
+        }
+        for (sums, pairs) in sums.iter_mut().zip(pairs) {
+            for k in 0..T {
+                for (sum, pairs) in sums[k].iter_mut().zip(pairs[k]) {
+                    *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(pairs, ones));
+                }
+            }
+        }
+    }
+    for (h, sums) in sums.iter().enumerate() {
+        for (k, sums) in sums.iter().enumerate() {
+            for (out, &sum) in planes_of(acc, t + k, 5).iter_mut().zip(sums) {
+                store(out, half + h, sum);
+            }
+        }
+    }
+}
+
+/// Takes codes apart once for all tokens, of as many deep blocks as stay in the nearest cache with their
+/// activations.
+#[target_feature(enable = "avx2")]
+fn many_tokens(tile: PackedTile<'_>, acc: &mut [i32]) {
+    let mut spread: [Codes; FLUSH] = [[[_mm256_setzero_si256(); 5]; DEPTH_BLOCKS]; FLUSH];
+    for half in 0..2 {
+        for (i, weights) in tile.deep_blocks().chunks(FLUSH).enumerate() {
+            for (out, blocks) in spread.iter_mut().zip(weights) {
+                for (out, block) in out.iter_mut().zip(blocks) {
+                    *out = codes(load(block, half));
+                }
+            }
+            let (first, spread) = (i * FLUSH, &spread[..weights.len()]);
+            let mut t = 0;
+            while t < tile.tokens {
+                t += if tile.tokens - t >= 2 {
+                    add_part::<2>(tile, t, (first, half), spread, acc);
+                    2
+                } else {
+                    add_part::<1>(tile, t, (first, half), spread, acc);
+                    1
+                };
+            }
+        }
+    }
+}
+
+/// The products of half of the deep blocks `first..` with `T` tokens, added to what `acc` holds of those in
+/// front of them.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn add_part<const T: usize>(
+    tile: PackedTile<'_>,
+    t: usize,
+    (first, half): (usize, usize),
+    spread: &[Codes],
+    acc: &mut [i32],
+) {
+    let x = tokens_from::<T>(tile, t);
+    let ones = _mm256_set1_epi16(1);
+    let mut pairs = [[_mm256_setzero_si256(); 5]; T];
+    for (d, codes) in spread.iter().enumerate() {
+        let x = quads_of(&x, first + d);
+        for q in 0..DEPTH_BLOCKS {
+            for k in 0..T {
+                let x = _mm256_set1_epi32(word(x[k][q]));
+                for (pairs, &codes) in pairs[k].iter_mut().zip(&codes[q]) {
+                    *pairs = _mm256_add_epi16(*pairs, _mm256_maddubs_epi16(codes, x));
+                }
+            }
+        }
+    }
+    for (k, pairs) in pairs.iter().enumerate() {
+        for (acc, &pairs) in planes_of(acc, t + k, 5).iter_mut().zip(pairs) {
+            add_to(acc, half, _mm256_madd_epi16(pairs, ones), first > 0);
+        }
+    }
+}
+
+/// The codes of each plane.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn codes(w: __m256i) -> [__m256i; 5] {
+    let [pair, _, rest] = pair_and_rest(w);
+    let low = |w| _mm256_and_si256(w, _mm256_set1_epi8(3));
+    [
+        _mm256_shuffle_epi8(halves(&FIRST), pair),
+        _mm256_shuffle_epi8(halves(&SECOND), pair),
+        low(rest),
+        low(_mm256_srli_epi16::<2>(rest)),
+        low(_mm256_srli_epi16::<4>(rest)),
+    ]
+}

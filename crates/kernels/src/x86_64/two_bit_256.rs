@@ -1,0 +1,167 @@
+//! Rows of two bits with AVX2: `vpmaddubsw` multiplies codes 0…2 with signed activations to sums of pairs in i16, half a
+//! block of weights at a time.
+
+use std::arch::x86_64::*;
+
+use super::half_block::{add_to, load, store};
+use super::prefetch::after_block;
+use super::{planes_of, quads_of, tokens_from, word};
+use crate::kernel::PackedTile;
+use crate::layout::DEPTH_BLOCKS;
+
+/// Deep blocks whose sums of pairs fit i16: 3 · 16 sums of at most 2 · 2 · 128.
+pub(super) const FLUSH: usize = 3;
+
+/// All tokens of a row tile.
+#[target_feature(enable = "avx2")]
+pub(super) fn tokens(tile: PackedTile<'_>, acc: &mut [i32]) {
+    let any = tile.depth() > 0;
+    let mut t = 0;
+    while t < tile.tokens {
+        let left = tile.tokens - t;
+        t += if any && left >= 6 {
+            two_planes_each::<6>(tile, t, acc);
+            6
+        } else if any && left >= 4 {
+            two_planes_each::<4>(tile, t, acc);
+            4
+        } else if left >= 2 {
+            for half in 0..2 {
+                four_planes::<2, 1>(tile, t, half, acc);
+            }
+            2
+        } else {
+            // Both halves of a block while it is at hand: memory would rest while the second of a
+            // whole row tile is read from the cache.
+            four_planes::<1, 2>(tile, t, 0, acc);
+            1
+        };
+    }
+}
+
+/// Four planes of `H` halves from `half` on against `T` tokens. Codes that are not at the lower end of a nibble are
+/// multiplied where they are, which saves shifts: they count four.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn four_planes<const T: usize, const H: usize>(
+    tile: PackedTile<'_>,
+    t: usize,
+    half: usize,
+    acc: &mut [i32],
+) {
+    let x = tokens_from::<T>(tile, t);
+    let (lower, upper) = (_mm256_set1_epi8(0x03), _mm256_set1_epi8(0x0C));
+    let mut sums = [[[_mm256_setzero_si256(); 4]; T]; H];
+    for (f, weights) in tile.deep_blocks().chunks(FLUSH).enumerate() {
+        let mut pairs = [[[_mm256_setzero_si256(); 4]; T]; H];
+        for (d, weights) in weights.iter().enumerate() {
+            let x = quads_of(&x, f * FLUSH + d);
+            for q in 0..DEPTH_BLOCKS {
+                // In the first pass; the others find the weights in a cache.
+                if t == 0 && half == 0 {
+                    after_block(&weights[q]);
+                }
+                for (h, pairs) in pairs.iter_mut().enumerate() {
+                    let low = load(&weights[q], half + h);
+                    let high = _mm256_srli_epi16::<4>(low);
+                    let codes = [
+                        _mm256_and_si256(low, lower),
+                        _mm256_and_si256(low, upper),
+                        _mm256_and_si256(high, lower),
+                        _mm256_and_si256(high, upper),
+                    ];
+                    for k in 0..T {
+                        let x = _mm256_set1_epi32(word(x[k][q]));
+                        for (pairs, codes) in pairs[k].iter_mut().zip(codes) {
+                            *pairs = _mm256_add_epi16(*pairs, _mm256_maddubs_epi16(codes, x));
+                        }
+                    }
+                }
+            }
+            // Of those that count four, 16 sums of at most 2 · 8 · 128 fit just so.
+            flush(&mut sums, &mut pairs, [1, 3]);
+        }
+        flush(&mut sums, &mut pairs, [0, 2]);
+    }
+    for (h, sums) in sums.iter().enumerate() {
+        for (k, &[a, b, c, d]) in sums.iter().enumerate() {
+            let sums = [a, _mm256_srai_epi32::<2>(b), c, _mm256_srai_epi32::<2>(d)];
+            for (out, sum) in planes_of(acc, t + k, 4).iter_mut().zip(sums) {
+                store(out, half + h, sum);
+            }
+        }
+    }
+}
+
+/// Moves what some planes have in i16 to their sums.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn flush<const T: usize, const H: usize>(
+    sums: &mut [[[__m256i; 4]; T]; H],
+    pairs: &mut [[[__m256i; 4]; T]; H],
+    planes: [usize; 2],
+) {
+    let ones = _mm256_set1_epi16(1);
+    let all = pairs.as_flattened_mut().iter_mut();
+    for (sums, pairs) in sums.as_flattened_mut().iter_mut().zip(all) {
+        for p in planes {
+            sums[p] = _mm256_add_epi32(sums[p], _mm256_madd_epi16(pairs[p], ones));
+            pairs[p] = _mm256_setzero_si256();
+        }
+    }
+}
+
+/// Four planes against `T` tokens, half a block and two planes at a time: so much of what takes codes apart is
+/// shared by more tokens than have room in the registers with all four.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn two_planes_each<const T: usize>(tile: PackedTile<'_>, t: usize, acc: &mut [i32]) {
+    for half in 0..2 {
+        two_planes::<T, 0>(tile, t, half, acc);
+        two_planes::<T, 2>(tile, t, half, acc);
+    }
+}
+
+/// Planes `FIRST` and `FIRST + 1` of a half against `T` tokens.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn two_planes<const T: usize, const FIRST: usize>(
+    tile: PackedTile<'_>,
+    t: usize,
+    half: usize,
+    acc: &mut [i32],
+) {
+    let x = tokens_from::<T>(tile, t);
+    let (ones, low) = (_mm256_set1_epi16(1), _mm256_set1_epi8(3));
+    for (f, weights) in tile.deep_blocks().chunks(FLUSH).enumerate() {
+        let mut pairs = [[_mm256_setzero_si256(); 2]; T];
+        for (d, weights) in weights.iter().enumerate() {
+            let x = quads_of(&x, f * FLUSH + d);
+            for q in 0..DEPTH_BLOCKS {
+                if t == 0 && half == 0 && FIRST == 0 {
+                    after_block(&weights[q]);
+                }
+                let mut w = load(&weights[q], half);
+                if FIRST == 2 {
+                    w = _mm256_srli_epi16::<4>(w);
+                }
+                let codes = [
+                    _mm256_and_si256(w, low),
+                    _mm256_and_si256(_mm256_srli_epi16::<2>(w), low),
+                ];
+                for k in 0..T {
+                    let x = _mm256_set1_epi32(word(x[k][q]));
+                    for (pairs, codes) in pairs[k].iter_mut().zip(codes) {
+                        *pairs = _mm256_add_epi16(*pairs, _mm256_maddubs_epi16(codes, x));
+                    }
+                }
+            }
+        }
+        for (k, pairs) in pairs.iter().enumerate() {
+            let planes = &mut planes_of(acc, t + k, 4)[FIRST..FIRST + 2];
+            for (acc, &pairs) in planes.iter_mut().zip(pairs) {
+                add_to(acc, half, _mm256_madd_epi16(pairs, ones), f > 0);
+            }
+        }
+    }
+}
