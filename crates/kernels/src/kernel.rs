@@ -160,6 +160,12 @@ pub trait Kernel: Send + Sync + std::fmt::Debug {
         }
     }
 
+    /// Another way for many rows and many tokens, where there is a better one.
+    fn together(&self, planes: Planes) -> Option<&dyn Together> {
+        let _ = planes;
+        None
+    }
+
     /// `acc[t, r] = Σ w[r, c] · x[t, c]` for the 16 rows of a tile with one weight, 0…255, in a
     /// byte, exact in i32; `acc` is `[tokens, LANES]`.
     fn byte_tile(&self, tile: PackedTile<'_>, acc: &mut [i32]);
@@ -194,4 +200,24 @@ pub trait Kernel: Send + Sync + std::fmt::Debug {
     /// `acc[t · rows + r] = Σ w[r] · x[t]`, in an order of additions that does not depend on the
     /// tile's shape.
     fn dense_tile(&self, tile: DenseTile<'_>, acc: &mut [f32]);
+}
+
+/// A way to multiply many row tiles with many tokens that is not one row tile after the other.
+pub trait Together: Sync {
+    /// How many rows one call should have: below the first it is not worth its while, with more than the second what
+    /// it needs leaves the cache.
+    fn rows(&self) -> (usize, usize);
+
+    /// The same for tokens.
+    fn tokens(&self) -> (usize, usize);
+
+    /// As [`Kernel::ternary_sums`] for `tiles` row tiles, whose weights follow each other: `each` gets the number of a
+    /// row tile and of a token and the sums of that row tile from this token on.
+    fn ternary_tiles(
+        &self,
+        planes: Planes,
+        tiles: usize,
+        tile: PackedTile<'_>,
+        each: &mut dyn FnMut(usize, usize, &[i32]),
+    );
 }

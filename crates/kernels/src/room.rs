@@ -70,7 +70,7 @@ macro_rules! plain {
         unsafe impl Plain for $type {}
     )*};
 }
-plain!(u8, i8, u16, u32, f32);
+plain!(u8, i8, u16, i16, u32, i32, f32);
 
 // SAFETY: bytes on the boundary of a cache line, without padding.
 #[allow(unsafe_code)]

@@ -2,12 +2,14 @@
 //! parallel region.
 
 use super::TernaryMatrix;
+use super::parts::Parts;
 use super::product::with_tables;
 use super::target::{Combine, Target};
 use crate::activations::{Activations, RowQuantizer};
 use crate::columns::Columns;
 use crate::exec::Exec;
 use crate::layout::Format;
+use crate::scales::Scales;
 use crate::shape::assert_width;
 use crate::sparse::RowMatrix;
 
@@ -90,19 +92,27 @@ pub fn gemm_gated(
         }
     };
     with_tables(x, [gate.format], |tables| {
-        let multiply = |tile: usize| {
-            // SAFETY: each task has a row tile of its own.
+        let parts = match up {
+            Up::Packed(up) if !matches!(up.scales, Scales::Group(_)) => {
+                Parts::of(exec, gate, tokens)
+            }
+            _ => Parts::tiles(gate, tokens),
+        };
+        let multiply = |task: usize| {
+            let part = parts.part(task);
+            let tile = part.tiles.start;
+            // SAFETY: each task has row tiles and tokens of its own.
             #[allow(unsafe_code)]
             let out = unsafe { Target::store(&out, tile * rows) };
-            gate.multiply_tile(exec, x, tables, tile, out);
+            gate.multiply_part(exec, x, tables, part.clone(), out);
             let out = out.combined(act);
             match up {
-                Up::Packed(w) => w.multiply_tile(exec, x, tables, tile, out),
+                Up::Packed(w) => w.multiply_part(exec, x, tables, part, out),
                 Up::Rows(w) => w.multiply_tile(exec, x, tile, out),
             }
         };
         let more = if quantizer.is_some() { tokens } else { 0 };
         exec.pool
-            .run_then((gate.tiles(), &multiply), (more, &quantize));
+            .run_then((parts.count(), &multiply), (more, &quantize));
     });
 }

@@ -1,6 +1,7 @@
 //! Ternary matrices in the layout that the kernels read.
 
 mod gated;
+mod parts;
 mod product;
 mod residual;
 mod target;

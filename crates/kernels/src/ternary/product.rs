@@ -4,13 +4,14 @@ use std::cell::{Cell, RefCell};
 use std::ops::Range;
 
 use super::TernaryMatrix;
+use super::parts::{Part, Parts};
 use super::target::Target;
 use crate::activations::{Activations, GROUP};
 use crate::columns::Columns;
 use crate::epilogue::{self, Factor};
 use crate::exec::Exec;
-use crate::kernel::{LookupTile, PackedTile};
-use crate::layout::{self, Format, QUAD, WeightBlock};
+use crate::kernel::{LookupTile, PackedTile, Together};
+use crate::layout::{self, Format, QUAD, WeightBlock, tile_blocks};
 use crate::lookup::{self, Table};
 use crate::planes::Planes;
 use crate::scales::Scales;
@@ -94,13 +95,70 @@ impl<'a> Way<'a> {
 }
 
 impl TernaryMatrix {
-    /// One row tile for all tokens; `tables` are those of the one token, where there are any.
-    pub(super) fn multiply_tile(
+    /// The outputs of `part`, of which those of its first row tile go to `out`; `tables` are those of the one
+    /// token, where there are any.
+    pub(super) fn multiply_part(
         &self,
         exec: &Exec,
         x: &Activations,
         tables: &[Table],
-        tile: usize,
+        part: Part<'_>,
+        out: Target<'_>,
+    ) {
+        if let Some((together, tokens)) = &part.together {
+            self.multiply_together(x, (*together, &part.tiles, tokens), out);
+            if part.tokens.is_empty() {
+                return;
+            }
+        }
+        let rows = self.format.tile_rows();
+        for (i, tile) in part.tiles.enumerate() {
+            let out = out.after(i * rows);
+            self.multiply_tile(exec, x, tables, (tile, &part.tokens), out);
+        }
+    }
+
+    fn multiply_together(
+        &self,
+        x: &Activations,
+        (together, tiles, tokens): (&dyn Together, &Range<usize>, &Range<usize>),
+        out: Target<'_>,
+    ) {
+        let Some(planes) = self.format.planes() else {
+            unreachable!("a way for planes");
+        };
+        x.assert_step_per_token();
+        let (rows, blocks) = (self.format.tile_rows(), tile_blocks(self.cols));
+        let all = PackedTile {
+            weights: &self.data[tiles.start * blocks..tiles.end * blocks],
+            x: x.rows(tokens.start),
+            stride: x.stride(),
+            tokens: tokens.len(),
+        };
+        let mut each = |i: usize, token: usize, acc: &[i32]| {
+            let (tile, token) = (tiles.start + i, tokens.start + token);
+            let out = out.after(i * rows);
+            match &self.scales {
+                Scales::Row(scales) => {
+                    let factor = |step| Factor::Rows(step, &scales[tile * rows..]);
+                    scale_tokens(x, token, rows, acc, factor, out);
+                }
+                Scales::Tensor(scale) => {
+                    scale_tokens(x, token, rows, acc, |step| Factor::Step(step * scale), out);
+                }
+                Scales::Group(_) => unreachable!("computed row tile by row tile"),
+            }
+        };
+        together.ternary_tiles(planes, tiles.len(), all, &mut each);
+    }
+
+    /// One row tile for some tokens; `tables` are those of the one token, where there are any.
+    fn multiply_tile(
+        &self,
+        exec: &Exec,
+        x: &Activations,
+        tables: &[Table],
+        (tile, tokens): (usize, &Range<usize>),
         out: Target<'_>,
     ) {
         SUMS.with_borrow_mut(|sums| {
@@ -116,14 +174,14 @@ impl TernaryMatrix {
             };
             let rows = self.format.tile_rows();
             match &self.scales {
-                Scales::Group(_) => self.tile_of_groups(exec, x, (tile, way), sums, out),
+                Scales::Group(_) => self.tile_of_groups(exec, (x, tokens), (tile, way), sums, out),
                 Scales::Row(scales) => {
                     let factor = |step| Factor::Rows(step, &scales[tile * rows..]);
-                    tile_of_rows(exec, x, (rows, way), factor, &mut sums.acc, out);
+                    tile_of_rows(exec, (x, tokens), (rows, way), factor, &mut sums.acc, out);
                 }
                 Scales::Tensor(scale) => {
                     let factor = |step| Factor::Step(step * scale);
-                    tile_of_rows(exec, x, (rows, way), factor, &mut sums.acc, out);
+                    tile_of_rows(exec, (x, tokens), (rows, way), factor, &mut sums.acc, out);
                 }
             }
             sums.spread = spread;
@@ -133,14 +191,14 @@ impl TernaryMatrix {
     fn tile_of_groups(
         &self,
         exec: &Exec,
-        x: &Activations,
+        (x, tokens): (&Activations, &Range<usize>),
         (tile, way): (usize, Way<'_>),
         sums: &mut Sums,
         out: Target<'_>,
     ) {
         let rows = self.format.tile_rows();
         let groups = self.cols.div_ceil(GROUP);
-        for tokens in some_tokens(x) {
+        for tokens in some_tokens(tokens) {
             sums.total.clear();
             sums.total.resize(tokens.len() * rows, 0.0);
             for g in 0..groups {
@@ -167,18 +225,18 @@ impl TernaryMatrix {
 }
 
 /// The tokens whose totals are held at once, part by part.
-fn some_tokens(x: &Activations) -> impl Iterator<Item = Range<usize>> {
-    let all = x.tokens();
-    (0..all)
+fn some_tokens(all: &Range<usize>) -> impl Iterator<Item = Range<usize>> {
+    let end = all.end;
+    all.clone()
         .step_by(TOKENS)
-        .map(move |first| first..all.min(first + TOKENS))
+        .map(move |first| first..end.min(first + TOKENS))
 }
 
 /// A tile of `rows` rows whose scales do not change along a row; `factor` gives them for the step of
 /// a token.
 fn tile_of_rows<'a>(
     exec: &Exec,
-    x: &Activations,
+    (x, tokens): (&Activations, &Range<usize>),
     (rows, way): (usize, Way<'_>),
     factor: impl Fn(f32) -> Factor<'a>,
     acc: &mut Vec<i32>,
@@ -186,23 +244,36 @@ fn tile_of_rows<'a>(
 ) {
     x.assert_step_per_token();
     let mut scale = |first: usize, acc: &[i32]| {
-        vectorized(
-            #[inline(always)]
-            || {
-                for (i, acc) in acc.chunks_exact(rows).enumerate() {
-                    let t = first + i;
-                    let (sum, factor) = (x.sums()[t], factor(x.steps()[t]));
-                    out.token(
-                        t,
-                        rows,
-                        #[inline(always)]
-                        |out| epilogue::scale_token(acc, sum, factor, out),
-                    );
-                }
-            },
-        );
+        scale_tokens(x, tokens.start + first, rows, acc, &factor, out);
     };
-    way.sums(exec, x, &(0..x.tokens()), 0, acc, &mut scale);
+    way.sums(exec, x, tokens, 0, acc, &mut scale);
+}
+
+/// Outputs of `rows` rows each for some tokens from `first` on.
+#[inline]
+fn scale_tokens<'a>(
+    x: &Activations,
+    first: usize,
+    rows: usize,
+    acc: &[i32],
+    factor: impl Fn(f32) -> Factor<'a>,
+    out: Target<'_>,
+) {
+    vectorized(
+        #[inline(always)]
+        || {
+            for (i, acc) in acc.chunks_exact(rows).enumerate() {
+                let t = first + i;
+                let (sum, factor) = (x.sums()[t], factor(x.steps()[t]));
+                out.token(
+                    t,
+                    rows,
+                    #[inline(always)]
+                    |out| epilogue::scale_token(acc, sum, factor, out),
+                );
+            }
+        },
+    );
 }
 
 /// A row tile that `spread` writes as [`Format::TwoBit`] has it, for all tokens.
@@ -219,7 +290,14 @@ pub(crate) fn multiply_spread<'a>(
             Format::TwoBit.tile_rows(),
             Way::Products(Planes::TwoBit, &sums.spread),
         );
-        tile_of_rows(exec, x, tile, factor, &mut sums.acc, out);
+        tile_of_rows(
+            exec,
+            (x, &(0..x.tokens())),
+            tile,
+            factor,
+            &mut sums.acc,
+            out,
+        );
     });
 }
 
@@ -258,17 +336,20 @@ pub fn gemm_all<const N: usize>(
             Columns::new(out, x.tokens(), matrices[i - 1].rows)
         })
     };
-    let tiles = matrices.map(TernaryMatrix::tiles).iter().sum();
+    let parts = matrices.map(|matrix| Parts::of(exec, matrix, x.tokens()));
+    let tasks = parts.map(Parts::count).iter().sum();
     with_tables(x, matrices.map(|m| m.format), |tables| {
-        exec.pool.run(tiles, &|mut tile| {
-            for (matrix, out) in matrices.iter().zip(&outs) {
-                if tile < matrix.tiles() {
-                    // SAFETY: each task has a row tile of its own.
+        exec.pool.run(tasks, &|mut task| {
+            for ((matrix, parts), out) in matrices.iter().zip(parts).zip(&outs) {
+                if task < parts.count() {
+                    let part = parts.part(task);
+                    // SAFETY: each task has row tiles and tokens of its own.
                     #[allow(unsafe_code)]
-                    let out = unsafe { Target::store(out, tile * matrix.format.tile_rows()) };
-                    return matrix.multiply_tile(exec, x, tables, tile, out);
+                    let out =
+                        unsafe { Target::store(out, part.tiles.start * matrix.format.tile_rows()) };
+                    return matrix.multiply_part(exec, x, tables, part, out);
                 }
-                tile -= matrix.tiles();
+                task -= parts.count();
             }
         });
     });

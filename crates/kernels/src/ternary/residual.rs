@@ -1,6 +1,7 @@
 //! A product that is added to what is there: the end of a sub-layer.
 
 use super::TernaryMatrix;
+use super::parts::Parts;
 use super::product::with_tables;
 use super::target::Target;
 use crate::activations::Activations;
@@ -19,11 +20,14 @@ impl TernaryMatrix {
         assert_width(x.width(), self.cols);
         let out = Columns::new(out, x.tokens(), self.rows);
         with_tables(x, [self.format], |tables| {
-            exec.pool.run(self.tiles(), &|tile| {
-                // SAFETY: each task has a row tile of its own.
+            let parts = Parts::of(exec, self, x.tokens());
+            exec.pool.run(parts.count(), &|task| {
+                let part = parts.part(task);
+                // SAFETY: each task has row tiles and tokens of its own.
                 #[allow(unsafe_code)]
-                let out = unsafe { Target::store(&out, tile * self.format.tile_rows()) };
-                self.multiply_tile(exec, x, tables, tile, out.combined(&ops::add));
+                let out =
+                    unsafe { Target::store(&out, part.tiles.start * self.format.tile_rows()) };
+                self.multiply_part(exec, x, tables, part, out.combined(&ops::add));
             });
         });
     }

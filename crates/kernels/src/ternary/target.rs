@@ -38,6 +38,14 @@ impl<'a> Target<'a> {
         }
     }
 
+    /// The same from `columns` columns further on.
+    pub(super) fn after(self, columns: usize) -> Self {
+        Self {
+            at: self.at + columns,
+            ..self
+        }
+    }
+
     /// Has `compute` write up to `rows` outputs of a token, fewer at the end of the matrix.
     #[inline(always)]
     pub(crate) fn token(&self, token: usize, rows: usize, compute: impl FnOnce(&mut [f32])) {

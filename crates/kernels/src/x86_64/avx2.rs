@@ -4,9 +4,11 @@ use std::arch::x86_64::*;
 
 use super::half_block::{load, store};
 use super::prefetch;
-use super::{base3_256, dense256, int6_256, lookup256, sparse256, two_bit_256};
+use super::{base3_256, dense256, int6_256, lookup256, sparse256, token_tables, two_bit_256};
 use super::{planes_of, word};
-use crate::kernel::{ColumnTile, DenseTile, Int6Tile, Kernel, LookupTile, PackedTile, RowPart};
+use crate::kernel::{
+    ColumnTile, DenseTile, Int6Tile, Kernel, LookupTile, PackedTile, RowPart, Together,
+};
 use crate::layout::{LANES, QUAD};
 use crate::planes::Planes;
 use crate::sparse::SparseLimits;
@@ -42,6 +44,10 @@ impl Kernel for Avx2 {
         }
     }
 
+    fn together(&self, _: Planes) -> Option<&dyn Together> {
+        Some(self)
+    }
+
     fn byte_tile(&self, tile: PackedTile<'_>, acc: &mut [i32]) {
         // SAFETY: `detect` has found AVX2.
         unsafe { bytes(tile, acc) }
@@ -74,6 +80,32 @@ impl Kernel for Avx2 {
     fn dense_tile(&self, tile: DenseTile<'_>, acc: &mut [f32]) {
         // SAFETY: `detect` has found AVX2 and FMA.
         unsafe { dense256::dense_tile(tile, acc) }
+    }
+}
+
+impl Together for Avx2 {
+    fn rows(&self) -> (usize, usize) {
+        token_tables::ROWS
+    }
+
+    fn tokens(&self) -> (usize, usize) {
+        token_tables::TOKENS
+    }
+
+    fn ternary_tiles(
+        &self,
+        planes: Planes,
+        tiles: usize,
+        tile: PackedTile<'_>,
+        each: &mut dyn FnMut(usize, usize, &[i32]),
+    ) {
+        // SAFETY: `detect` has found AVX2.
+        unsafe {
+            match planes {
+                Planes::TwoBit => token_tables::multiply::<4>(tiles, tile, each),
+                Planes::Base3 => token_tables::multiply::<5>(tiles, tile, each),
+            }
+        }
     }
 }
 

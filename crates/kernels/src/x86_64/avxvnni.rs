@@ -3,26 +3,28 @@
 
 use std::arch::x86_64::*;
 
-use super::avx2;
+use super::avx2::Avx2;
 use super::half_block::{load, numbers, store};
 use super::prefetch::after_block;
 use super::{dense256, int6_256, lookup256, sparse256};
 use super::{planes_of, quads_of, tokens_from, word};
-use crate::kernel::{ColumnTile, DenseTile, Int6Tile, Kernel, LookupTile, PackedTile, RowPart};
+use crate::kernel::{
+    ColumnTile, DenseTile, Int6Tile, Kernel, LookupTile, PackedTile, RowPart, Together,
+};
 use crate::layout::{DEPTH_BLOCKS, LANES};
 use crate::planes::Planes;
 use crate::sparse::SparseLimits;
 
 /// A processor with AVX-VNNI, AVX2 and FMA.
 #[derive(Debug, Clone, Copy)]
-pub struct AvxVnni(());
+pub struct AvxVnni(Avx2);
 
 impl AvxVnni {
     /// The kernel, where this processor can run it.
     #[must_use]
     pub fn detect() -> Option<Self> {
-        let found = is_x86_feature_detected!("avxvnni") && avx2::Avx2::detect().is_some();
-        found.then_some(Self(()))
+        let avx2 = Avx2::detect()?;
+        is_x86_feature_detected!("avxvnni").then_some(Self(avx2))
     }
 }
 
@@ -41,6 +43,14 @@ impl Kernel for AvxVnni {
         }
         for acc in acc.chunks_exact_mut(planes.tile_rows()) {
             planes.separate(acc);
+        }
+    }
+
+    fn together(&self, planes: Planes) -> Option<&dyn Together> {
+        match planes {
+            // No faster than products.
+            Planes::TwoBit => None,
+            Planes::Base3 => self.0.together(planes),
         }
     }
 

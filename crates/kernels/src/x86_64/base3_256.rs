@@ -148,7 +148,7 @@ fn add_part<const T: usize>(
 /// The codes of each plane.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn codes(w: __m256i) -> [__m256i; 5] {
+pub(super) fn codes(w: __m256i) -> [__m256i; 5] {
     let [pair, _, rest] = pair_and_rest(w);
     let low = |w| _mm256_and_si256(w, _mm256_set1_epi8(3));
     [

@@ -24,6 +24,7 @@ mod prefetch;
 mod sparse256;
 mod sparse512;
 mod stored_rows;
+mod token_tables;
 mod transpose;
 mod two_bit_256;
 

@@ -165,3 +165,16 @@ fn two_planes<const T: usize, const FIRST: usize>(
         }
     }
 }
+
+/// The codes of each plane: sums of whole bytes would not fit i16.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn codes(w: __m256i) -> [__m256i; 4] {
+    let mask = _mm256_set1_epi8(3);
+    [
+        _mm256_and_si256(w, mask),
+        _mm256_and_si256(_mm256_srli_epi16::<2>(w), mask),
+        _mm256_and_si256(_mm256_srli_epi16::<4>(w), mask),
+        _mm256_and_si256(_mm256_srli_epi16::<6>(w), mask),
+    ]
+}

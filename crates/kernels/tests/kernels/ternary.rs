@@ -66,6 +66,31 @@ fn every_number_of_tokens_is_bit_exact() {
     }
 }
 
+/// Many rows and many tokens, which some kernels compute together.
+#[test]
+fn every_large_shape_is_bit_exact() {
+    let mut noise = Noise(8);
+    let execs: Vec<Exec> = [1, 2, 3].into_iter().flat_map(execs).collect();
+    for (rows, cols, tokens) in [
+        (255, 70, 20),
+        (256, 1, 16),
+        (257, 0, 16),
+        (300, 63, 15),
+        (319, 129, 17),
+        (321, 65, 129),
+        (520, 191, 31),
+        (700, 193, 33),
+        (1025, 385, 16),
+        (1100, 5, 290),
+        (3200, 9, 24),
+    ] {
+        let mut case = Case::new(&mut noise, rows, cols, tokens);
+        case.check(&execs);
+        case.scales = Scales::Row(noise.floats(rows));
+        case.check(&execs);
+    }
+}
+
 #[test]
 fn extreme_values_are_bit_exact() {
     let execs = execs(1);
@@ -80,6 +105,12 @@ fn extreme_values_are_bit_exact() {
                 }
             }
         }
+    }
+    for (w, x) in [(-1, -128), (1, -128), (1, 127), (0, -128)] {
+        let mut many = Case::new(&mut Noise(0), 260, 900, 16);
+        many.w.fill(w);
+        many.x.fill(x);
+        many.check(&execs);
     }
     let mut widest = Case::new(&mut Noise(0), 1, MAX_COLS, 16);
     widest.w.fill(1);
@@ -110,7 +141,7 @@ fn several_matrices_at_once_are_each_by_itself() {
 #[test]
 fn a_product_can_be_added_to_what_is_there() {
     let mut noise = Noise(12);
-    let (rows, cols) = if cfg!(miri) { (20, 10) } else { (165, 70) };
+    let (rows, cols) = if cfg!(miri) { (20, 10) } else { (625, 70) };
     for tokens in [1, 2, 19] {
         for format in Format::ALL {
             let case = Case::new(&mut noise, rows, cols, tokens);
@@ -245,7 +276,7 @@ proptest! {
 fn gated_products_are_bit_exact() {
     let mut noise = Noise(31);
     let execs: Vec<Exec> = [1, 3].into_iter().flat_map(execs).collect();
-    for (rows, cols) in [(1, 1), (64, 64), (65, 130), (200, 257), (0, 3)] {
+    for (rows, cols) in [(1, 1), (64, 64), (65, 130), (200, 257), (530, 70), (0, 3)] {
         for tokens in [0, 1, 2, 9, 40, 300] {
             let gate = Case::new(&mut noise, rows, cols, tokens);
             let mut up = Case::new(&mut noise, rows, cols, tokens);
