@@ -28,6 +28,8 @@ pub(crate) const REST_OF_64: [u8; 64] = table!(|i| i / 9 % 3 + i / 3 % 3 * 4 + i
 pub(crate) const FIRST: [u8; 16] = table!(|i| i / 3);
 /// `d₁`, by `byte / 28`.
 pub(crate) const SECOND: [u8; 16] = table!(|i| i % 3);
+/// `d₂`, by the lower four bits of `9 d₂`.
+pub(crate) const NINTH: [u8; 16] = table!(|i| if i == 9 { 1 } else { i });
 /// `84 d₀ + 28 d₁`, by `byte / 28`, which is at most 8.
 pub(crate) const PAIR: [u8; 16] = table!(|i| if i < 9 { i * 28 } else { 0 });
 /// The halves of [`REST_OF_64`] that are used.
@@ -53,6 +55,7 @@ mod tests {
             assert_eq!(SECOND[by_pair], digits[1]);
             assert_eq!(FIRST_OF_64[by_bits], digits[0]);
             assert_eq!(PAIR[by_pair], PAIR_OF_64[by_bits]);
+            assert_eq!(NINTH[usize::from(9 * digits[2] % 16)], digits[2]);
             let rest = usize::from(byte - PAIR[by_pair]);
             let packed = digits[2] | digits[3] << 2 | digits[4] << 4;
             assert_eq!(REST_OF_64[rest], packed);

@@ -2,11 +2,11 @@
 
 use std::arch::x86_64::*;
 
-use super::half_block::{add_to, halves, load, pair_and_rest, store};
+use super::half_block::{add_to, halves, load, pair_and_left, store};
+use super::pairs::{FLUSH, flush};
 use super::prefetch::after_block;
-use super::two_bit_256::FLUSH;
 use super::{planes_of, quads_of, tokens_from, word};
-use crate::base3::{FIRST, SECOND};
+use crate::base3::{FIRST, NINTH, SECOND};
 use crate::kernel::PackedTile;
 use crate::layout::DEPTH_BLOCKS;
 
@@ -47,7 +47,6 @@ fn five_planes<const T: usize, const H: usize>(
     acc: &mut [i32],
 ) {
     let x = tokens_from::<T>(tile, t);
-    let ones = _mm256_set1_epi16(1);
     let mut sums = [[[_mm256_setzero_si256(); 5]; T]; H];
     for (f, weights) in tile.deep_blocks().chunks(FLUSH).enumerate() {
         let mut pairs = [[[_mm256_setzero_si256(); 5]; T]; H];
@@ -59,27 +58,26 @@ fn five_planes<const T: usize, const H: usize>(
                     after_block(&weights[q]);
                 }
                 for (h, pairs) in pairs.iter_mut().enumerate() {
-                    let codes = codes(load(&weights[q], half + h));
+                    let numbers = numbers(load(&weights[q], half + h));
                     for k in 0..T {
                         let x = _mm256_set1_epi32(word(x[k][q]));
-                        for (pairs, codes) in pairs[k].iter_mut().zip(codes) {
-                            *pairs = _mm256_add_epi16(*pairs, _mm256_maddubs_epi16(codes, x));
+                        for (pairs, numbers) in pairs[k].iter_mut().zip(numbers) {
+                            *pairs = _mm256_add_epi16(*pairs, _mm256_maddubs_epi16(numbers, x));
                         }
                     }
                 }
             }
+            // As in `two_bit_256`.
+            flush(&mut sums, &mut pairs, [1, 4]);
         }
-        for (sums, pairs) in sums.iter_mut().zip(pairs) {
-            for k in 0..T {
-                for (sum, pairs) in sums[k].iter_mut().zip(pairs[k]) {
-                    *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(pairs, ones));
-                }
-            }
-        }
+        flush(&mut sums, &mut pairs, [0, 2, 3]);
     }
+    let three = _mm256_set1_epi32(3);
     for (h, sums) in sums.iter().enumerate() {
-        for (k, sums) in sums.iter().enumerate() {
-            for (out, &sum) in planes_of(acc, t + k, 5).iter_mut().zip(sums) {
+        for (k, &[a, ab, c, d, de]) in sums.iter().enumerate() {
+            let less = |both, one| _mm256_sub_epi32(both, _mm256_mullo_epi32(one, three));
+            let sums = [a, less(ab, a), c, d, less(de, d)];
+            for (out, sum) in planes_of(acc, t + k, 5).iter_mut().zip(sums) {
                 store(out, half + h, sum);
             }
         }
@@ -149,13 +147,21 @@ fn add_part<const T: usize>(
 #[inline]
 #[target_feature(enable = "avx2")]
 pub(super) fn codes(w: __m256i) -> [__m256i; 5] {
-    let [pair, _, rest] = pair_and_rest(w);
-    let low = |w| _mm256_and_si256(w, _mm256_set1_epi8(3));
-    [
-        _mm256_shuffle_epi8(halves(&FIRST), pair),
-        _mm256_shuffle_epi8(halves(&SECOND), pair),
-        low(rest),
-        low(_mm256_srli_epi16::<2>(rest)),
-        low(_mm256_srli_epi16::<4>(rest)),
-    ]
+    let [a, ab, c, d, de] = numbers(w);
+    let second = |both| _mm256_shuffle_epi8(halves(&SECOND), both);
+    [a, second(ab), c, d, second(de)]
+}
+
+/// `d₀`, `3 d₀ + d₁`, `d₂`, `d₃` and `3 d₃ + d₄` for the codes of each plane.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn numbers(w: __m256i) -> [__m256i; 5] {
+    let [ab, _, left] = pair_and_left(w);
+    // Without a borrow the difference is the smaller number.
+    let nine = _mm256_set1_epi8(9);
+    let less = |v| _mm256_min_epu8(v, _mm256_sub_epi8(v, nine));
+    let de = less(less(left));
+    let first = |both| _mm256_shuffle_epi8(halves(&FIRST), both);
+    let c = _mm256_shuffle_epi8(halves(&NINTH), _mm256_sub_epi8(left, de));
+    [first(ab), ab, c, first(de), de]
 }

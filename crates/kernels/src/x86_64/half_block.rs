@@ -56,7 +56,11 @@ pub(super) fn numbers<const P: usize>(w: __m256i) -> [__m256i; P] {
             *out = _mm256_and_si256(w, _mm256_set1_epi8(mask));
         }
     } else if P == 5 {
-        let [pair, counted, rest] = pair_and_rest(w);
+        let [pair, counted, left] = pair_and_left(w);
+        // The fifth bit of what is left says which half of its table is meant.
+        let lower = _mm256_shuffle_epi8(halves(&REST[0]), left);
+        let upper = _mm256_shuffle_epi8(halves(&REST[1]), left);
+        let rest = _mm256_blendv_epi8(lower, upper, _mm256_slli_epi16::<3>(left));
         let low = |mask| _mm256_and_si256(rest, _mm256_set1_epi8(mask));
         let first = _mm256_shuffle_epi8(halves(&FIRST), pair);
         out.copy_from_slice(&[first, counted, low(0x03), low(0x0F), rest][..P]);
@@ -65,22 +69,17 @@ pub(super) fn numbers<const P: usize>(w: __m256i) -> [__m256i; P] {
 }
 
 /// Of bytes of five trits ([`crate::base3`]) the first two digits as a number, what they count, and
-/// the other three digits side by side.
+/// what is left.
 #[inline]
 #[target_feature(enable = "avx2")]
-pub(super) fn pair_and_rest(w: __m256i) -> [__m256i; 3] {
+pub(super) fn pair_and_left(w: __m256i) -> [__m256i; 3] {
     // Products of words: see `base3_512`.
     let (low, factor) = (_mm256_set1_epi16(0x00FF), _mm256_set1_epi16(QUOTIENT));
     let even = _mm256_mulhi_epu16(_mm256_and_si256(w, low), factor);
     let odd = _mm256_mulhi_epu16(_mm256_andnot_si256(low, w), factor);
     let pair = _mm256_or_si256(even, _mm256_andnot_si256(low, odd));
     let counted = _mm256_shuffle_epi8(halves(&PAIR), pair);
-    let rest = _mm256_sub_epi8(w, counted);
-    // The fifth bit of what is left says which half of its table is meant.
-    let lower = _mm256_shuffle_epi8(halves(&REST[0]), rest);
-    let upper = _mm256_shuffle_epi8(halves(&REST[1]), rest);
-    let rest = _mm256_blendv_epi8(lower, upper, _mm256_slli_epi16::<3>(rest));
-    [pair, counted, rest]
+    [pair, counted, _mm256_sub_epi8(w, counted)]
 }
 
 /// The table in both halves of a register.

@@ -20,6 +20,7 @@ mod lookup512;
 mod lookup_sums;
 mod low_bit;
 mod low_bit_256;
+mod pairs;
 mod prefetch;
 mod sparse256;
 mod sparse512;

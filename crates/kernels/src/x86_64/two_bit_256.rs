@@ -4,13 +4,11 @@
 use std::arch::x86_64::*;
 
 use super::half_block::{add_to, load, store};
+use super::pairs::{FLUSH, flush};
 use super::prefetch::after_block;
 use super::{planes_of, quads_of, tokens_from, word};
 use crate::kernel::PackedTile;
 use crate::layout::DEPTH_BLOCKS;
-
-/// Deep blocks whose sums of pairs fit i16: 3 · 16 sums of at most 2 · 2 · 128.
-pub(super) const FLUSH: usize = 3;
 
 /// All tokens of a row tile.
 #[target_feature(enable = "avx2")]
@@ -78,7 +76,7 @@ fn four_planes<const T: usize, const H: usize>(
                     }
                 }
             }
-            // Of those that count four, 16 sums of at most 2 · 8 · 128 fit just so.
+            // Of numbers up to 8, 16 sums of at most 2 · 8 · 128 fit just so.
             flush(&mut sums, &mut pairs, [1, 3]);
         }
         flush(&mut sums, &mut pairs, [0, 2]);
@@ -89,24 +87,6 @@ fn four_planes<const T: usize, const H: usize>(
             for (out, sum) in planes_of(acc, t + k, 4).iter_mut().zip(sums) {
                 store(out, half + h, sum);
             }
-        }
-    }
-}
-
-/// Moves what some planes have in i16 to their sums.
-#[inline]
-#[target_feature(enable = "avx2")]
-fn flush<const T: usize, const H: usize>(
-    sums: &mut [[[__m256i; 4]; T]; H],
-    pairs: &mut [[[__m256i; 4]; T]; H],
-    planes: [usize; 2],
-) {
-    let ones = _mm256_set1_epi16(1);
-    let all = pairs.as_flattened_mut().iter_mut();
-    for (sums, pairs) in sums.as_flattened_mut().iter_mut().zip(all) {
-        for p in planes {
-            sums[p] = _mm256_add_epi32(sums[p], _mm256_madd_epi16(pairs[p], ones));
-            pairs[p] = _mm256_setzero_si256();
         }
     }
 }
