@@ -17,12 +17,15 @@ macro_rules! table {
     }};
 }
 
+#[cfg(target_arch = "aarch64")]
+pub(crate) use table;
+
 /// `d₀`, by `byte >> 2`.
 pub(crate) const FIRST_OF_64: [u8; 64] = table!(|i| i / 21);
 /// `84 d₀ + 28 d₁`, by `byte >> 2`.
 pub(crate) const PAIR_OF_64: [u8; 64] = table!(|i| i / 7 * 28);
-/// `d₂ + 4 d₃ + 16 d₄`, by what is left of a byte.
-pub(crate) const REST_OF_64: [u8; 64] = table!(|i| i / 9 % 3 + i / 3 % 3 * 4 + i % 3 * 16);
+/// `d₂ + 4 d₃`, by what is left of a byte.
+pub(crate) const MIDDLE_OF_64: [u8; 64] = table!(|i| i / 9 % 3 + i / 3 % 3 * 4);
 
 /// `d₀`, by `byte / 28`.
 pub(crate) const FIRST: [u8; 16] = table!(|i| i / 3);
@@ -32,8 +35,11 @@ pub(crate) const SECOND: [u8; 16] = table!(|i| i % 3);
 pub(crate) const NINTH: [u8; 16] = table!(|i| if i == 9 { 1 } else { i });
 /// `84 d₀ + 28 d₁`, by `byte / 28`, which is at most 8.
 pub(crate) const PAIR: [u8; 16] = table!(|i| if i < 9 { i * 28 } else { 0 });
-/// The halves of [`REST_OF_64`] that are used.
-pub(crate) const REST: [[u8; 16]; 2] = [table!(|i| REST_OF_64[i]), table!(|i| REST_OF_64[16 + i])];
+/// The halves of [`MIDDLE_OF_64`] that are used.
+pub(crate) const MIDDLE: [[u8; 16]; 2] = [
+    table!(|i| MIDDLE_OF_64[i]),
+    table!(|i| MIDDLE_OF_64[16 + i]),
+];
 
 /// `⌊byte / 28⌋` is `⌊byte · QUOTIENT / 2¹⁶⌋`.
 pub(crate) const QUOTIENT: i16 = 2341;
@@ -57,9 +63,9 @@ mod tests {
             assert_eq!(PAIR[by_pair], PAIR_OF_64[by_bits]);
             assert_eq!(NINTH[usize::from(9 * digits[2] % 16)], digits[2]);
             let rest = usize::from(byte - PAIR[by_pair]);
-            let packed = digits[2] | digits[3] << 2 | digits[4] << 4;
-            assert_eq!(REST_OF_64[rest], packed);
-            assert_eq!(REST[rest / 16][rest % 16], packed);
+            let middle = digits[2] | digits[3] << 2;
+            assert_eq!(MIDDLE_OF_64[rest], middle);
+            assert_eq!(MIDDLE[rest / 16][rest % 16], middle);
         }
     }
 }

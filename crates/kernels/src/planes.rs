@@ -61,26 +61,30 @@ impl Planes {
     ///
     /// `u_k` is the low `2(k + 1)` bits of a byte for [`Self::TwoBit`]. For [`Self::Base3`], whose
     /// byte is `84 d₀ + 28 d₁ + 9 d₂ + 3 d₃ + d₄`, they are `d₀`, `84 d₀ + 28 d₁`, `d₂`, `d₂ + 4
-    /// d₃` and `d₂ + 4 d₃ + 16 d₄`.
+    /// d₃` and `9 d₂ + 3 d₃ + d₄`: as many as possible are at hand while a byte is taken apart.
+    ///
+    /// # Panics
+    /// Where there are sums of more or fewer planes.
     #[inline(always)]
     pub fn separate(self, sums: &mut [i32]) {
-        let prefixes = match self {
-            Self::TwoBit => sums,
-            Self::Base3 => {
-                let (two, three) = sums.split_at_mut(2 * LANES);
-                let (first, second) = two.split_at_mut(LANES);
-                for (s, first) in second.iter_mut().zip(&*first) {
-                    // Exact: the inverse of 7 among words.
-                    *s = (*s >> 2).wrapping_mul(0xB6DB_6DB7_u32.cast_signed()) - 3 * first;
+        let planes = sums.as_chunks_mut::<LANES>().0;
+        match (self, planes) {
+            (Self::TwoBit, [a, b, c, d]) => {
+                for i in 0..LANES {
+                    d[i] = d[i].wrapping_sub(c[i]) >> 6;
+                    c[i] = c[i].wrapping_sub(b[i]) >> 4;
+                    b[i] = b[i].wrapping_sub(a[i]) >> 2;
                 }
-                three
             }
-        };
-        for k in (1..prefixes.len() / LANES).rev() {
-            let (low, high) = prefixes.split_at_mut(k * LANES);
-            for (s, before) in high[..LANES].iter_mut().zip(&low[(k - 1) * LANES..]) {
-                *s = s.wrapping_sub(*before) >> (2 * k);
+            (Self::Base3, [a, b, c, d, e]) => {
+                for i in 0..LANES {
+                    // Exact: the inverse of 7 among words.
+                    b[i] = (b[i] >> 2).wrapping_mul(0xB6DB_6DB7_u32.cast_signed()) - 3 * a[i];
+                    d[i] = (d[i] - c[i]) >> 2;
+                    e[i] -= 9 * c[i] + 3 * d[i];
+                }
             }
+            _ => panic!("sums of {} planes", self.count()),
         }
     }
 }
@@ -114,7 +118,8 @@ mod tests {
                     (Planes::TwoBit, _) => (0..=k).map(|i| 1 << (2 * i)).collect(),
                     (Planes::Base3, 0) => vec![1],
                     (Planes::Base3, 1) => vec![84, 28],
-                    (Planes::Base3, _) => [0, 0, 1, 4, 16][..=k].to_vec(),
+                    (Planes::Base3, 4) => vec![0, 0, 9, 3, 1],
+                    (Planes::Base3, _) => [0, 0, 1, 4][..=k].to_vec(),
                 };
                 mixed.extend((0..LANES).map(|lane| {
                     let all = counts.iter().enumerate();

@@ -4,7 +4,13 @@
 use core::arch::aarch64::*;
 
 use super::registers::load;
-use crate::base3::REST;
+use crate::base3::table;
+
+/// `d₂ + 4 d₃ + 16 d₄`, by what is left of a byte.
+const REST: [[u8; 16]; 2] = [
+    table!(|i| i / 9 % 3 + i / 3 % 3 * 4 + i % 3 * 16),
+    table!(|i| (16 + i) / 9 % 3 + (16 + i) / 3 % 3 * 4 + (16 + i) % 3 * 16),
+];
 
 /// The first two digits, negated, and the other three side by side, `d₂ + 4 d₃ + 16 d₄`.
 #[inline]

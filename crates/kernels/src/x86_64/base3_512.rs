@@ -3,7 +3,7 @@
 use std::arch::asm;
 use std::arch::x86_64::*;
 
-use crate::base3::{FIRST, FIRST_OF_64, PAIR, PAIR_OF_64, QUOTIENT, REST, REST_OF_64};
+use crate::base3::{FIRST, FIRST_OF_64, MIDDLE, MIDDLE_OF_64, PAIR, PAIR_OF_64, QUOTIENT};
 
 /// The numbers whose sums [`crate::planes::Planes::separate`] takes. With `VBMI` tables have 64
 /// entries and not 16.
@@ -14,28 +14,29 @@ use crate::base3::{FIRST, FIRST_OF_64, PAIR, PAIR_OF_64, QUOTIENT, REST, REST_OF
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
 pub(super) unsafe fn numbers<const VBMI: bool>(w: __m512i) -> [__m512i; 5] {
-    let [first, pair, rest] = if VBMI {
+    let [first, counted, middle, left] = if VBMI {
         // SAFETY: the caller's promise.
         unsafe { by_permutes(w) }
     } else {
         by_shuffles(w)
     };
-    let low = |mask| _mm512_and_si512(rest, _mm512_set1_epi8(mask));
-    [first, pair, low(0x03), low(0x0F), rest]
+    let third = _mm512_and_si512(middle, _mm512_set1_epi8(3));
+    [first, counted, third, middle, left]
 }
 
 /// # Safety
 /// The processor must have AVX-512 VBMI.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-unsafe fn by_permutes(w: __m512i) -> [__m512i; 3] {
+unsafe fn by_permutes(w: __m512i) -> [__m512i; 4] {
     // Bits of the neighbour come in above those that are an index.
     let bits = _mm512_srli_epi16::<2>(w);
     // SAFETY: the caller's promise.
     unsafe {
-        let pair = permute(&PAIR_OF_64, bits);
-        let rest = permute(&REST_OF_64, _mm512_sub_epi8(w, pair));
-        [permute(&FIRST_OF_64, bits), pair, rest]
+        let counted = permute(&PAIR_OF_64, bits);
+        let left = _mm512_sub_epi8(w, counted);
+        let middle = permute(&MIDDLE_OF_64, left);
+        [permute(&FIRST_OF_64, bits), counted, middle, left]
     }
 }
 
@@ -62,7 +63,7 @@ unsafe fn permute(table: &[u8; 64], index: __m512i) -> __m512i {
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-fn by_shuffles(w: __m512i) -> [__m512i; 3] {
+fn by_shuffles(w: __m512i) -> [__m512i; 4] {
     // Products of words: an even byte alone in its word gives the quotient in the low byte, an odd
     // one in the high byte above what is then replaced.
     let (low, factor) = (_mm512_set1_epi16(0x00FF), _mm512_set1_epi16(QUOTIENT));
@@ -71,11 +72,12 @@ fn by_shuffles(w: __m512i) -> [__m512i; 3] {
     // low ? even : odd
     let pair = _mm512_ternarylogic_epi32::<0xCA>(low, even, odd);
     let counted = _mm512_shuffle_epi8(quarters(&PAIR), pair);
-    let rest = _mm512_sub_epi8(w, counted);
-    let upper = _mm512_test_epi8_mask(rest, _mm512_set1_epi8(16));
-    let lower = _mm512_shuffle_epi8(quarters(&REST[0]), rest);
-    let rest = _mm512_mask_shuffle_epi8(lower, upper, quarters(&REST[1]), rest);
-    [_mm512_shuffle_epi8(quarters(&FIRST), pair), counted, rest]
+    let left = _mm512_sub_epi8(w, counted);
+    let upper = _mm512_test_epi8_mask(left, _mm512_set1_epi8(16));
+    let lower = _mm512_shuffle_epi8(quarters(&MIDDLE[0]), left);
+    let middle = _mm512_mask_shuffle_epi8(lower, upper, quarters(&MIDDLE[1]), left);
+    let first = _mm512_shuffle_epi8(quarters(&FIRST), pair);
+    [first, counted, middle, left]
 }
 
 /// The table in each quarter of a register.

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use crate::base3::{FIRST, PAIR, QUOTIENT, REST};
+use crate::base3::{FIRST, MIDDLE, PAIR, QUOTIENT};
 use crate::layout::{LANES, WeightBlock};
 
 /// Rows of half a block.
@@ -58,12 +58,12 @@ pub(super) fn numbers<const P: usize>(w: __m256i) -> [__m256i; P] {
     } else if P == 5 {
         let [pair, counted, left] = pair_and_left(w);
         // The fifth bit of what is left says which half of its table is meant.
-        let lower = _mm256_shuffle_epi8(halves(&REST[0]), left);
-        let upper = _mm256_shuffle_epi8(halves(&REST[1]), left);
-        let rest = _mm256_blendv_epi8(lower, upper, _mm256_slli_epi16::<3>(left));
-        let low = |mask| _mm256_and_si256(rest, _mm256_set1_epi8(mask));
+        let lower = _mm256_shuffle_epi8(halves(&MIDDLE[0]), left);
+        let upper = _mm256_shuffle_epi8(halves(&MIDDLE[1]), left);
+        let middle = _mm256_blendv_epi8(lower, upper, _mm256_slli_epi16::<3>(left));
+        let third = _mm256_and_si256(middle, _mm256_set1_epi8(3));
         let first = _mm256_shuffle_epi8(halves(&FIRST), pair);
-        out.copy_from_slice(&[first, counted, low(0x03), low(0x0F), rest][..P]);
+        out.copy_from_slice(&[first, counted, third, middle, left][..P]);
     }
     out
 }
@@ -123,7 +123,7 @@ mod tests {
             // SAFETY: AVX2 has been found.
             let numbers = unsafe { bytes_of::<5>(bytes) };
             for (i, [a, b, c, d, e]) in some.into_iter().enumerate() {
-                let want = [a, 84 * a + 28 * b, c, c + 4 * d, c + 4 * d + 16 * e];
+                let want = [a, 84 * a + 28 * b, c, c + 4 * d, 9 * c + 3 * d + e];
                 assert_eq!(numbers.map(|n| n[i]), want);
             }
             let bytes = std::array::from_fn(|i| (start + 7 * i) as u8);
