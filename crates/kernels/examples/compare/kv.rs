@@ -1,4 +1,4 @@
-//! Attention of one token over keys and values of all formats.
+//! Attention of some tokens over keys and values of all formats.
 
 use std::hint::black_box;
 
@@ -10,8 +10,9 @@ use crate::turns::{Candidate, compare};
 
 pub(crate) fn run() {
     let exec = Exec::new(None, Some(1)).expect("one thread");
-    for (width, group, len) in [(128, 4, 512), (128, 4, 4096), (96, 1, 4096)] {
-        let q = vec![0.1f32; group * width];
+    let shapes = [(128, 4, 512), (128, 4, 4096), (96, 1, 4096)];
+    for ((width, group, len), tokens) in shapes.into_iter().flat_map(|s| [1, 4].map(|t| (s, t))) {
+        let q = vec![0.1f32; tokens * group * width];
         let candidates = KvFormat::ALL.map(|format| -> Candidate<'_> {
             let mut keys = KvRows::keys(format, 1, len, width);
             let mut values = KvRows::values(format, 1, len, width);
@@ -29,12 +30,20 @@ pub(crate) fn run() {
             let mut out = vec![0.0; q.len()];
             let (q, exec) = (&q[..], &exec);
             let run = move || {
-                causal(exec, heads, q, (&keys, &values), len - 1, None, &mut out);
+                causal(
+                    exec,
+                    heads,
+                    q,
+                    (&keys, &values),
+                    len - tokens,
+                    None,
+                    &mut out,
+                );
                 black_box(&out);
             };
             (format.name().to_owned(), Box::new(run))
         });
-        let title = format!("head of {width}, {group} queries, {len} positions");
+        let title = format!("head of {width}, {group} queries, {len} positions, {tokens} tokens");
         compare(&title, &mut { candidates });
     }
 }

@@ -7,6 +7,8 @@ use super::low_rows::{LowColumns, LowHead, LowHeadMut};
 use super::{LANES, Order};
 use crate::columns::Columns;
 use crate::vectors::vectorized;
+#[cfg(target_arch = "x86_64")]
+use crate::x86_64::key_lanes;
 
 thread_local! {
     /// The row that is stored, kept so that decoding allocates nothing.
@@ -106,8 +108,12 @@ impl<'a> Head<'a> {
             Cells::F16(data) => widen(&data[with_more], range.len(), buffer),
             Cells::Int8(codes, scales) => {
                 let out = &mut buffer[..range.len()];
-                let blocks = codes[range].chunks_exact(w * LANES);
                 let scales = scales[at..].as_chunks::<LANES>().0;
+                #[cfg(target_arch = "x86_64")]
+                if key_lanes::scale_codes(&codes[with_more], scales, w, out) {
+                    return out;
+                }
+                let blocks = codes[range].chunks_exact(w * LANES);
                 for ((out, codes), scales) in
                     out.chunks_exact_mut(w * LANES).zip(blocks).zip(scales)
                 {
@@ -124,6 +130,10 @@ impl<'a> Head<'a> {
                 let (out, rows) = buffer.split_at_mut(range.len());
                 let rows = &mut rows[..n * w];
                 low.read(at, n, rows);
+                #[cfg(target_arch = "x86_64")]
+                if key_lanes::interleave(rows, w, out) {
+                    return out;
+                }
                 for (i, row) in rows.chunks_exact(w).enumerate() {
                     let lane = out[i / LANES * LANES * w + i % LANES..].iter_mut();
                     for (out, value) in lane.step_by(LANES).zip(row) {

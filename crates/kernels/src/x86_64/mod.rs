@@ -15,6 +15,7 @@ mod half_block;
 pub(crate) mod halves;
 mod int6_256;
 mod int6_512;
+pub(crate) mod key_lanes;
 mod lookup256;
 mod lookup512;
 mod lookup_sums;
