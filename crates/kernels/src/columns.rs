@@ -2,7 +2,7 @@
 
 use std::marker::PhantomData;
 
-/// A row major matrix of which each task writes columns of its own.
+/// A row major matrix of which each task writes columns of some rows.
 #[derive(Debug)]
 pub(crate) struct Columns<'a, T> {
     data: *mut T,
@@ -11,7 +11,7 @@ pub(crate) struct Columns<'a, T> {
     borrow: PhantomData<&'a mut [T]>,
 }
 
-// SAFETY: the only access is `strip`, whose callers promise disjoint columns; `T` may be sent.
+// SAFETY: the only access is `strip`, whose callers promise disjoint parts of rows; `T` may be sent.
 #[allow(unsafe_code)]
 unsafe impl<T: Send> Sync for Columns<'_, T> {}
 

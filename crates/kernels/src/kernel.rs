@@ -1,5 +1,7 @@
 //! What an instruction set has to provide.
 
+use std::ops::RangeInclusive;
+
 use crate::activations::ActBlock;
 use crate::int6::{Chunk, GROUPS};
 use crate::layout::{DEPTH_BLOCKS, LANES, QUAD, WeightBlock};
@@ -160,9 +162,9 @@ pub trait Kernel: Send + Sync + std::fmt::Debug {
         }
     }
 
-    /// Another way for many rows and many tokens, where there is a better one.
-    fn together(&self, planes: Planes) -> Option<&dyn Together> {
-        let _ = planes;
+    /// Another way for many rows and so many tokens, where there is a better one.
+    fn together(&self, planes: Planes, tokens: usize) -> Option<&dyn Together> {
+        let _ = (planes, tokens);
         None
     }
 
@@ -204,12 +206,14 @@ pub trait Kernel: Send + Sync + std::fmt::Debug {
 
 /// A way to multiply many row tiles with many tokens that is not one row tile after the other.
 pub trait Together: Sync {
-    /// How many rows one call should have: below the first it is not worth its while, with more than the second what
-    /// it needs leaves the cache.
-    fn rows(&self) -> (usize, usize);
+    /// Rows of a call: with fewer it is not worth its while, with more what it needs leaves the cache.
+    fn rows(&self) -> RangeInclusive<usize>;
 
-    /// The same for tokens.
-    fn tokens(&self) -> (usize, usize);
+    /// Tokens of a register: calls have a multiple of them, or somewhat less.
+    fn tokens_at_once(&self) -> usize;
+
+    /// Most tokens of a call, for the same reason.
+    fn most_tokens(&self) -> usize;
 
     /// As [`Kernel::ternary_sums`] for `tiles` row tiles, whose weights follow each other: `each` gets the number of a
     /// row tile and of a token and the sums of that row tile from this token on.

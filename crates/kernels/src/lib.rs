@@ -12,7 +12,7 @@ pub mod activations;
 mod arrays;
 pub mod attention;
 #[cfg(any(test, target_arch = "x86_64", target_arch = "aarch64"))]
-#[cfg_attr(target_arch = "aarch64", allow(dead_code))] // Arm needs the last of the tables alone.
+#[cfg_attr(target_arch = "aarch64", allow(dead_code))] // Arm has tables of its own.
 mod base3;
 mod blocks;
 pub mod choice;

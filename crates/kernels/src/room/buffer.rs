@@ -22,7 +22,7 @@ impl<T: Plain> Buffer<T> {
         }
     }
 
-    /// Makes it `len` long. What it holds then is arbitrary; the memory stays if it is enough.
+    /// Makes it `len` long. What it holds then are zeros or what was there before; the memory stays if it is enough.
     pub fn resize(&mut self, len: usize) {
         if len > self.room.len() {
             // Given back first, so that the old and the new are never held at once.

@@ -6,7 +6,7 @@ use crate::layout::MAX_TILE_ROWS;
 /// Replaces outputs that are there, given as many others.
 pub(super) type Combine<'a> = dyn Fn(&mut [f32], &[f32]) + Sync + 'a;
 
-/// Some columns of a matrix of outputs, which one task has for itself.
+/// Some columns of a matrix of outputs. A task has those of its tokens for itself.
 #[derive(Clone, Copy)]
 pub(crate) struct Target<'a> {
     out: &'a Columns<'a, f32>,
@@ -20,7 +20,7 @@ impl<'a> Target<'a> {
     /// Outputs are stored from column `at` of `out` on.
     ///
     /// # Safety
-    /// Nobody else may have the columns that are written as long as the target is used.
+    /// Nobody else may have the columns of a token that are written as long as the target is used.
     #[allow(unsafe_code)]
     pub(crate) unsafe fn store(out: &'a Columns<'a, f32>, at: usize) -> Self {
         Self {

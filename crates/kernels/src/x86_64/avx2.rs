@@ -1,6 +1,7 @@
 //! AVX2 and FMA.
 
 use std::arch::x86_64::*;
+use std::ops::RangeInclusive;
 
 use super::half_block::{load, store};
 use super::prefetch;
@@ -44,8 +45,13 @@ impl Kernel for Avx2 {
         }
     }
 
-    fn together(&self, _: Planes) -> Option<&dyn Together> {
-        Some(self)
+    fn together(&self, planes: Planes, tokens: usize) -> Option<&dyn Together> {
+        let fewest = match planes {
+            Planes::TwoBit => token_tables::WIDTH,
+            // Products take bytes apart once for so many tokens, too.
+            Planes::Base3 => 2 * token_tables::WIDTH,
+        };
+        (tokens >= fewest).then_some(self)
     }
 
     fn byte_tile(&self, tile: PackedTile<'_>, acc: &mut [i32]) {
@@ -84,12 +90,16 @@ impl Kernel for Avx2 {
 }
 
 impl Together for Avx2 {
-    fn rows(&self) -> (usize, usize) {
+    fn rows(&self) -> RangeInclusive<usize> {
         token_tables::ROWS
     }
 
-    fn tokens(&self) -> (usize, usize) {
-        token_tables::TOKENS
+    fn tokens_at_once(&self) -> usize {
+        token_tables::WIDTH
+    }
+
+    fn most_tokens(&self) -> usize {
+        token_tables::MOST_TOKENS
     }
 
     fn ternary_tiles(

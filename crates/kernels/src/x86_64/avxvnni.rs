@@ -6,7 +6,7 @@ use std::arch::x86_64::*;
 use super::avx2::Avx2;
 use super::half_block::{load, numbers, store};
 use super::prefetch::after_block;
-use super::{dense256, int6_256, lookup256, sparse256};
+use super::{dense256, int6_256, lookup256, sparse256, token_tables};
 use super::{planes_of, quads_of, tokens_from, word};
 use crate::kernel::{
     ColumnTile, DenseTile, Int6Tile, Kernel, LookupTile, PackedTile, RowPart, Together,
@@ -46,11 +46,11 @@ impl Kernel for AvxVnni {
         }
     }
 
-    fn together(&self, planes: Planes) -> Option<&dyn Together> {
+    fn together(&self, planes: Planes, tokens: usize) -> Option<&dyn Together> {
         match planes {
-            // No faster than products.
+            // Faster than products by a few per cent at most.
             Planes::TwoBit => None,
-            Planes::Base3 => self.0.together(planes),
+            Planes::Base3 => (tokens >= token_tables::WIDTH).then_some(&self.0),
         }
     }
 

@@ -8,9 +8,10 @@
 
 use std::arch::x86_64::*;
 use std::cell::RefCell;
+use std::ops::RangeInclusive;
 
 use super::half_block::load;
-use super::prefetch::after_block;
+use super::prefetch::ask_line;
 use super::transpose::{transpose_bytes, transpose_words};
 use super::{base3_256, two_bit_256};
 use crate::activations::ActBlock;
@@ -18,12 +19,12 @@ use crate::kernel::PackedTile;
 use crate::layout::{DEPTH, DEPTH_BLOCKS, LANES, MAX_TILE_ROWS, QUAD};
 use crate::room::{Buffer, Plain};
 
-/// Rows of a call at least and at most: see [`crate::kernel::Together`]. The sums of all tokens take 0.75 MiB at most.
-pub(super) const ROWS: (usize, usize) = (256, 3072);
-/// Tokens of a call at least and at most.
-pub(super) const TOKENS: (usize, usize) = (WIDTH, 64);
+/// Rows of a call: see [`crate::kernel::Together`]. Tables are to cost little beside what they save.
+pub(super) const ROWS: RangeInclusive<usize> = 256..=3072;
+/// Most tokens of a call: the sums of all rows then take 0.75 MiB.
+pub(super) const MOST_TOKENS: usize = 64;
 /// Tokens of a register.
-const WIDTH: usize = 16;
+pub(super) const WIDTH: usize = 16;
 /// Sums that a quad can have.
 const ENTRIES: usize = 81;
 /// Quads whose tables are used together: 20 KiB, which stay in the nearest cache.
@@ -46,14 +47,14 @@ type Offsets = [Bytes; QUADS];
 #[derive(Debug, Clone, Copy)]
 struct Bytes([u16; LANES]);
 
-// SAFETY: numbers, without padding.
+// SAFETY: numbers, without padding; zeros are those of the first entry.
 unsafe impl Plain for Bytes {}
 
 impl Bytes {
     /// Of the last entry.
     const LAST: i16 = ((ENTRIES - 1) * size_of::<Sums>()) as i16;
 
-    /// The only way to write them: never past the last entry.
+    /// The only way to write them, but for zeros: never past the last entry.
     #[inline]
     #[target_feature(enable = "avx2")]
     fn store(&mut self, bytes: __m256i) {
@@ -134,8 +135,11 @@ fn place<const P: usize>(
     let (depth, planes) = (all.len() / tiles, tiles * P);
     for i in 0..tiles {
         for (d, weights) in all[i * depth + first..][..blocks].iter().enumerate() {
+            let next = all.get((i + 1) * depth + first + d);
             for (q, block) in weights.iter().enumerate() {
-                after_block(block);
+                if let Some(next) = next {
+                    ask_line(next[q].0.as_ptr());
+                }
                 let (low, high) = (codes::<P>(load(block, 0)), codes::<P>(load(block, 1)));
                 let part = d * PARTS + q / QUADS;
                 let offsets = &mut offsets[part * planes + i * P..][..P];
@@ -268,7 +272,7 @@ fn widen(pairs: &[Sums], sums: &mut [Wide]) {
     }
 }
 
-/// Gives `each` the sums of 16 tokens after the other, row tile by row tile.
+/// Gives `each` the sums of 16 tokens after 16, row tile by row tile.
 #[target_feature(enable = "avx2")]
 fn hand_over<const P: usize>(
     scratch: &Scratch,

@@ -1,5 +1,5 @@
-//! Rows of two bits with AVX2: `vpmaddubsw` multiplies codes 0…2 with signed activations to sums of pairs in i16, half a
-//! block of weights at a time.
+//! Rows of two bits with AVX2: `vpmaddubsw` multiplies codes 0…2 with signed activations to sums of pairs in i16, which
+//! those of whole bytes would not fit, half a block of weights at a time.
 
 use std::arch::x86_64::*;
 
@@ -146,7 +146,7 @@ fn two_planes<const T: usize, const FIRST: usize>(
     }
 }
 
-/// The codes of each plane: sums of whole bytes would not fit i16.
+/// The codes of each plane.
 #[inline]
 #[target_feature(enable = "avx2")]
 pub(super) fn codes(w: __m256i) -> [__m256i; 4] {

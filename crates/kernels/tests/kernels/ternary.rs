@@ -72,6 +72,7 @@ fn every_large_shape_is_bit_exact() {
     let mut noise = Noise(8);
     let execs: Vec<Exec> = [1, 2, 3].into_iter().flat_map(execs).collect();
     for (rows, cols, tokens) in [
+        (192, 70, 20),
         (255, 70, 20),
         (256, 1, 16),
         (257, 0, 16),
@@ -83,6 +84,7 @@ fn every_large_shape_is_bit_exact() {
         (1025, 385, 16),
         (1100, 5, 290),
         (3200, 9, 24),
+        (300, 9, 193),
     ] {
         let mut case = Case::new(&mut noise, rows, cols, tokens);
         case.check(&execs);
@@ -122,19 +124,28 @@ fn extreme_values_are_bit_exact() {
 fn several_matrices_at_once_are_each_by_itself() {
     let mut noise = Noise(6);
     // An interpreter takes its time.
-    let (rows, cols) = if cfg!(miri) { (20, 10) } else { (100, 70) };
-    let [a, b] = [rows, 1].map(|rows| Case::new(&mut noise, rows, cols, 3));
-    let x = Activations::from_codes(&a.x, &a.steps, cols);
-    let matrices = [a.matrix(Format::TwoBit), b.matrix(Format::Base3)];
-    for exec in execs(2) {
-        let mut alone = [vec![0.0; 3 * rows], vec![0.0; 3]];
-        let mut together = alone.clone();
-        for (matrix, out) in matrices.iter().zip(&mut alone) {
-            matrix.gemm(&exec, &x, out);
+    let shapes: &[_] = if cfg!(miri) {
+        &[(20, 10, 3)]
+    } else {
+        &[(100, 70, 3), (700, 70, 40), (640, 5, 193)]
+    };
+    for &(rows, cols, tokens) in shapes {
+        let a = Case::new(&mut noise, rows, cols, tokens);
+        let x = Activations::from_codes(&a.x, &a.steps, cols);
+        let [b, c] = [rows / 2, 1].map(|rows| Case::new(&mut noise, rows, cols, tokens));
+        let formats = [Format::TwoBit, Format::Base3, Format::TwoBit];
+        let cases = [&a, &b, &c];
+        let [p, q, r] = std::array::from_fn(|i| cases[i].matrix(formats[i]));
+        for exec in [2, 3].into_iter().flat_map(execs) {
+            let mut alone = [rows, rows / 2, 1].map(|rows| vec![0.0; tokens * rows]);
+            let mut together = alone.clone();
+            for (matrix, out) in [&p, &q, &r].into_iter().zip(&mut alone) {
+                matrix.gemm(&exec, &x, out);
+            }
+            let [s, t, u] = &mut together;
+            gemm_all(&exec, &x, &mut [(&p, s), (&q, t), (&r, u)]);
+            assert_eq!(together, alone);
         }
-        let [p, q] = &mut together;
-        gemm_all(&exec, &x, &mut [(&matrices[0], p), (&matrices[1], q)]);
-        assert_eq!(together, alone);
     }
 }
 
@@ -272,6 +283,35 @@ proptest! {
 }
 
 /// The fused block is its two products, the activation after them and the rounding after that.
+#[test]
+fn gated_products_with_scales_of_one_kind_each_are_those_of_products() {
+    let (rows, cols, tokens) = (300, 200, 40);
+    let mut noise = Noise(33);
+    let tensor = Case::new(&mut noise, rows, cols, tokens);
+    let mut grouped = Case::new(&mut noise, rows, cols, tokens);
+    grouped.scales = Scales::Group(noise.floats(rows * 2));
+    let x = Activations::from_codes(&tensor.x, &tensor.steps, cols);
+    for (gate, up) in [(&tensor, &grouped), (&grouped, &tensor)] {
+        let (gate, up) = (gate.matrix(Format::TwoBit), up.matrix(Format::TwoBit));
+        for exec in execs(2) {
+            let [mut want, mut by, mut out] = [(); 3].map(|()| vec![0.0; rows * tokens]);
+            gate.gemm(&exec, &x, &mut want);
+            up.gemm(&exec, &x, &mut by);
+            ops::relu2_mul(&mut want, &by);
+            gemm_gated(
+                &exec,
+                &x,
+                &gate,
+                Up::Packed(&up),
+                &ops::relu2_mul,
+                &mut out,
+                None,
+            );
+            assert_eq!(bits(&out), bits(&want), "{}", exec.kernel.name());
+        }
+    }
+}
+
 #[test]
 fn gated_products_are_bit_exact() {
     let mut noise = Noise(31);
