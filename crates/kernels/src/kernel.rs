@@ -163,8 +163,7 @@ pub trait Kernel: Send + Sync + std::fmt::Debug {
     }
 
     /// Another way for many rows and so many tokens, where there is a better one.
-    fn together(&self, planes: Planes, tokens: usize) -> Option<&dyn Together> {
-        let _ = (planes, tokens);
+    fn together(&self, _planes: Planes, _tokens: usize) -> Option<&dyn Together> {
         None
     }
 

@@ -2,9 +2,8 @@
 
 use std::arch::x86_64::*;
 
-use super::half_block::{add_to, halves, load, pair_and_left, store};
-use super::pairs::{FLUSH, flush};
-use super::prefetch::after_block;
+use super::half_block::{add_to, halves, load, pair_and_left};
+use super::pairs::{FLUSH, multiply};
 use super::{planes_of, quads_of, tokens_from, word};
 use crate::base3::{FIRST, NINTH, SECOND};
 use crate::kernel::PackedTile;
@@ -46,42 +45,12 @@ fn five_planes<const T: usize, const H: usize>(
     half: usize,
     acc: &mut [i32],
 ) {
-    let x = tokens_from::<T>(tile, t);
-    let mut sums = [[[_mm256_setzero_si256(); 5]; T]; H];
-    for (f, weights) in tile.deep_blocks().chunks(FLUSH).enumerate() {
-        let mut pairs = [[[_mm256_setzero_si256(); 5]; T]; H];
-        for (d, weights) in weights.iter().enumerate() {
-            let x = quads_of(&x, f * FLUSH + d);
-            for q in 0..DEPTH_BLOCKS {
-                // In the first pass; the others find the weights in a cache.
-                if t == 0 && half == 0 {
-                    after_block(&weights[q]);
-                }
-                for (h, pairs) in pairs.iter_mut().enumerate() {
-                    let numbers = numbers(load(&weights[q], half + h));
-                    for k in 0..T {
-                        let x = _mm256_set1_epi32(word(x[k][q]));
-                        for (pairs, numbers) in pairs[k].iter_mut().zip(numbers) {
-                            *pairs = _mm256_add_epi16(*pairs, _mm256_maddubs_epi16(numbers, x));
-                        }
-                    }
-                }
-            }
-            // As in `two_bit_256`.
-            flush(&mut sums, &mut pairs, [1, 4]);
-        }
-        flush(&mut sums, &mut pairs, [0, 2, 3]);
-    }
     let three = _mm256_set1_epi32(3);
-    for (h, sums) in sums.iter().enumerate() {
-        for (k, &[a, ab, c, d, de]) in sums.iter().enumerate() {
-            let less = |both, one| _mm256_sub_epi32(both, _mm256_mullo_epi32(one, three));
-            let sums = [a, less(ab, a), c, d, less(de, d)];
-            for (out, sum) in planes_of(acc, t + k, 5).iter_mut().zip(sums) {
-                store(out, half + h, sum);
-            }
-        }
-    }
+    let less = |both, one| _mm256_sub_epi32(both, _mm256_mullo_epi32(one, three));
+    let numbers = |w| numbers(w);
+    let separate = |[a, ab, c, d, de]: [__m256i; 5]| [a, less(ab, a), c, d, less(de, d)];
+    let planes = ([0, 2, 3], [1, 4]);
+    multiply::<5, T, H>(tile, (t, half), planes, numbers, separate, acc);
 }
 
 /// Takes codes apart once for all tokens, of as many deep blocks as stay in the nearest cache with their

@@ -3,8 +3,8 @@
 
 use std::arch::x86_64::*;
 
-use super::half_block::{add_to, load, store};
-use super::pairs::{FLUSH, flush};
+use super::half_block::{add_to, load};
+use super::pairs::{FLUSH, multiply};
 use super::prefetch::after_block;
 use super::{planes_of, quads_of, tokens_from, word};
 use crate::kernel::PackedTile;
@@ -47,48 +47,20 @@ fn four_planes<const T: usize, const H: usize>(
     half: usize,
     acc: &mut [i32],
 ) {
-    let x = tokens_from::<T>(tile, t);
     let (lower, upper) = (_mm256_set1_epi8(0x03), _mm256_set1_epi8(0x0C));
-    let mut sums = [[[_mm256_setzero_si256(); 4]; T]; H];
-    for (f, weights) in tile.deep_blocks().chunks(FLUSH).enumerate() {
-        let mut pairs = [[[_mm256_setzero_si256(); 4]; T]; H];
-        for (d, weights) in weights.iter().enumerate() {
-            let x = quads_of(&x, f * FLUSH + d);
-            for q in 0..DEPTH_BLOCKS {
-                // In the first pass; the others find the weights in a cache.
-                if t == 0 && half == 0 {
-                    after_block(&weights[q]);
-                }
-                for (h, pairs) in pairs.iter_mut().enumerate() {
-                    let low = load(&weights[q], half + h);
-                    let high = _mm256_srli_epi16::<4>(low);
-                    let codes = [
-                        _mm256_and_si256(low, lower),
-                        _mm256_and_si256(low, upper),
-                        _mm256_and_si256(high, lower),
-                        _mm256_and_si256(high, upper),
-                    ];
-                    for k in 0..T {
-                        let x = _mm256_set1_epi32(word(x[k][q]));
-                        for (pairs, codes) in pairs[k].iter_mut().zip(codes) {
-                            *pairs = _mm256_add_epi16(*pairs, _mm256_maddubs_epi16(codes, x));
-                        }
-                    }
-                }
-            }
-            // Of numbers up to 8, 16 sums of at most 2 · 8 · 128 fit just so.
-            flush(&mut sums, &mut pairs, [1, 3]);
-        }
-        flush(&mut sums, &mut pairs, [0, 2]);
-    }
-    for (h, sums) in sums.iter().enumerate() {
-        for (k, &[a, b, c, d]) in sums.iter().enumerate() {
-            let sums = [a, _mm256_srai_epi32::<2>(b), c, _mm256_srai_epi32::<2>(d)];
-            for (out, sum) in planes_of(acc, t + k, 4).iter_mut().zip(sums) {
-                store(out, half + h, sum);
-            }
-        }
-    }
+    let numbers = |low| {
+        let high = _mm256_srli_epi16::<4>(low);
+        [
+            _mm256_and_si256(low, lower),
+            _mm256_and_si256(low, upper),
+            _mm256_and_si256(high, lower),
+            _mm256_and_si256(high, upper),
+        ]
+    };
+    let fourth = |v| _mm256_srai_epi32::<2>(v);
+    let separate = |[a, b, c, d]: [__m256i; 4]| [a, fourth(b), c, fourth(d)];
+    let planes = ([0, 2], [1, 3]);
+    multiply::<4, T, H>(tile, (t, half), planes, numbers, separate, acc);
 }
 
 /// Four planes against `T` tokens, half a block and two planes at a time: so much of what takes codes apart is
